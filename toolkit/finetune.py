@@ -1,0 +1,294 @@
+"""Contrastive fine-tuning of both towers: the losses, the loop, and a checkpoint an epoch. The result is an encoder."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from toolkit import checkpoints
+from toolkit.checkpoints import Checkpoint
+from toolkit.encoder import Encoder, arithmetic
+from toolkit.errors import CacheError, EncoderError, SelectionError
+from toolkit.images import decode
+from toolkit.manifest import Dataset
+from toolkit.records import read_record, write_record
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+LOSSES = ("contrastive", "supervised")
+Progress = Callable[[int, int, float], None]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to fine-tune. The defaults are the study's; `learning_rate` None means the model's own default."""
+
+    name: str = "study"
+    loss: str = "contrastive"
+    epochs: int = 5
+    batch_size: int = 32
+    learning_rate: float | None = None
+    temperature: float = 0.07
+    weight_decay: float = 0.01
+    seed: int = 0
+
+    def for_model(self, model: str) -> "Recipe":
+        """The recipe with the model's learning rate filled in: nano is small and trained from scratch, so it needs
+        a larger one than the study's 1e-5 for ViT-B/32."""
+        if self.learning_rate is not None:
+            return self
+        return replace(self, learning_rate=3e-4 if model == "nano" else 1e-5)
+
+    def label(self, model: str) -> str:
+        """What the results table calls it: the name, and whatever differs from the recipe of that name."""
+        plain = asdict(replace(RECIPES[self.name], seed=self.seed).for_model(model))
+        changes = [
+            f"{field}={value}" for field, value in asdict(self.for_model(model)).items() if plain[field] != value
+        ]
+        return " ".join([self.name, *changes])
+
+
+RECIPES: dict[str, Recipe] = {"study": Recipe()}
+
+
+def pairwise_loss(images: "Tensor", captions: "Tensor", which: "Tensor", recipe: Recipe) -> "Tensor":
+    """The loss of one batch.
+
+    `images` `[B, D]` and `captions` `[U, D]` are unit vectors, `which` `[B]` int64 says which of the `U` distinct
+    captions belongs to each image. `contrastive` is the symmetric InfoNCE of CLIP (Radford et al. 2021, section 2.3,
+    figure 3): pair i's caption is the only right one for image i, though others in the batch read the same.
+    `supervised` counts every pair with the same caption as right (UniCL, Yang et al. 2022, equations 2 to 4).
+    Indexing the distinct captions gives the loss and the gradients of encoding all `B`, since equal captions have equal
+    vectors and a sum of gradients is the gradient of the sum.
+    """
+    import torch
+    import torch.nn.functional as functional
+
+    chosen = functional.one_hot(which, len(captions)).to(captions.dtype) @ captions
+    logits = images @ chosen.T / recipe.temperature
+    if recipe.loss == "contrastive":
+        target = torch.arange(len(images), device=images.device)
+        return (functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target)) / 2
+    same = (which[:, None] == which[None, :]).to(logits.dtype)
+    weights = same / same.sum(dim=1, keepdim=True)
+    return (functional.cross_entropy(logits, weights) + functional.cross_entropy(logits.T, weights)) / 2
+
+
+def encode_captions(encoder: Encoder, prompts: Sequence[str]) -> "Tensor":
+    """The prompts' unit vectors `[P, D]`, with gradients.
+
+    Under a causal mask nothing behind the end-of-text token reaches the pooled vector, so the context is cut there.
+    """
+    import torch
+    import torch.nn.functional as functional
+
+    model = encoder.model
+    tokens = encoder.tokenizer(list(prompts)).to(encoder.device)
+    tower = getattr(model, "text", model)
+    if getattr(tower, "pool_type", getattr(tower, "text_pool_type", "")) != "argmax" or tower.attn_mask is None:
+        return functional.normalize(model.encode_text(tokens), dim=-1)
+    length = int(tokens.argmax(dim=1).max()) + 1
+    prefix = "text." if tower is not model else ""
+    shortened = {
+        f"{prefix}positional_embedding": tower.positional_embedding[:length],
+        f"{prefix}attn_mask": tower.attn_mask[:length, :length],
+    }
+    output = torch.func.functional_call(model, shortened, kwargs={"text": tokens[:, :length]})
+    vectors = output["text_features"] if isinstance(output, dict) else output[1]
+    return functional.normalize(vectors, dim=-1)
+
+
+def finetune(
+    encoder: Encoder,
+    dataset: Dataset,
+    train: pl.DataFrame,
+    held_out: str,
+    prompts: Mapping[str, Sequence[str]],
+    recipe: Recipe,
+    cache: Path,
+    on_progress: Progress | None = None,
+) -> Checkpoint:
+    """Fine-tune both towers of `encoder` (in place) on `train` (columns path, label, category, sha256).
+
+    Continues behind the last finished epoch of the same training, and returns at once where it is already done. Same
+    seed, same machine, same weights. Raises SelectionError where `train` holds an image of `held_out`, EncoderError
+    where the loss stops being a number.
+    """
+    recipe = recipe.for_model(encoder.source.model)
+    facts = describe(encoder.record, train, held_out, prompts, recipe)
+    folder = checkpoints.folder_of(cache, facts["checkpoint"])
+    if done := checkpoints.read(folder):
+        return done
+    run = _start(encoder, dataset, train, prompts, recipe)
+    losses = _resume(run, folder)
+    while len(losses) < recipe.epochs:
+        losses.append(_run_epoch(run, len(losses), on_progress))
+        if len(losses) < recipe.epochs:
+            _save(run, folder, losses)
+    return checkpoints.finish(folder, encoder.model.state_dict(), {**facts, "losses": losses})
+
+
+def describe(
+    base: Mapping[str, Any],
+    train: pl.DataFrame,
+    held_out: str,
+    prompts: Mapping[str, Sequence[str]],
+    recipe: Recipe,
+) -> dict[str, Any]:
+    """All that a checkpoint saw, and its key. Raises SelectionError where `train` holds an image of `held_out`."""
+    categories = sorted(train["category"].drop_nulls().unique().to_list())
+    if held_out in categories:
+        raise SelectionError(f"The training rows hold images of {held_out!r}, the category that they must not hold.")
+    recipe = recipe.for_model(base["model"])
+    facts = {
+        "base_identity": base["identity"],
+        "recipe": recipe.label(base["model"]),
+        "settings": asdict(recipe),
+        "seed": recipe.seed,
+        "held_out": held_out,
+        "train_categories": categories,
+        "train_sha256": checkpoints.training_set_sha256(train),
+        "train_rows": len(train),
+        "prompts": {label: list(texts) for label, texts in prompts.items()},
+    }
+    return {**facts, "checkpoint": checkpoints.checkpoint_key(facts), "train_keys": train["sha256"].to_list()}
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What stays the same through a training run."""
+
+    encoder: Encoder
+    optimizer: "torch.optim.Optimizer"
+    dataset: Dataset
+    train: pl.DataFrame
+    prompts: Mapping[str, Sequence[str]]
+    recipe: Recipe
+
+    @property
+    def steps(self) -> int:
+        """Batches an epoch."""
+        return len(_order_in_batches(len(self.train), 0, self.recipe))
+
+
+def _start(
+    encoder: Encoder, dataset: Dataset, train: pl.DataFrame, prompts: Mapping[str, Sequence[str]], recipe: Recipe
+) -> _Run:
+    import torch
+
+    if encoder.source.precision == "fp16":
+        raise EncoderError("Fine-tuning in fp16 loses small gradients: use --precision bf16 or fp32.")
+    parameters = list(encoder.model.parameters())
+    assert recipe.learning_rate is not None
+    optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    return _Run(encoder, optimizer, dataset, train, prompts, recipe)
+
+
+def _run_epoch(run: _Run, epoch: int, on_progress: Progress | None) -> float:
+    """Train on every image once -> the mean loss."""
+    run.encoder.model.train()  # batch norm frozen at its old statistics learns far less: 0.61 against 0.83
+    losses: list[float] = []
+    for pixels, captions in _batches(run, epoch):
+        losses.append(_step(run, pixels, captions))
+        if on_progress:
+            on_progress(epoch * run.steps + len(losses), run.recipe.epochs * run.steps, losses[-1])
+    run.encoder.model.eval()
+    return float(np.mean(losses))
+
+
+def _step(run: _Run, pixels: np.ndarray, captions: np.ndarray) -> float:
+    """One step of the optimizer on `[B, 3, H, W]` uint8 and `[B]` numbers of prompts -> the loss before it."""
+    import torch
+    import torch.nn.functional as functional
+
+    encoder, prompts = run.encoder, [text for texts in run.prompts.values() for text in texts]
+    with arithmetic(encoder.device, encoder.source.precision):
+        images = functional.normalize(encoder.model.encode_image(encoder.pixels_to_input(pixels)), dim=-1)
+        texts = encode_captions(encoder, prompts)
+        which = torch.from_numpy(captions).to(encoder.device)
+        loss = pairwise_loss(images.float(), texts.float(), which, run.recipe)
+    value = float(loss)
+    if not np.isfinite(value):
+        raise EncoderError("The loss is no longer a number: take a smaller --lr, or --precision fp32.")
+    run.optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    run.optimizer.step()
+    return value
+
+
+def _order_in_batches(rows: int, epoch: int, recipe: Recipe) -> list[np.ndarray]:
+    """Row numbers in an order that only the seed and the epoch decide, so that a resumed run goes on in the same."""
+    order = np.random.default_rng([recipe.seed, epoch]).permutation(rows)
+    batches = [order[start : start + recipe.batch_size] for start in range(0, rows, recipe.batch_size)]
+    # A pair alone has nothing to be told apart from, and batch norm needs a spread.
+    return batches[:-1] if len(batches) > 1 and len(batches[-1]) == 1 else batches
+
+
+def _batches(run: _Run, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Pixels and prompt numbers of each batch; the next one is read while the model works on this one."""
+    paths, labels = run.train["path"].to_list(), run.train["label"].to_list()
+    captions = _captions(labels, run.prompts, np.random.default_rng([run.recipe.seed, epoch, 1]))
+
+    def pixels(path: str) -> np.ndarray:
+        return run.encoder.preprocess(decode(run.dataset.read(path)))
+
+    with ThreadPoolExecutor(2) as readers:
+        ahead: list[tuple[np.ndarray, Iterator[np.ndarray]]] = []
+        for batch in _order_in_batches(len(paths), epoch, run.recipe):
+            ahead.append((batch, readers.map(pixels, [paths[i] for i in batch])))
+            if len(ahead) == 2:
+                rows, images = ahead.pop(0)
+                yield np.stack(list(images)), captions[rows]
+        for rows, images in ahead:
+            yield np.stack(list(images)), captions[rows]
+
+
+def _captions(labels: Sequence[str], prompts: Mapping[str, Sequence[str]], rng: np.random.Generator) -> np.ndarray:
+    """The number of each image's prompt `[N]` int64: its label's, and where a label has several, one by chance."""
+    first = dict(zip(prompts, np.cumsum([0, *map(len, prompts.values())]).tolist(), strict=False))
+    return np.array([first[label] + int(rng.integers(len(prompts[label]))) for label in labels], dtype=np.int64)
+
+
+def _save(run: _Run, folder: Path, losses: list[float]) -> None:
+    """Keep the epoch: weights and optimizer in one file, and a record that makes them count. Two epochs are kept, so
+    that a damaged one costs only itself."""
+    names = {parameter: name for name, parameter in run.encoder.model.named_parameters()}
+    state = {f"weights.{name}": tensor for name, tensor in run.encoder.model.state_dict().items()}
+    for parameter, fields in run.optimizer.state.items():
+        state.update({f"optimizer.{names[parameter]}.{field}": value for field, value in fields.items()})
+    path = folder / f"epoch-{len(losses)}.safetensors"
+    digest = checkpoints.write_tensors(path, state)
+    write_record(path.with_suffix(".json"), {"sha256": digest, "losses": losses})
+    for suffix in (".json", ".safetensors"):
+        (folder / f"epoch-{len(losses) - 2}{suffix}").unlink(missing_ok=True)
+
+
+def _resume(run: _Run, folder: Path) -> list[float]:
+    """Bring weights and optimizer to the newest epoch that is whole -> the losses of the epochs that are done."""
+    for epoch in range(run.recipe.epochs - 1, 0, -1):
+        record = folder / f"epoch-{epoch}.json"
+        if not record.exists():
+            continue
+        try:
+            facts = read_record(record)
+            state = checkpoints.read_tensors(record.with_suffix(".safetensors"), facts["sha256"])
+        except (CacheError, EncoderError):
+            checkpoints.set_aside(record)
+            continue
+        weights = {name.removeprefix("weights."): t for name, t in state.items() if name.startswith("weights.")}
+        run.encoder.model.load_state_dict(weights)
+        for name, parameter in run.encoder.model.named_parameters():
+            start = f"optimizer.{name}."
+            fields = {key.removeprefix(start): value for key, value in state.items() if key.startswith(start)}
+            if fields:
+                run.optimizer.state[parameter] = {
+                    key: value if key == "step" else value.to(parameter.device) for key, value in fields.items()
+                }
+        return list(facts["losses"])
+    return []
