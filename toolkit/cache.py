@@ -1,0 +1,236 @@
+"""The embedding cache: `<root>/<encoder>/` with write-once HDF5 segments, and `encoder.json` saying whose they are."""
+
+import re
+import shutil
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from toolkit import segments
+from toolkit.errors import CacheError, MissingEmbeddings
+from toolkit.records import read_record, write_record
+
+RECORD = "encoder.json"
+STALE_SECONDS = 3600
+
+
+class Cache:
+    """One encoder's vectors. Several processes may append and read at once without knowing of each other.
+
+    `record` is the encoder's (`Encoder.record`); `damaged` names each file that was found damaged and set aside: its
+    rows count as missing, so that the next `embed` makes them again.
+    """
+
+    def __init__(self, root: Path, record: dict[str, Any]):
+        self.record = record
+        self.folder = root / folder_name(record)
+        self.damaged: list[str] = []
+        self._keys: dict[Path, np.ndarray] = {}
+        self._prompts: dict[Path, list[str]] = {}
+        self._bad: set[Path] = set()
+
+    def append_images(self, keys: Sequence[str], vectors: np.ndarray) -> None:
+        """Store vectors `[N, D]` float32 under their images' SHA-256 (hex). Raises CacheError where it cannot."""
+        self._check(vectors, len(keys))
+        self._introduce()
+        numbers = segments.key_bytes(keys).view(np.uint8).reshape(-1, 32)
+        segments.write_segment(self.folder, "images", {"sha256": numbers}, vectors, self.record)
+
+    def append_prompts(self, prompts: Sequence[str], vectors: np.ndarray) -> None:
+        """Store vectors `[P, D]` float32 under their prompts. Raises CacheError where it cannot."""
+        self._check(vectors, len(prompts))
+        self._introduce()
+        texts = [prompt.encode() for prompt in prompts]
+        width = max(map(len, texts), default=1) or 1
+        segments.write_segment(self.folder, "texts", {"prompt": np.array(texts, f"S{width}")}, vectors, self.record)
+
+    def missing_images(self, keys: Sequence[str]) -> list[str]:
+        """Which of the keys have no vector yet: in their order, each once."""
+        keys = list(dict.fromkeys(keys))
+        self._refresh_images()
+        if not keys or not self._keys:
+            return keys
+        stored = np.isin(segments.key_bytes(keys), np.concatenate(list(self._keys.values())))
+        return [key for key, have in zip(keys, stored, strict=True) if not have]
+
+    def missing_prompts(self, prompts: Sequence[str]) -> list[str]:
+        """Which of the prompts have no vector yet: in their order, each once."""
+        self._refresh_prompts()
+        have = {prompt for stored in self._prompts.values() for prompt in stored}
+        return [prompt for prompt in dict.fromkeys(prompts) if prompt not in have]
+
+    def read_images(self, keys: Sequence[str]) -> np.ndarray:
+        """The vectors of these keys, `[N, D]` float32. Raises MissingEmbeddings where one is absent."""
+        missing = self.missing_images(keys)
+        if missing:
+            raise MissingEmbeddings(f"{len(missing)} of {len(set(keys))} images are not embedded: run cli.py embed.")
+        result = np.empty((len(keys), self.record["dimension"]), dtype=np.float32)
+        if not len(keys):
+            return result
+        paths = sorted(self._keys)
+        stored = np.concatenate([self._keys[path] for path in paths])
+        order = np.argsort(stored, kind="stable")  # of a key stored twice, the first segment's row
+        rows = order[np.searchsorted(stored, segments.key_bytes(keys), sorter=order)]
+        first = 0
+        for path in paths:
+            self._copy(path, rows - first, result)
+            first += len(self._keys[path])
+        return result
+
+    def read_prompts(self, prompts: Sequence[str]) -> np.ndarray:
+        """The vectors of these prompts, `[P, D]` float32. Raises MissingEmbeddings where one is absent."""
+        missing = self.missing_prompts(prompts)
+        if missing:
+            raise MissingEmbeddings(f"The prompt {missing[0]!r} is not embedded: run cli.py embed.")
+        found: dict[str, np.ndarray] = {}
+        for path in sorted(self._prompts, reverse=True):
+            vectors = np.concatenate([part for _, part in segments.read_vectors(path)])
+            found.update(zip(self._prompts[path], vectors, strict=True))
+        return np.stack([found[prompt] for prompt in prompts])
+
+    def _copy(self, path: Path, rows: np.ndarray, result: np.ndarray) -> None:
+        """Copy the wanted `rows` of a segment (those within it) to their places in `result`."""
+        wanted = np.flatnonzero((rows >= 0) & (rows < len(self._keys[path])))
+        if not len(wanted):
+            return
+        for start, vectors in segments.read_vectors(path):
+            here = wanted[(rows[wanted] >= start) & (rows[wanted] < start + len(vectors))]
+            result[here] = vectors[rows[here] - start]
+
+    def _check(self, vectors: np.ndarray, count: int) -> None:
+        if vectors.shape != (count, self.record["dimension"]):
+            raise CacheError(f"Vectors of shape {vectors.shape} do not belong to {self.folder.name}.")
+        if not np.isfinite(vectors).all():
+            raise CacheError(
+                f"{self.record['model']} made vectors that are not numbers (in {self.record['precision']}): "
+                "use --precision fp32."
+            )
+
+    def _introduce(self) -> None:
+        if not (self.folder / RECORD).exists():
+            write_record(self.folder / RECORD, self.record)
+
+    def _refresh_images(self) -> None:
+        for path in self._new_whole("images", self._keys):
+            self._keys[path] = segments.read_keys(path)
+
+    def _refresh_prompts(self) -> None:
+        for path in self._new_whole("texts", self._prompts):
+            self._prompts[path] = segments.read_prompts(path)
+
+    def _new_whole(self, kind: str, known: dict[Path, Any]) -> Iterable[Path]:
+        """Segments that are not known yet and whole; forgets those that are gone; sets the damaged ones aside."""
+        here = segments.list_segments(self.folder, kind)
+        for gone in set(known).difference(here):
+            del known[gone]
+        for path in here:
+            if path in known or path in self._bad:
+                continue
+            if segments.is_whole(path):
+                yield path
+            elif path.exists():
+                self._bad.add(path)
+                self.damaged.append(f"{path} was damaged and is set aside: its rows will be embedded again.")
+                segments.set_aside(path)
+
+
+def folder_name(record: dict[str, Any]) -> str:
+    """`<model>-<pretrained>-<identity>`, of harmless characters."""
+    name = f"{record['model']}-{record['pretrained']}"
+    return re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-.")[:80] + f"-{record['identity']}"
+
+
+def find_encoders(root: Path, **fields: Any) -> list[dict[str, Any]]:
+    """The records of the encoders in the cache that have all these fields; needs no torch."""
+    records = (encoder_record(folder) for folder in _folders(root))
+    return [record for record in records if record and all(record.get(name) == fields[name] for name in fields)]
+
+
+def encoder_record(folder: Path) -> dict[str, Any] | None:
+    """An encoder's record; from one of its segments where `encoder.json` is lost. None where neither is left."""
+    try:
+        return read_record(folder / RECORD)
+    except CacheError:
+        pass
+    for path in [*segments.list_segments(folder, "texts"), *segments.list_segments(folder, "images")]:
+        if segments.is_whole(path):
+            record = segments.read_about(path)
+            _mend(folder, record)
+            return record
+    return None
+
+
+def list_encoders(root: Path) -> list[dict[str, Any]]:
+    """What the cache holds: one dict an encoder with its record, rows, bytes and the time of the last change."""
+    found = []
+    for folder in _folders(root):
+        record = encoder_record(folder)
+        if record is None:
+            continue
+        cache = Cache(root, record)
+        cache.folder = folder
+        files = [path.stat() for path in folder.glob("*") if path.is_file()]
+        found.append(
+            {
+                "encoder": folder.name,
+                "identity": record["identity"],
+                "kind": record["kind"],
+                "images": _count(cache, "images"),
+                "prompts": _count(cache, "texts"),
+                "bytes": sum(file.st_size for file in files),
+                "changed": time.strftime("%Y-%m-%d %H:%M", time.localtime(max(file.st_mtime for file in files))),
+            }
+        )
+    return found
+
+
+def verify(root: Path) -> list[dict[str, Any]]:
+    """Walk everything in the cache: one dict a file (path, state `whole` or `damaged`). Changes nothing."""
+    report = []
+    for folder in _folders(root):
+        for path in sorted(folder.glob("*.h5")):
+            report.append({"path": str(path), "state": "whole" if segments.is_whole(path) else "damaged"})
+        report.append({"path": str(folder / RECORD), "state": _record_state(folder / RECORD)})
+    return report
+
+
+def remove(root: Path, identity: str) -> list[str]:
+    """Delete the encoders whose identity or folder starts with `identity` -> the folders' names. Raises CacheError."""
+    names = [f for f in _folders(root) if f.name.startswith(identity) or f.name.rsplit("-", 1)[-1].startswith(identity)]
+    if not names or not identity:
+        raise CacheError(f"No encoder {identity!r} in {root}: python cli.py cache list shows what is there.")
+    for folder in names:
+        shutil.rmtree(folder)
+    return [folder.name for folder in names]
+
+
+def _count(cache: Cache, kind: str) -> int:
+    if kind == "texts":
+        cache._refresh_prompts()
+        return len({prompt for stored in cache._prompts.values() for prompt in stored})
+    cache._refresh_images()
+    return len(np.unique(np.concatenate(list(cache._keys.values())))) if cache._keys else 0
+
+
+def _folders(root: Path) -> list[Path]:
+    if not root.is_dir():
+        return []
+    return sorted(f for f in root.iterdir() if f.is_dir() and ((f / RECORD).exists() or any(f.glob("*.h5"))))
+
+
+def _record_state(path: Path) -> str:
+    try:
+        read_record(path)
+    except CacheError:
+        return "damaged"
+    return "whole"
+
+
+def _mend(folder: Path, record: dict[str, Any]) -> None:
+    try:
+        write_record(folder / RECORD, record)
+    except CacheError:
+        return  # a read-only cache is still readable

@@ -1,0 +1,268 @@
+"""Embed what a cache lacks: images are read and decoded ahead, vectors are written behind, the model never waits.
+
+Work is split into chunks of the missing keys. A chunk is claimed with a file lock, so that several processes on the same
+cache share the work; the lock of a process that dies frees itself.
+"""
+
+import hashlib
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import polars as pl
+from filelock import FileLock, Timeout
+from PIL import Image
+
+from toolkit.cache import Cache
+from toolkit.errors import ImageError
+from toolkit.images import decode
+from toolkit.manifest import Dataset
+
+CHUNK = 1024
+CLAIMS = 64
+FLUSH_SECONDS = 20.0
+BATCHES_AHEAD = 4
+IMAGES_PER_TASK = 16
+
+Progress = Callable[[int, int], None]
+Skipped = tuple[str, str, str]
+
+
+class EncoderLike(Protocol):
+    """What embedding needs of an encoder; `toolkit.encoder.Encoder` has it."""
+
+    batch_size: int
+
+    def preprocess(self, image: Image.Image) -> np.ndarray: ...
+
+    def embed_images(self, pixels: np.ndarray) -> np.ndarray: ...
+
+    def embed_prompts(self, prompts: Sequence[str]) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class EmbedReport:
+    """How many images (by content) were embedded now and before; `skipped` has the columns path, sha256, reason."""
+
+    embedded: int
+    cached: int
+    skipped: pl.DataFrame
+
+
+def embed_prompts(prompts: Sequence[str], load_encoder: Callable[[], EncoderLike], cache: Cache) -> int:
+    """Embed the prompts that `cache` lacks -> how many those were."""
+    missing = cache.missing_prompts(prompts)
+    if missing:
+        cache.append_prompts(missing, load_encoder().embed_prompts(missing))
+    return len(missing)
+
+
+def embed_images(
+    dataset: Dataset,
+    rows: pl.DataFrame,
+    load_encoder: Callable[[], EncoderLike],
+    cache: Cache,
+    on_progress: Progress | None = None,
+) -> EmbedReport:
+    """Embed those of `rows` (columns path, sha256) whose content `cache` lacks; `load_encoder` is called only then.
+
+    An image that cannot be decoded, or whose bytes are no longer those that were hashed, is skipped and reported.
+    Whatever happens, a KeyboardInterrupt too, what was embedded until then is stored.
+    """
+    paths = dict(zip(reversed(rows["sha256"].to_list()), reversed(rows["path"].to_list()), strict=True))
+    missing = cache.missing_images(rows["sha256"].to_list())
+    skipped: list[Skipped] = []
+    work = _Work(dataset, cache, paths, skipped)
+    if missing:
+        _embed(work, missing, load_encoder(), on_progress)
+    frame = pl.DataFrame(skipped, schema={name: pl.String for name in ("path", "sha256", "reason")}, orient="row")
+    return EmbedReport(work.embedded, len(paths) - work.embedded - len(skipped), frame)
+
+
+@dataclass
+class _Work:
+    """What the three stages (read ahead, embed, write behind) share."""
+
+    dataset: Dataset
+    cache: Cache
+    paths: dict[str, str]
+    skipped: list[Skipped]
+    embedded: int = 0
+    done: int = 0
+    stop: threading.Event = field(default_factory=threading.Event)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Images on their way to the model; `claim` is released once the last of them is stored."""
+
+    images: list["Future[list[tuple[str, np.ndarray]]]"]
+    claim: FileLock
+    last: bool
+
+
+def _embed(work: _Work, missing: list[str], encoder: EncoderLike, on_progress: Progress | None) -> None:
+    """Run the stages: a thread reads ahead, this one calls the model, another one writes."""
+    ahead: queue.Queue[_Batch | BaseException | None] = queue.Queue(BATCHES_AHEAD)
+    threads = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+    reader = threading.Thread(target=_read_ahead, args=(work, missing, encoder, threads, ahead), daemon=True)
+    writer = _Writer(work)
+    reader.start()
+    try:
+        for batch in iter(ahead.get, None):
+            if isinstance(batch, BaseException):
+                raise batch
+            writer.add(*_run(batch, encoder), batch.claim, batch.last)
+            if on_progress:
+                on_progress(work.done, len(missing))
+    finally:
+        work.stop.set()
+        while reader.is_alive():  # it may be waiting for room in the queue
+            _drain(ahead)
+            reader.join(0.05)
+        threads.shutdown(cancel_futures=True)
+        writer.close()
+    if on_progress:
+        on_progress(len(missing), len(missing))
+
+
+def _run(batch: _Batch, encoder: EncoderLike) -> tuple[list[str], np.ndarray | None]:
+    pairs = [pair for task in batch.images for pair in task.result()]
+    if not pairs:
+        return [], None
+    return [key for key, _ in pairs], encoder.embed_images(np.stack([pixels for _, pixels in pairs]))
+
+
+def _drain(ahead: "queue.Queue[_Batch | BaseException | None]") -> None:
+    try:
+        while True:
+            batch = ahead.get_nowait()
+            if isinstance(batch, _Batch) and batch.last:
+                batch.claim.release()
+    except queue.Empty:
+        return
+
+
+def _read_ahead(
+    work: _Work,
+    missing: list[str],
+    encoder: EncoderLike,
+    threads: ThreadPoolExecutor,
+    ahead: "queue.Queue[_Batch | BaseException | None]",
+) -> None:
+    try:
+        for claim, keys in _claimed_chunks(work, missing):
+            starts = range(0, len(keys), encoder.batch_size)
+            for start in starts:
+                batch = keys[start : start + encoder.batch_size]
+                tasks = [
+                    threads.submit(_prepare, work, encoder, batch[i : i + IMAGES_PER_TASK])
+                    for i in range(0, len(batch), IMAGES_PER_TASK)
+                ]
+                ahead.put(_Batch(tasks, claim, last=start == starts[-1]))
+                if work.stop.is_set():
+                    claim.release()
+                    return
+        ahead.put(None)
+    except BaseException as error:  # the model's thread raises it
+        ahead.put(error)
+
+
+def _claimed_chunks(work: _Work, missing: list[str]) -> Iterator[tuple[FileLock, list[str]]]:
+    """Chunks of what is still missing, each claimed; those that another process holds come last."""
+    folder = work.cache.folder / ".claims"
+    folder.mkdir(parents=True, exist_ok=True)
+    chunks = [missing[start : start + CHUNK] for start in range(0, len(missing), CHUNK)]
+    while chunks and not work.stop.is_set():
+        held = []
+        for chunk in chunks:
+            if work.stop.is_set():
+                return
+            number = int(hashlib.sha256("".join(chunk).encode()).hexdigest(), 16) % CLAIMS
+            claim = FileLock(folder / f"{number}.lock", thread_local=False, is_singleton=False)
+            try:
+                claim.acquire(timeout=0)
+            except Timeout:
+                held.append(chunk)
+                continue
+            keys = work.cache.missing_images(chunk)
+            work.done += len(chunk) - len(keys)
+            if keys:
+                yield claim, keys
+            else:
+                claim.release()
+        if len(held) == len(chunks):
+            time.sleep(0.1)
+        chunks = held
+
+
+def _prepare(work: _Work, encoder: EncoderLike, keys: Sequence[str]) -> list[tuple[str, np.ndarray]]:
+    """Read, check and decode a few images; those that fail are noted and left out."""
+    ready = []
+    for key in keys:
+        if work.stop.is_set():
+            break
+        try:
+            data = work.dataset.read(work.paths[key])
+            if hashlib.sha256(data).hexdigest() != key:
+                raise ImageError("changed while it was being embedded")
+            ready.append((key, encoder.preprocess(decode(data))))
+        except ImageError as error:
+            work.skipped.append((work.paths[key], key, str(error)))
+    return ready
+
+
+class _Writer:
+    """Stores vectors in a thread of its own: a chunk at once, or what there is after `FLUSH_SECONDS`."""
+
+    def __init__(self, work: _Work):
+        self.work = work
+        self.keys: list[str] = []
+        self.vectors: list[np.ndarray] = []
+        self.flushed = time.monotonic()
+        self.thread = ThreadPoolExecutor(1)
+        self.pending: list[Future[None]] = []
+
+    def add(self, keys: list[str], vectors: np.ndarray | None, claim: FileLock, last: bool) -> None:
+        """Take one batch; `last` says that its chunk is complete. Raises what an earlier write raised."""
+        self.keys += keys
+        self.work.done += len(keys)
+        if vectors is not None:
+            self.vectors.append(vectors)
+        if last or time.monotonic() - self.flushed > FLUSH_SECONDS:
+            self._flush(claim if last else None)
+        for write in [write for write in self.pending if write.done()]:
+            self.pending.remove(write)
+            write.result()
+
+    def close(self) -> None:
+        """Store what is left. Raises what a write raised."""
+        self._flush(None)
+        self.thread.shutdown()
+        for write in self.pending:
+            write.result()
+
+    def _flush(self, claim: FileLock | None) -> None:
+        keys, vectors = self.keys, self.vectors
+        self.keys, self.vectors, self.flushed = [], [], time.monotonic()
+        self.pending.append(self.thread.submit(self._store, keys, vectors, claim))
+
+    def _store(self, keys: list[str], vectors: list[np.ndarray], claim: FileLock | None) -> None:
+        try:
+            if keys:
+                self.work.cache.append_images(keys, np.concatenate(vectors))
+                self.work.embedded += len(keys)
+        finally:
+            if claim is not None:
+                claim.release()
+
+
+def describe(report: EmbedReport) -> dict[str, Any]:
+    """The report in numbers."""
+    return {"embedded": report.embedded, "cached": report.cached, "skipped": len(report.skipped)}

@@ -1,0 +1,28 @@
+"""Images whose bytes could be read but not decoded, by content, so that no command stumbles over one twice."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from filelock import FileLock
+
+from toolkit.errors import CacheError
+from toolkit.records import read_record, write_record
+
+FILE = "unreadable.json"
+
+
+def read(cache: Path) -> dict[str, str]:
+    """SHA-256 -> the reason. Empty where nothing was found unreadable yet, or where the list itself is damaged:
+    then the next `embed` meets those images again and lists them anew."""
+    try:
+        return dict(read_record(cache / FILE)) if (cache / FILE).exists() else {}
+    except CacheError:
+        return {}
+
+
+def add(cache: Path, found: Mapping[str, str]) -> None:
+    """Remember that these contents cannot be decoded, and why. Safe beside other processes."""
+    if not found:
+        return
+    with FileLock(cache / f".{FILE}.lock"):
+        write_record(cache / FILE, {**read(cache), **found})
