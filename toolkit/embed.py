@@ -1,7 +1,7 @@
 """Embed what a cache lacks: images are read and decoded ahead, vectors are written behind, the model never waits.
 
-Work is split into chunks of the missing keys. A chunk is claimed with a file lock, so that several processes on the same
-cache share the work; the lock of a process that dies frees itself.
+Work is split into chunks of the missing keys. A chunk is claimed with a file lock, so that several processes on the
+same cache share the work; the lock of a process that dies frees itself.
 """
 
 import hashlib

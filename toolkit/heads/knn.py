@@ -1,0 +1,117 @@
+"""Nearest neighbours on a FAISS index (Ojha et al. 2023, section 4.2, let neighbours in CLIP's space tell fakes)."""
+
+import sys
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from toolkit.heads.base import fold_numbers, log_loss, unit
+
+K_GRID = (1, 3, 5, 9, 15, 25, 51, 101)
+WEIGHTINGS = ("uniform", "similarity")
+SHARPNESS = 0.07
+MOST_QUERIES = 5_000
+
+
+class NearestNeighbours(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """P(class) as the share of the `k` nearest training vectors by cosine, each counting as one or by its similarity.
+
+    `k` and the weighting are those with the least log loss over the held-out folds. The share is smoothed as if one
+    more neighbour were split evenly among the classes, so that no P is 0 or 1; the likeliest class is the same without.
+    """
+
+    def __init__(self, choose_by: str = "category", k_grid: tuple[int, ...] = K_GRID, seed: int = 0):
+        self.choose_by = choose_by
+        self.k_grid = k_grid
+        self.seed = seed
+
+    def fit(self, X: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None) -> "NearestNeighbours":
+        """Index `X` `[N, D]` with `y` `[N]`; `groups` `[N]` are the categories to leave out when choosing."""
+        X, y = validate_data(self, X, y, dtype=np.float32)
+        self.vectors_ = unit(X)
+        self.classes_, self.codes_ = np.unique(y, return_inverse=True)
+        numbers, how = fold_numbers(np.asarray(y), groups, self.choose_by, self.seed)
+        self.choice_ = {**self._choose(numbers), "by": how}
+        self.k_, self.weighting_ = int(self.choice_["k"]), str(self.choice_["weighting"])
+        return self
+
+    def _choose(self, numbers: np.ndarray) -> dict[str, Any]:
+        """One search with room to spare serves every fold: a query's neighbours are those outside its own fold."""
+        largest_fold = int(np.bincount(numbers).max())
+        grid = [k for k in self.k_grid if k <= len(numbers) - largest_fold] or [1]
+        if numbers.max() == 0:
+            return {"k": grid[0], "weighting": WEIGHTINGS[0], "log_loss": None}
+        queries = np.arange(len(numbers))
+        if len(queries) > MOST_QUERIES:
+            queries = np.sort(np.random.default_rng(self.seed).choice(queries, MOST_QUERIES, replace=False))
+        similarities, neighbours = _outside_their_fold(self.vectors_, numbers, queries, grid[-1])
+        scored = []
+        for weighting in WEIGHTINGS:
+            for k in grid:
+                shares = self._shares(similarities[:, :k], neighbours[:, :k], weighting)
+                scored.append((_mean_over_folds(shares, self.codes_[queries], numbers[queries]), k, weighting))
+        loss, k, weighting = min(scored, key=lambda one: one[0])
+        return {"k": k, "weighting": weighting, "log_loss": round(loss, 4)}
+
+    def _shares(self, similarities: np.ndarray, neighbours: np.ndarray, weighting: str) -> np.ndarray:
+        """`[Q, k]` similarities and rows of neighbours -> `[Q, classes]` float64."""
+        weights = np.ones(similarities.shape)
+        if weighting == "similarity":
+            weights = np.exp((similarities - similarities[:, :1]).astype(np.float64) / SHARPNESS)
+        codes = self.codes_[neighbours]
+        votes = np.stack([(weights * (codes == code)).sum(axis=1) for code in range(len(self.classes_))], axis=1)
+        k = neighbours.shape[1]
+        return (k * votes / votes.sum(axis=1, keepdims=True) + 1 / len(self.classes_)) / (k + 1)
+
+    def predict_proba(self, X: np.ndarray) -> np.ndarray:
+        """`[N, D]` -> `[N, classes]` float64."""
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=np.float32, reset=False)
+        similarities, neighbours = search(self.vectors_, unit(X), self.k_)
+        return self._shares(similarities, neighbours, self.weighting_)
+
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        """The likeliest class of each row; of equally likely ones, the first."""
+        check_is_fitted(self)
+        return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
+
+
+def search(vectors: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The `k` nearest of `vectors` `[N, D]` to each query `[Q, D]`, all of unit length, nearest first.
+
+    Returns cosines `[Q, k]` float32 and row numbers `[Q, k]` int64, by exhaustive search (FAISS, IndexFlatIP).
+    """
+    import faiss
+
+    if sys.platform == "darwin" and "torch" in sys.modules:
+        faiss.omp_set_num_threads(1)  # two OpenMP runtimes in one process crash there (faiss-wheels, issue 73)
+    index = faiss.IndexFlatIP(vectors.shape[1])
+    index.add(vectors)
+    similarities, rows = index.search(queries, k)
+    return similarities, rows
+
+
+def _outside_their_fold(
+    vectors: np.ndarray, numbers: np.ndarray, queries: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The `k` nearest rows of other folds than the query's own. Rows that run short are searched again, wider."""
+    similarities = np.empty((len(queries), k), dtype=np.float32)
+    neighbours = np.empty((len(queries), k), dtype=np.int64)
+    open_rows, width = np.arange(len(queries)), 3 * k
+    while len(open_rows):
+        width = min(width, len(vectors))
+        found, rows = search(vectors, vectors[queries[open_rows]], width)
+        outside = numbers[rows] != numbers[queries[open_rows]][:, None]
+        enough = outside.sum(axis=1) >= k
+        first = np.argsort(~outside, axis=1, kind="stable")[:, :k]
+        ready = open_rows[enough]
+        similarities[ready] = np.take_along_axis(found, first, axis=1)[enough]
+        neighbours[ready] = np.take_along_axis(rows, first, axis=1)[enough]
+        open_rows, width = open_rows[~enough], 4 * width
+    return similarities, neighbours
+
+
+def _mean_over_folds(shares: np.ndarray, codes: np.ndarray, numbers: np.ndarray) -> float:
+    return float(np.mean([log_loss(shares[numbers == n], codes[numbers == n]) for n in np.unique(numbers)]))

@@ -1,0 +1,43 @@
+"""Zero-shot: the nearer prompt wins (Radford et al. 2021, section 3.1)."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+
+from toolkit.heads.base import unit
+
+
+class ZeroShot(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Softmax over the cosines to each class's prompts.
+
+    `prompts` maps each class to its prompts' vectors `[P, D]`: brought to unit length, averaged, and brought to unit
+    length again (Radford et al. 2021, section 3.1.4). Nothing is learned, so `fit` only looks at the classes.
+    """
+
+    def __init__(self, prompts: Mapping[str, np.ndarray] | None = None, temperature: float = 0.07):
+        self.prompts = prompts
+        self.temperature = temperature
+
+    def fit(self, X: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None) -> "ZeroShot":
+        """Take the classes from `prompts`. Raises ValueError where `y` holds a class without prompts."""
+        prompts = self.prompts or {}
+        self.classes_ = np.array(sorted(prompts))
+        without = set(np.unique(y)) - set(prompts)
+        if without:
+            raise ValueError(f"no prompts for the classes {sorted(map(str, without))}")
+        means = np.stack([unit(prompts[label]).mean(axis=0) for label in self.classes_])
+        self.weights_ = unit(means)
+        self.choice_: dict[str, object] = {}
+        return self
+
+    def predict_proba(self, X: np.ndarray) -> np.ndarray:
+        """`[N, D]` -> `[N, classes]` float64."""
+        logits = (unit(X) @ self.weights_.T).astype(np.float64) / self.temperature
+        logits -= logits.max(axis=1, keepdims=True)
+        odds = np.exp(logits)
+        return np.asarray(odds / odds.sum(axis=1, keepdims=True))
+
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        """The class of each row; of two equally likely ones, the first."""
+        return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
