@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import polars as pl
-
 from toolkit.encoder import Encoder, Source, create, file_sha256
 from toolkit.errors import CacheError, EncoderError
 from toolkit.records import read_record, write_record
@@ -32,14 +30,6 @@ class Checkpoint:
 
     folder: Path
     record: dict[str, Any]
-
-
-def training_set_sha256(train: pl.DataFrame) -> str:
-    """A hash over the training images' contents and labels, in their order (columns `sha256`, `label`)."""
-    digest = hashlib.sha256()
-    for key, label in train.select("sha256", "label").iter_rows():
-        digest.update(f"{key} {label}\n".encode())
-    return digest.hexdigest()
 
 
 def checkpoint_key(facts: Mapping[str, Any]) -> str:

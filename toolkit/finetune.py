@@ -15,6 +15,7 @@ from toolkit.encoder import Encoder, arithmetic
 from toolkit.errors import CacheError, EncoderError, SelectionError
 from toolkit.images import decode
 from toolkit.manifest import Dataset
+from toolkit.protocol import training_set_sha256
 from toolkit.records import read_record, write_record
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ def describe(
         "seed": recipe.seed,
         "held_out": held_out,
         "train_categories": categories,
-        "train_sha256": checkpoints.training_set_sha256(train),
+        "train_sha256": training_set_sha256(train),
         "train_rows": len(train),
         "prompts": {label: list(texts) for label, texts in prompts.items()},
     }

@@ -1,6 +1,7 @@
 """Who trains and who tests. The novel category never trains: `_trainable` is the one place that decides it."""
 
 import difflib
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -38,6 +39,18 @@ class Selection:
     def rows(self) -> pl.DataFrame:
         """Every row of the comparison."""
         return pl.concat([self.train, self.base, self.novel])
+
+    def train_sha256(self) -> str:
+        """A hash over the training images' contents and labels, in their order."""
+        return training_set_sha256(self.train)
+
+
+def training_set_sha256(train: pl.DataFrame) -> str:
+    """A hash over the contents and labels of training rows (columns `sha256`, `label`), in their order."""
+    digest = hashlib.sha256()
+    for key, label in train.select("sha256", "label").iter_rows():
+        digest.update(f"{key} {label}\n".encode())
+    return digest.hexdigest()
 
 
 def held_out_categories(dataset: Dataset, split: Sequence[str]) -> list[str]:

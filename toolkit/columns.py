@@ -1,0 +1,83 @@
+"""The columns of the two tables, in their order, and what each one says. Documentation and workbook read them here."""
+
+import polars as pl
+
+S, F, N = pl.String, pl.Float64, pl.Int64
+
+RESULTS: dict[str, tuple[type[pl.DataType], str]] = {
+    "dataset": (S, "Name of the data set."),
+    "held_out": (S, "The novel category: no training image belongs to it. `none` where nothing is held out."),
+    "encoder": (S, "`base` as published, `finetuned` on the training images."),
+    "head": (S, "What turns embeddings into a label: `zero-shot`, `logreg`, `knn`, …"),
+    "test": (S, "`base`: test images of the other categories. `novel`: test images of the held-out one."),
+    "class": (S, "A label, or `all`: the means over the labels."),
+    "precision": (F, "Of the images called this class, the share that is. 0 for a class that is never predicted."),
+    "recall": (F, "Of the images of this class, the share that was called so."),
+    "f1": (F, "Harmonic mean of precision and recall."),
+    "support": (N, "Test images of this class."),
+    "accuracy": (F, "Share of all test images that were called right; the same on every class's row."),
+    "precision_low": (F, "Lower end of the 95 % interval: Wilson's for a class, the bootstrap's for `all`."),
+    "precision_high": (F, "Upper end of it."),
+    "recall_low": (F, "Lower end of the 95 % interval: Wilson's for a class, the bootstrap's for `all`."),
+    "recall_high": (F, "Upper end of it."),
+    "f1_low": (F, "Lower end of the 95 % interval, stratified bootstrap of 1,000 samples."),
+    "f1_high": (F, "Upper end of it."),
+    "accuracy_low": (F, "Lower end of Wilson's 95 % interval."),
+    "accuracy_high": (F, "Upper end of it."),
+    "balanced_accuracy": (F, "Mean of the classes' recalls."),
+    "roc_auc": (F, "Chance that a REAL image has a higher P(REAL) than a FAKE one."),
+    "roc_auc_low": (F, "Lower end of the 95 % interval, stratified bootstrap of 1,000 samples."),
+    "roc_auc_high": (F, "Upper end of it."),
+    "average_precision": (F, "Area under the precision-recall curve, REAL being the positive class."),
+    "brier": (F, "Mean squared error of P(REAL): 0 is perfect, 0.25 is what always saying 0.5 gets."),
+    "calibration_error": (F, "Expected calibration error of P(REAL) over 15 equal bins: how far it is from the truth."),
+    "p_best": (F, "Exact McNemar p-value against the most accurate row on the same images; 1 for that row itself."),
+    "model": (S, "The CLIP model's name."),
+    "pretrained": (S, "Its weights: a tag of open_clip's or a file's name."),
+    "encoder_id": (S, "Hash over the encoder's weights, preprocessing and precision."),
+    "recipe": (S, "How it was fine-tuned; empty for base."),
+    "seed": (N, "Seed of the training rows, of fine-tuning, and of all else that is random."),
+    "train_per_label": (N, "Training images of each label that were asked for; empty means all."),
+    "test_per_label": (N, "Test images of each label that were asked for; empty means all."),
+    "train_rows": (N, "Training images used."),
+    "leaks_dropped": (N, "Test images passed over because their bytes are in the training set."),
+    "choice": (S, "What the head chose inside the training images (JSON)."),
+    "chosen_by": (S, "How it chose: `category` leaves one training category out at a time, `folds` random fifths."),
+    "code_version": (S, "Version of the toolkit and a hash over its code."),
+    "config_hash": (S, "Hash over the settings of this comparison."),
+    "data_hash": (S, "Hash over the contents and labels of the images that trained and tested."),
+    "created": (S, "When it was computed (UTC)."),
+}
+
+PREDICTIONS: dict[str, tuple[type[pl.DataType], str]] = {
+    "dataset": (S, "As in the results."),
+    "held_out": (S, "As in the results."),
+    "encoder": (S, "As in the results."),
+    "head": (S, "As in the results."),
+    "test": (S, "As in the results."),
+    "path": (S, "The image's path inside the data."),
+    "sha256": (S, "SHA-256 of its bytes."),
+    "category": (S, "Its category."),
+    "label": (S, "Its true label."),
+    "predicted": (S, "What the head called it."),
+    "p_real": (F, "P(REAL), or of whatever label comes second."),
+    "model": (S, "As in the results."),
+    "pretrained": (S, "As in the results."),
+    "encoder_id": (S, "As in the results."),
+    "recipe": (S, "As in the results."),
+    "seed": (N, "As in the results."),
+    "train_per_label": (N, "As in the results."),
+    "test_per_label": (N, "As in the results."),
+    "chosen_by": (S, "As in the results."),
+}
+
+COMPARISON = ["dataset", "held_out", "model", "pretrained", "seed", "train_per_label", "test_per_label"]
+"""What all rows of one comparison share."""
+
+KEY = [*COMPARISON, "encoder", "recipe", "encoder_id", "head", "chosen_by", "test"]
+"""What tells one scored test set from another: rows with an equal key replace each other."""
+
+
+def schema(columns: dict[str, tuple[type[pl.DataType], str]]) -> dict[str, type[pl.DataType]]:
+    """Names and types, in their order."""
+    return {name: kind for name, (kind, _) in columns.items()}
