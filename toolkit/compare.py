@@ -121,6 +121,17 @@ def score(predictions: pl.DataFrame, labels: Sequence[str], seed: int) -> list[d
     return rows
 
 
+def rescore(table: pl.DataFrame, predictions: pl.DataFrame) -> list[dict[str, Any]]:
+    """The metric rows of a whole results table, computed again from its predictions."""
+    rows = []
+    for key, group in table.group_by(columns.KEY, maintain_order=True):
+        labels = group.filter(pl.col("class") != "all")["class"].to_list()
+        wanted = pl.DataFrame([key], schema={name: table.schema[name] for name in columns.KEY}, orient="row")
+        mine = predictions.join(wanted, on=columns.KEY, how="semi", nulls_equal=True, maintain_order="left")
+        rows += score(mine, labels, group["seed"][0])
+    return rows
+
+
 def with_p_best(table: pl.DataFrame, predictions: pl.DataFrame) -> pl.DataFrame:
     """Fill `p_best`: each row against the most accurate one of the same comparison and test set."""
     found = []

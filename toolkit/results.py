@@ -52,24 +52,10 @@ def upsert(old: pl.DataFrame, new: pl.DataFrame) -> pl.DataFrame:
 
 
 def in_order(table: pl.DataFrame) -> pl.DataFrame:
-    """The table's rows in an order that does not depend on when they were computed."""
+    """The table's rows in an order that does not depend on when they were computed; classes stay in their own."""
     head = pl.col("head").replace_strict({name: i for i, name in enumerate(HEAD_ORDER)}, default=len(HEAD_ORDER))
-    class_last = pl.col("class") == "all"
-    return table.sort(
-        [
-            *columns.COMPARISON,
-            "encoder",
-            "recipe",
-            "encoder_id",
-            head,
-            "head",
-            "chosen_by",
-            "test",
-            class_last,
-            "class",
-        ],
-        nulls_last=True,
-    )
+    by = [*columns.COMPARISON, "encoder", "recipe", "encoder_id", head, "head", "chosen_by", "test"]
+    return table.sort(by, nulls_last=True, maintain_order=True)
 
 
 def write_skipped(folder: Path, skipped: pl.DataFrame) -> None:
@@ -80,11 +66,11 @@ def write_skipped(folder: Path, skipped: pl.DataFrame) -> None:
         (folder / SKIPPED).unlink(missing_ok=True)
 
 
-def verify(folder: Path, score: Callable[[pl.DataFrame], list[dict[str, Any]]]) -> list[str]:
+def verify(folder: Path, score: Callable[[pl.DataFrame, pl.DataFrame], list[dict[str, Any]]]) -> list[str]:
     """Recompute every row of the results from the predictions by `score` -> a line for each that differs."""
     table, predictions = read(folder)
     names = [*columns.KEY, "class"]
-    again = pl.DataFrame(score(predictions), schema={n: table.schema[n] for n in table.columns})
+    again = pl.DataFrame(score(table, predictions), schema={n: table.schema[n] for n in table.columns})
     metrics = [name for name, (kind, _) in columns.RESULTS.items() if kind == pl.Float64 and name != "p_best"]
     joined = table.join(again, on=names, how="full", nulls_equal=True, suffix="_again", coalesce=True)
     lines = []

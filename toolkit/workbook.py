@@ -13,6 +13,7 @@ ABOUT_SUMMARY = (
     "Base: test images of categories that training saw. Novel: of the held-out category, which it never saw. "
     "Brackets are 95 % intervals. Drop is base minus novel accuracy."
 )
+LARGE_DROP, SMALL_DROP = 0.10, 0.03
 
 
 def workbook_bytes(table: pl.DataFrame) -> bytes:
@@ -21,9 +22,7 @@ def workbook_bytes(table: pl.DataFrame) -> bytes:
     options = {"in_memory": True, "strings_to_formulas": False, "strings_to_urls": False, "nan_inf_to_errors": True}
     with xlsxwriter.Workbook(data, options) as book:
         formats = {
-            "head": book.add_format(
-                {"bold": True, "bg_color": "#E8EEF4", "bottom": 1, "text_wrap": True, "valign": "top"}
-            ),
+            "head": book.add_format({"bold": True, "bg_color": "#E8EEF4", "bottom": 1, "text_wrap": True}),
             "share": book.add_format({"num_format": "0.0%"}),
             "number": book.add_format({"num_format": "0.0000"}),
             "plain": book.add_format({}),
@@ -56,16 +55,10 @@ def _summary_sheet(sheet: Any, table: pl.DataFrame, formats: dict[str, Any]) -> 
     _write_table(sheet, 1, wide.select(list(names)).rename(names), formats)
     sheet.freeze_panes(2, 2)
     drop, last = list(names).index("drop"), 1 + max(len(wide), 1)
-    sheet.conditional_format(
-        2, drop, last, drop, {"type": "cell", "criteria": ">=", "value": 0.1, "format": formats["bad"]}
-    )
-    sheet.conditional_format(
-        2,
-        drop,
-        last,
-        drop,
-        {"type": "cell", "criteria": "between", "minimum": -1, "maximum": 0.03, "format": formats["good"]},
-    )
+    large = {"type": "cell", "criteria": ">=", "value": LARGE_DROP, "format": formats["bad"]}
+    small = {"type": "cell", "criteria": "between", "minimum": -1, "maximum": SMALL_DROP, "format": formats["good"]}
+    for rule in (large, small):
+        sheet.conditional_format(2, drop, last, drop, rule)
 
 
 def _results_sheet(sheet: Any, table: pl.DataFrame, formats: dict[str, Any]) -> None:
@@ -87,19 +80,8 @@ def _definitions_sheet(sheet: Any, formats: dict[str, Any]) -> None:
 
 
 def _settings_sheet(sheet: Any, table: pl.DataFrame, formats: dict[str, Any]) -> None:
-    names = [
-        "dataset",
-        "held_out",
-        "model",
-        "pretrained",
-        "encoder",
-        "encoder_id",
-        "recipe",
-        "head",
-        "choice",
-        "chosen_by",
-    ]
-    names += ["seed", "train_rows", "leaks_dropped", "code_version", "config_hash", "data_hash", "created"]
+    names = ["dataset", "held_out", "model", "pretrained", "encoder", "encoder_id", "recipe", "head", "choice"]
+    names += ["chosen_by", "seed", "train_rows", "leaks_dropped", "code_version", "config_hash", "data_hash", "created"]
     _write_table(sheet, 0, table.select(names).unique(maintain_order=True), formats)
     sheet.freeze_panes(1, 0)
 

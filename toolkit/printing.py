@@ -1,0 +1,70 @@
+"""The results as tables for a terminal."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import polars as pl
+from rich.table import Table
+
+from toolkit import columns
+from toolkit.study import labels_of, left_out_means, study_figure
+
+ALPHA = 0.05
+TESTS = {"base": "base", "novel": "novel"}
+LEGEND = "★ the most accurate; ≈ not distinguishable from it (exact McNemar test, p ≥ 0.05). Brackets: 95 % intervals."
+
+
+def tables(table: pl.DataFrame) -> Iterator[Table]:
+    """One table for each comparison, in the study's layout; and the means over held-out categories, if several."""
+    for _, group in table.group_by(columns.COMPARISON, maintain_order=True):
+        yield _comparison(group)
+    means = left_out_means(table)
+    if len(means):
+        yield _means(means)
+
+
+def _comparison(group: pl.DataFrame) -> Table:
+    about, labels = group.row(0, named=True), labels_of(group)
+    held_out = "" if about["held_out"] == "none" else f", {about['held_out']} held out"
+    title = f"{about['dataset']}{held_out}: {about['model']}, trained on {about['train_rows']:,} images"
+    shown = Table(
+        title=title, caption=LEGEND, box=None, header_style="bold", title_justify="left", caption_justify="left"
+    )
+    for name in ("Encoder", "Head", "Test", "Accuracy"):
+        shown.add_column(name, no_wrap=True)
+    for label in labels:
+        for name in (f"{label} prec.", "recall", "F1", "images"):
+            shown.add_column(name, justify="right")
+    studied = [study_figure(row, row["test"], "accuracy") for row in group.iter_rows(named=True)]
+    if any(figure is not None for figure in studied):
+        shown.add_column("Study", justify="right")
+    for _, rows in group.group_by([*columns.KEY], maintain_order=True):
+        shown.add_row(*_line(rows, labels))
+    return shown
+
+
+def _line(rows: pl.DataFrame, labels: list[str]) -> list[str]:
+    first: dict[str, Any] = rows.row(0, named=True)
+    mark = "★" if first["p_best"] == 1.0 and _is_best(rows) else "≈" if first["p_best"] >= ALPHA else " "
+    interval = f"{first['accuracy']:.3f} [{first['accuracy_low']:.2f}–{first['accuracy_high']:.2f}] {mark}"
+    encoder = first["encoder"] if first["recipe"] in ("", "study") else f"{first['encoder']} ({first['recipe']})"
+    cells = [encoder, first["head"], first["test"], interval.rstrip()]
+    for label in labels:
+        row = rows.filter(pl.col("class") == label).row(0, named=True)
+        cells += [f"{row['precision']:.2f}", f"{row['recall']:.2f}", f"{row['f1']:.2f}", f"{row['support']:,}"]
+    figure = study_figure(first, first["test"], "accuracy")
+    return [*cells, f"{figure:.2f}" if figure is not None else ""]
+
+
+def _is_best(rows: pl.DataFrame) -> bool:
+    return bool(rows["p_best"][0] == 1.0)
+
+
+def _means(means: pl.DataFrame) -> Table:
+    shown = Table(title="Over the held-out categories", box=None, header_style="bold", title_justify="left")
+    for name in ("Encoder", "Head", "Test", "Mean accuracy", "Worst", "on"):
+        shown.add_column(name)
+    for row in means.iter_rows(named=True):
+        worst = row["worst_category"] if row["test"] == "novel" else f"({row['worst_category']} held out)"
+        shown.add_row(row["encoder"], row["head"], row["test"], f"{row['mean']:.3f}", f"{row['worst']:.3f}", worst)
+    return shown
