@@ -31,7 +31,7 @@ RESULTS: dict[str, tuple[type[pl.DataType], str]] = {
     "average_precision": (F, "Area under the precision-recall curve, REAL being the positive class."),
     "brier": (F, "Mean squared error of P(REAL): 0 is perfect, 0.25 is what always saying 0.5 gets."),
     "calibration_error": (F, "Expected calibration error of P(REAL) over 15 equal bins: how far it is from the truth."),
-    "p_best": (F, "Exact McNemar p-value against the most accurate row on the same images; 1 for that row itself."),
+    "p_best": (F, "Exact McNemar p-value against the most accurate row on the same images; empty for that row itself."),
     "model": (S, "The CLIP model's name."),
     "pretrained": (S, "Its weights: a tag of open_clip's or a file's name."),
     "encoder_id": (S, "Hash over the encoder's weights, preprocessing and precision."),

@@ -142,7 +142,7 @@ def with_p_best(table: pl.DataFrame, predictions: pl.DataFrame) -> pl.DataFrame:
             for key, one in group.sort("path").group_by(columns.KEY, maintain_order=True)
         }
         best = max(right, key=lambda key: right[key].mean())
-        found += [(*key, mcnemar(right[best], mine)) for key, mine in right.items()]
+        found += [(*key, None if key == best else mcnemar(right[best], mine)) for key, mine in right.items()]
     key_schema = {name: table.schema[name] for name in columns.KEY}
     p_values = pl.DataFrame(found, schema=key_schema | {"p_best": pl.Float64}, orient="row")
     return (

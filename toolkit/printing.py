@@ -45,7 +45,7 @@ def _comparison(group: pl.DataFrame) -> Table:
 
 def _line(rows: pl.DataFrame, labels: list[str]) -> list[str]:
     first: dict[str, Any] = rows.row(0, named=True)
-    mark = "★" if first["p_best"] == 1.0 and _is_best(rows) else "≈" if first["p_best"] >= ALPHA else " "
+    mark = "★" if first["p_best"] is None else "≈" if first["p_best"] >= ALPHA else " "
     interval = f"{first['accuracy']:.3f} [{first['accuracy_low']:.2f}–{first['accuracy_high']:.2f}] {mark}"
     encoder = first["encoder"] if first["recipe"] in ("", "study") else f"{first['encoder']} ({first['recipe']})"
     cells = [encoder, first["head"], first["test"], interval.rstrip()]
@@ -54,10 +54,6 @@ def _line(rows: pl.DataFrame, labels: list[str]) -> list[str]:
         cells += [f"{row['precision']:.2f}", f"{row['recall']:.2f}", f"{row['f1']:.2f}", f"{row['support']:,}"]
     figure = study_figure(first, first["test"], "accuracy")
     return [*cells, f"{figure:.2f}" if figure is not None else ""]
-
-
-def _is_best(rows: pl.DataFrame) -> bool:
-    return bool(rows["p_best"][0] == 1.0)
 
 
 def _means(means: pl.DataFrame) -> Table:

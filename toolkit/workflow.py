@@ -4,19 +4,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from toolkit import checkpoints, results, unreadable
 from toolkit import embed as embedding
 from toolkit.cache import Cache, find_encoders
-from toolkit.compare import Comparison, Settings
 from toolkit.encoder import Encoder, Source, load
 from toolkit.errors import DataError, MissingEmbeddings
 from toolkit.finetune import Recipe, describe
 from toolkit.finetune import finetune as train
 from toolkit.manifest import Dataset, hash_rows
 from toolkit.protocol import Selection, held_out_categories, select
+
+if TYPE_CHECKING:
+    from toolkit.compare import Comparison
 
 MOST_SKIPPED = 0.01
 
@@ -238,7 +241,7 @@ def _finetune_one(plan: Plan, recipe: Recipe, base: Embedded, selection: Selecti
 class Compared:
     """The comparison of each held-out category, and lines that the user should read."""
 
-    comparisons: list[Comparison]
+    comparisons: "list[Comparison]"
     selections: list[Selection]
     notes: list[str]
 
@@ -259,6 +262,7 @@ def compare(plan: Plan, heads: Sequence[str], choose_by: str = "category") -> Co
     Works from the cache: no model is loaded. Raises MissingEmbeddings, naming the command, where the base encoder's
     vectors are not there.
     """
+    from toolkit.compare import Settings  # scikit-learn takes a second to import, and embedding does without
     from toolkit.compare import compare as walk
 
     selections = Contents(plan).selections()

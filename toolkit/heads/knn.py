@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from toolkit.heads.base import fold_numbers, log_loss, unit
@@ -30,6 +31,7 @@ class NearestNeighbours(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def fit(self, X: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None) -> "NearestNeighbours":
         """Index `X` `[N, D]` with `y` `[N]`; `groups` `[N]` are the categories to leave out when choosing."""
         X, y = validate_data(self, X, y, dtype=np.float32)
+        check_classification_targets(y)
         self.vectors_ = unit(X)
         self.classes_, self.codes_ = np.unique(y, return_inverse=True)
         numbers, how = fold_numbers(np.asarray(y), groups, self.choose_by, self.seed)

@@ -3,11 +3,18 @@
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.linear_model import LogisticRegression
+from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from toolkit.heads.base import fold_numbers, folds, log_loss, unit
 
 GRID = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
+PATIENCE = 2
+
+
+def _exact_solver(X: np.ndarray) -> str:
+    """Newton's method where its matrix of columns times columns is small, as it is for embeddings."""
+    return "newton-cholesky" if X.shape[1] <= 4096 else "lbfgs"
 
 
 class LogisticProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -25,34 +32,31 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def fit(self, X: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None) -> "LogisticProbe":
         """Fit on `X` `[N, D]` and `y` `[N]`; `groups` `[N]` are the categories to leave out when choosing `C`."""
         X, y = validate_data(self, X, y, dtype=np.float32)
+        check_classification_targets(y)
         X, y = unit(X), np.asarray(y)
         numbers, how = fold_numbers(y, groups, self.choose_by, self.seed)
         losses = self._losses(X, y, numbers)
         best = int(np.argmin(losses))
         self.choice_ = {"C": self.grid[best], "log_loss": round(float(losses[best]), 4), "by": how}
-        self.model_ = self._fit(X, y, [self.grid[best]])[0]
+        self.model_ = LogisticRegression(C=self.grid[best], solver=_exact_solver(X), max_iter=5000, tol=1e-6).fit(X, y)
         self.classes_ = self.model_.classes_
         return self
 
     def _losses(self, X: np.ndarray, y: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-        """Mean log loss over the folds of each `C` in the grid."""
+        """Mean log loss over the folds of each `C` in the grid; infinite behind `PATIENCE` rises in a row, where no
+        less regularised model was worth fitting. Each fold's model starts from its solution for the `C` before."""
         codes = np.unique(y, return_inverse=True)[1]
-        losses = []
-        for fitting, held_out in folds(numbers):
-            if len(np.unique(y[fitting])) == len(np.unique(y)):
-                models = self._fit(X[fitting], y[fitting], list(self.grid))
-                losses.append([log_loss(model.predict_proba(X[held_out]), codes[held_out]) for model in models])
-        return np.mean(losses, axis=0) if losses else np.zeros(len(self.grid))
-
-    def _fit(self, X: np.ndarray, y: np.ndarray, grid: list[float]) -> list[LogisticRegression]:
-        """One model for each `C`, each starting from its neighbour's solution."""
-        models = []
-        start = LogisticRegression(solver="lbfgs", max_iter=5000, warm_start=True, tol=1e-5)
-        for strength in grid:
-            start.set_params(C=strength)
-            start.fit(X, y)
-            models.append(_copy(start))
-        return models
+        usable = [(fit, out) for fit, out in folds(numbers) if len(np.unique(y[fit])) == codes.max() + 1]
+        losses = np.full(len(self.grid), np.inf)
+        models = [LogisticRegression(solver="lbfgs", max_iter=1000, warm_start=True, tol=1e-4) for _ in usable]
+        for step, strength in enumerate(self.grid):
+            for model, (fitting, _) in zip(models, usable, strict=True):
+                model.set_params(C=strength).fit(X[fitting], y[fitting])
+            scores = [log_loss(m.predict_proba(X[out]), codes[out]) for m, (_, out) in zip(models, usable, strict=True)]
+            losses[step] = np.mean(scores) if scores else 0.0
+            if step >= PATIENCE and (np.diff(losses[step - PATIENCE : step + 1]) > 0).all():
+                break
+        return losses
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """`[N, D]` -> `[N, classes]` float64."""
@@ -64,10 +68,3 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """The likelier class of each row."""
         check_is_fitted(self)
         return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
-
-
-def _copy(model: LogisticRegression) -> LogisticRegression:
-    copy = LogisticRegression(**model.get_params())
-    copy.classes_, copy.coef_, copy.intercept_ = model.classes_, model.coef_.copy(), model.intercept_.copy()
-    copy.n_iter_, copy.n_features_in_ = model.n_iter_, model.n_features_in_
-    return copy

@@ -1,6 +1,7 @@
 """A zip of images, read in place: CIFAKE as Kaggle delivers it, or `split/label/category/…`."""
 
-import threading
+import os
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from toolkit.manifest import Dataset, escape
 from toolkit.sources.layout import rows_from_names
 
 LARGEST_MEMBER = 256 << 20
+LOCAL_HEADER = struct.Struct("<4s22xHH")
 
 
 def open_zip(path: Path, name: str) -> Dataset:
@@ -31,24 +33,36 @@ def _harmless(info: zipfile.ZipInfo) -> bool:
 
 
 def _reader(path: Path, members: dict[str, zipfile.ZipInfo]) -> Callable[[str], bytes]:
-    """One open archive a thread: zipfile's reads take turns on a shared one."""
-    mine = threading.local()
+    """Reads members straight from the file: zipfile takes turns on a shared archive, and four times as long."""
+    handle = os.open(path, os.O_RDONLY)
 
     def read(name: str) -> bytes:
         info = members[name]
         if info.flag_bits & 1:
             raise ImageError("encrypted in the zip")
-        if info.file_size > LARGEST_MEMBER:
+        if max(info.file_size, info.compress_size) > LARGEST_MEMBER:
             raise ImageError(f"unpacks to more than {LARGEST_MEMBER >> 20} MiB")
         try:
-            if not hasattr(mine, "archive"):
-                mine.archive = zipfile.ZipFile(path)
-            with mine.archive.open(info) as file:
-                data: bytes = file.read(LARGEST_MEMBER + 1)
-        except (OSError, zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, RuntimeError) as error:
+            data = _unpack(info, handle)
+        except (OSError, zlib.error, struct.error) as error:
             raise ImageError(f"cannot be unpacked ({str(error)[:80]})") from error
-        if len(data) > LARGEST_MEMBER:
-            raise ImageError(f"unpacks to more than {LARGEST_MEMBER >> 20} MiB")
+        if len(data) != info.file_size or zlib.crc32(data) != info.CRC:
+            raise ImageError("damaged in the zip")
         return data
 
     return read
+
+
+def _unpack(info: zipfile.ZipInfo, handle: int) -> bytes:
+    """The member's bytes, whatever its header claims never more than a byte over its listed size (APPNOTE 4.3.7)."""
+    header = os.pread(handle, LOCAL_HEADER.size, info.header_offset)
+    signature, name_length, extra_length = LOCAL_HEADER.unpack(header)
+    if signature != b"PK\x03\x04":
+        raise ImageError("damaged in the zip")
+    start = info.header_offset + LOCAL_HEADER.size + name_length + extra_length
+    packed = os.pread(handle, info.compress_size, start)
+    if info.compress_type == zipfile.ZIP_STORED:
+        return packed
+    if info.compress_type == zipfile.ZIP_DEFLATED:
+        return zlib.decompressobj(-15).decompress(packed, info.file_size + 1)
+    raise ImageError(f"packed in a way that is not read here (method {info.compress_type})")
