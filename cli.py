@@ -54,114 +54,71 @@ def options(*each: Callable[[Command], Command]) -> Callable[[Command], Command]
     return decorate
 
 
+CHOICES = {
+    "device": click.Choice(["auto", "cuda", "mps", "cpu"]),
+    "precision": click.Choice(["fp32", "tf32", "bf16", "fp16"]),
+    "loss": click.Choice(["contrastive", "supervised"]),
+    "choose-by": click.Choice(["category", "folds"]),
+}
+A_PATH = click.Path(path_type=Path)
+
+
+def chosen(name: str, default: str | None, text: str) -> Callable[[Command], Command]:
+    """An option with a fixed set of values."""
+    return option(f"--{name}", type=CHOICES[name], default=default, show_default=default is not None, help=text)
+
+
 as_json = option("--json", "as_json", is_flag=True, help="Print facts as JSON on standard output.")
 place_options = options(
-    option(
-        "--cache",
-        type=click.Path(path_type=Path),
-        default=Path("cache"),
-        show_default=True,
-        help="Where embeddings and checkpoints are kept.",
-    ),
-    option(
-        "--results",
-        type=click.Path(path_type=Path),
-        default=Path("results"),
-        show_default=True,
-        help="Where tables are written.",
-    ),
+    option("--cache", type=A_PATH, default=Path("cache"), show_default=True, help="Embeddings and checkpoints."),
+    option("--results", type=A_PATH, default=Path("results"), show_default=True, help="Where tables are written."),
 )
-plan_options = options(
+data_options = options(
     option(
         "--data",
-        type=str,
-        help="CIFAKE as folder or zip, label/category folders, or a CSV or Parquet of paths. [default: data/cifake, data/cifake.zip, else the built-in sample]",
+        metavar="PATH",
+        help="CIFAKE as folder or zip, folders split/label/category/, or a CSV or Parquet of paths.  "
+        "[default: data/cifake, data/cifake.zip, else the built-in sample]",
     ),
-    option(
-        "--labels",
-        help="The two labels, the one to be detected as such last.  [default: FAKE,REAL, or the data's own two]",
-    ),
+    option("--labels", metavar="A,B", help="The two labels; P is the second's.  [default: the data's own two]"),
     option(
         "--prompt",
         "prompts",
         multiple=True,
         metavar="LABEL=TEXT",
-        help="A label's prompt; repeat it for several (they are averaged).  [default: the study's]",
+        help="A label's prompt; repeat it for several, which are averaged.  [default: the study's]",
     ),
     option(
         "--split",
         multiple=True,
         metavar="CATEGORY",
-        help="Held out of training and scored as novel: one, several (a,b), all, or none.  [default: cat]",
+        help="What training must not see and is scored as novel: one, several (a,b), all, or none.  [default: cat]",
     ),
-    option(
-        "--train-per-label",
-        type=click.IntRange(2),
-        default=450,
-        show_default=True,
-        help="The first N training images of each label.",
-    ),
-    option(
-        "--test-per-label",
-        type=click.IntRange(1),
-        default=100,
-        show_default=True,
-        help="The first N test images of each label, base and novel each.",
-    ),
+    option("--train-per-label", type=click.IntRange(2), default=450, show_default=True, help="First N to train on."),
+    option("--test-per-label", type=click.IntRange(1), default=100, show_default=True, help="First N to test on."),
     option("--full", is_flag=True, help="Every image instead of the first N."),
     option("--keep-leaks", is_flag=True, help="Keep test images whose bytes are in the training set."),
-    option(
-        "--model",
-        help="nano, a model of open_clip's, or hf-hub:OWNER/NAME.  [default: nano for the sample, else ViT-B-32]",
-    ),
-    option(
-        "--pretrained",
-        metavar="TAG|FILE",
-        help="The weights: a tag of open_clip's or a local checkpoint.  [default: openai; nano: its own]",
-    ),
-    option(
-        "--device",
-        type=click.Choice(["auto", "cuda", "mps", "cpu"]),
-        default="auto",
-        show_default=True,
-        help="Where the model runs.",
-    ),
-    option(
-        "--precision",
-        type=click.Choice(["fp32", "tf32", "bf16", "fp16"]),
-        default="fp32",
-        show_default=True,
-        help="Arithmetic of the model.",
-    ),
-    option(
-        "--seed",
-        type=click.IntRange(0),
-        default=0,
-        show_default=True,
-        help="0 trains on the first N; any other draws N by chance. Also orders the batches.",
-    ),
-    place_options,
+    option("--seed", type=click.IntRange(0), default=0, show_default=True, help="0: the first N; others draw N."),
 )
+model_options = options(
+    option("--model", help="nano, one of open_clip's, or hf-hub:OWNER/NAME.  [default: ViT-B-32; sample: nano]"),
+    option("--pretrained", metavar="TAG|FILE", help="Weights: a tag of open_clip's or a file.  [default: openai]"),
+    chosen("device", "auto", "Where the model runs."),
+    chosen("precision", "fp32", "The model's arithmetic."),
+)
+plan_options = options(data_options, model_options, place_options)
 recipe_options = options(
     option("--recipe", default="study", show_default=True, help="How to fine-tune."),
     option("--epochs", type=click.IntRange(1), help="[default: the recipe's; study: 5]"),
     option("--batch-size", type=click.IntRange(2), help="[default: the recipe's; study: 32]"),
     option("--lr", "learning_rate", type=float, help="Learning rate.  [default: 1e-5; nano: 3e-4]"),
     option("--temperature", type=float, help="Of the contrastive loss.  [default: 0.07]"),
-    option(
-        "--loss",
-        type=click.Choice(["contrastive", "supervised"]),
-        help="Pairs on the diagonal as in the study, or all pairs with the same caption.",
-    ),
+    chosen("loss", None, "Only the diagonal counts as a pair, as in the study, or all pairs with the same caption."),
 )
 head_options = options(
     option("--heads", default="zero-shot,logreg,knn", show_default=True, help="Which heads to compare."),
-    option(
-        "--choose-by",
-        type=click.Choice(["category", "folds"]),
-        default="category",
-        show_default=True,
-        help="How C, k and the like are chosen inside the training images: leaving one category out, or random folds.",
+    chosen(
+        "choose-by", "category", "How C, k and the like are chosen: one training category left out, or random folds."
     ),
 )
 
@@ -191,7 +148,8 @@ def embed(strict: bool, as_json: bool, **chosen: Any) -> None:
     """Embed images and prompts into the cache; what is there already is not embedded again."""
     from toolkit import workflow
 
-    with planned(chosen, as_json) as plan:
+    plan = planned(chosen, as_json)
+    with watched(plan) as plan:
         done = workflow.embed(plan, strict)
     show_embedded(done, plan, as_json)
 
@@ -205,7 +163,8 @@ def finetune(as_json: bool, **chosen: Any) -> None:
     from toolkit import workflow
 
     recipe = recipe_of(chosen)
-    with planned(chosen, as_json) as plan:
+    plan = planned(chosen, as_json)
+    with watched(plan) as plan:
         done = workflow.finetune(plan, recipe)
     show_finetuned(done, as_json)
 
@@ -218,7 +177,8 @@ def compare(heads: str, choose_by: str, as_json: bool, **chosen: Any) -> None:
     """Score every head on every encoder in the cache, on base and novel images, and write the results."""
     from toolkit import workflow
 
-    with planned(chosen, as_json) as plan:
+    plan = planned(chosen, as_json)
+    with watched(plan) as plan:
         done = workflow.compare(plan, heads.split(","), choose_by)
     show_compared(done, plan, as_json)
 
@@ -233,14 +193,16 @@ def run(heads: str, choose_by: str, as_json: bool, **chosen: Any) -> None:
     from toolkit import workflow
 
     recipe = recipe_of(chosen)
-    with planned(chosen, as_json) as plan:
+    plan = planned(chosen, as_json)
+    with watched(plan) as plan:
         embedded = workflow.embed(plan)
-        finetuned = workflow.finetune(plan, recipe)
-        compared = workflow.compare(plan, heads.split(","), choose_by)
     if not as_json:
         show_embedded(embedded, plan, as_json)
+    with watched(plan) as plan:
+        finetuned = workflow.finetune(plan, recipe)
+    if not as_json:
         show_finetuned(finetuned, as_json)
-    show_compared(compared, plan, as_json)
+    show_compared(workflow.compare(plan, heads.split(","), choose_by), plan, as_json)
 
 
 @cli.command("verify-results", epilog="Example: python cli.py verify-results --results results")
@@ -310,9 +272,8 @@ def cache_remove(encoder: str, cache: Path, results: Path, as_json: bool) -> Non
     print_json(removed) if as_json else click.echo("".join(f"Removed {name}\n" for name in removed), nl=False)
 
 
-@contextmanager
-def planned(chosen: dict[str, Any], as_json: bool) -> Iterator["Plan"]:
-    """The plan that the shared options ask for, its data announced, its progress shown while the block runs."""
+def planned(chosen: dict[str, Any], as_json: bool) -> "Plan":
+    """The plan that the shared options ask for; says which data it is about."""
     from toolkit import encoder, workflow
     from toolkit.sources import open_data
 
@@ -320,21 +281,28 @@ def planned(chosen: dict[str, Any], as_json: bool) -> Iterator["Plan"]:
     labels = labels_of(chosen["labels"], dataset.labels())
     model = chosen["model"] or ("nano" if dataset.kind == "sample" else "ViT-B-32")
     say(f"Data: {dataset.description}", as_json)
+    return workflow.Plan(
+        dataset=dataset.with_labels(labels),
+        source=encoder.source(model, chosen["pretrained"], chosen["precision"], chosen["device"]),
+        prompts=prompts_of(labels, chosen["prompts"]),
+        split=chosen["split"],
+        train_per_label=None if chosen["full"] else chosen["train_per_label"],
+        test_per_label=None if chosen["full"] else chosen["test_per_label"],
+        keep_leaks=chosen["keep_leaks"],
+        seed=chosen["seed"],
+        cache=chosen["cache"],
+        results=chosen["results"],
+        asked=asked(),
+    )
+
+
+@contextmanager
+def watched(plan: "Plan") -> Iterator["Plan"]:
+    """The plan with progress bars, shown while the block runs."""
+    from dataclasses import replace
+
     with bars() as progress:
-        yield workflow.Plan(
-            dataset=dataset.with_labels(labels),
-            source=encoder.source(model, chosen["pretrained"], chosen["precision"], chosen["device"]),
-            prompts=prompts_of(labels, chosen["prompts"]),
-            split=chosen["split"],
-            train_per_label=None if chosen["full"] else chosen["train_per_label"],
-            test_per_label=None if chosen["full"] else chosen["test_per_label"],
-            keep_leaks=chosen["keep_leaks"],
-            seed=chosen["seed"],
-            cache=chosen["cache"],
-            results=chosen["results"],
-            asked=asked(),
-            progress=progress,
-        )
+        yield replace(plan, progress=progress)
 
 
 def asked() -> str:
