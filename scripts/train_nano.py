@@ -181,7 +181,8 @@ def main(cifar10: Path, out: Path, epochs: int, batch_size: int, lr: float, seed
             rate = (step + 1) * batch_size / (time.time() - started)
             click.echo(f"step {step + 1}/{steps}  loss {loss.item():.3f}  {rate:.0f} images/s")
         if (step + 1) % 780 == 0:
-            click.echo(f"zero-shot on the test images: {zero_shot_accuracy(model, tokenizer, test_images, test_classes):.4f}")
+            accuracy = zero_shot_accuracy(model, tokenizer, test_images, test_classes)
+            click.echo(f"zero-shot on the test images: {accuracy:.4f}")
     model.eval()
     half = {name: value.detach().contiguous().half() for name, value in model.state_dict().items()}
     save_file({name: value for name, value in half.items() if "num_batches_tracked" not in name}, out)

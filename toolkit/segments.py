@@ -6,7 +6,6 @@ before HDF5 parses it, and no wrong number can come of it.
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.errors import CacheError
-from toolkit.records import sync_folder
+from toolkit.records import write_whole
 
 ROWS_AT_ONCE = 65_536
 NAME_DIGITS = 32
@@ -28,31 +26,24 @@ def write_segment(
 
     Raises CacheError where there is no room or no right to write; nothing half-written stays.
     """
+    data = _hdf5_image({**keys, "embedding": np.ascontiguousarray(vectors, dtype=np.float32)}, about)
+    digest = hashlib.sha256(data).hexdigest()[:NAME_DIGITS]
+    place = folder / f"{kind}-{time.time_ns():020d}-{digest}.h5"
+    write_whole(place, data)
+    return place
+
+
+def _hdf5_image(data_sets: Mapping[str, Any], about: Mapping[str, Any]) -> bytes:
+    """The bytes of an HDF5 file, made in memory: on a full disk HDF5 itself does not fail, it crashes the process."""
     import h5py
 
-    beside = folder / f".{kind}-{os.getpid()}-{time.time_ns()}.part"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with h5py.File(beside, "w", libver="latest") as file:
-            for name, values in keys.items():
-                file.create_dataset(name, data=values)
-            file.create_dataset("embedding", data=np.ascontiguousarray(vectors, dtype=np.float32))
-            file.attrs["about"] = json.dumps(dict(about))
-            file.attrs.update({"projected": True, "normalised": False, "dtype": "float32"})
-        with beside.open("rb+") as whole:
-            os.fsync(whole.fileno())
-            digest = hashlib.file_digest(whole, "sha256").hexdigest()[:NAME_DIGITS]
-        place = folder / f"{kind}-{time.time_ns():020d}-{digest}.h5"
-        beside.replace(place)
-        sync_folder(folder)
-        return place
-    except (OSError, RuntimeError, ValueError) as error:  # h5py turns a full disk into any of these
-        beside.unlink(missing_ok=True)
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0][:120]
-        raise CacheError(f"Cannot write embeddings to {folder}: {reason}. What was stored before is kept.") from error
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
+    with h5py.File("segment.h5", "w", driver="core", backing_store=False, libver="latest") as file:
+        for name, values in data_sets.items():
+            file.create_dataset(name, data=values)
+        file.attrs["about"] = json.dumps(dict(about))
+        file.attrs.update({"projected": True, "normalised": False, "dtype": "float32"})
+        file.flush()
+        return bytes(file.id.get_file_image())
 
 
 def list_segments(folder: Path, kind: str) -> list[Path]:
