@@ -214,7 +214,7 @@ def _step(run: _Run, pixels: np.ndarray, captions: np.ndarray) -> float:
         texts = encode_captions(encoder, prompts)
         which = torch.from_numpy(captions).to(encoder.device)
         loss = pairwise_loss(images.float(), texts.float(), which, run.recipe)
-    value = float(loss)
+    value = float(loss.detach())
     if not np.isfinite(value):
         raise EncoderError("The loss is no longer a number: take a smaller --lr, or --precision fp32.")
     run.optimizer.zero_grad(set_to_none=True)

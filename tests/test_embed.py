@@ -1,0 +1,211 @@
+"""Embedding fills a cache with what it lacks, whatever happens on the way."""
+
+import hashlib
+import multiprocessing
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from fakes import FakeEncoder
+from trees import cifake_files, jpeg, write_folder, write_zip
+
+from toolkit.cache import Cache
+from toolkit.embed import embed_images, embed_prompts
+from toolkit.errors import CacheError
+from toolkit.images import decode
+from toolkit.manifest import Dataset, hash_rows
+from toolkit.segments import list_segments, read_keys
+from toolkit.sources import open_data
+
+
+def fill(dataset: Dataset, root: Path, encoder: FakeEncoder | None = None) -> tuple[int, int, pl.DataFrame]:
+    encoder = encoder or FakeEncoder()
+    report = embed_images(dataset, hash_rows(dataset, dataset.rows), lambda: encoder, Cache(root, encoder.record))
+    return report.embedded, report.cached, report.skipped
+
+
+def no_model() -> FakeEncoder:
+    raise AssertionError("the model was loaded though nothing was missing")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_folder(tmp_path / "pictures", cifake_files(3, 2))
+
+
+def test_every_image_gets_the_vector_of_its_own_pixels(folder: Path, tmp_path: Path) -> None:
+    dataset, encoder = open_data(folder), FakeEncoder()
+    assert fill(dataset, tmp_path / "cache", encoder)[:2] == (40, 0)
+    rows = hash_rows(dataset, dataset.rows)
+    stored = Cache(tmp_path / "cache", encoder.record).read_images(rows["sha256"].to_list())
+    pixels = [encoder.preprocess(decode(dataset.read(path))) for path in rows["path"]]
+    assert np.allclose(stored, encoder.embed_images(np.stack(pixels)))
+
+
+def test_the_second_time_nothing_is_embedded_and_no_model_is_loaded(folder: Path, tmp_path: Path) -> None:
+    dataset = open_data(folder)
+    fill(dataset, tmp_path / "cache")
+    cache = Cache(tmp_path / "cache", FakeEncoder().record)
+    again = embed_images(dataset, hash_rows(dataset, dataset.rows), no_model, cache)
+    assert (again.embedded, again.cached) == (0, 40)
+
+
+def test_an_added_image_is_the_only_one_embedded_and_a_renamed_folder_embeds_nothing(
+    folder: Path, tmp_path: Path
+) -> None:
+    fill(open_data(folder), tmp_path / "cache")
+    (folder / "train/REAL/0777 (4).jpg").write_bytes(jpeg(777))
+    assert fill(open_data(folder), tmp_path / "cache")[:2] == (1, 40)
+    moved = folder.rename(tmp_path / "elsewhere")
+    assert fill(open_data(moved), tmp_path / "cache")[:2] == (0, 41)
+    zipped = write_zip(tmp_path / "same.zip", {str(p.relative_to(moved)): p.read_bytes() for p in moved.rglob("*.jpg")})
+    assert fill(open_data(zipped), tmp_path / "cache")[:2] == (0, 41)
+
+
+def test_a_changed_image_is_embedded_anew(folder: Path, tmp_path: Path) -> None:
+    fill(open_data(folder), tmp_path / "cache")
+    (folder / "train/REAL/0000 (4).jpg").write_bytes(jpeg(4242))
+    assert fill(open_data(folder), tmp_path / "cache")[:2] == (1, 39)
+
+
+def test_equal_bytes_are_embedded_once(folder: Path, tmp_path: Path) -> None:
+    (folder / "test/REAL/0009.jpg").write_bytes((folder / "train/REAL/0000.jpg").read_bytes())
+    encoder = FakeEncoder()
+    assert fill(open_data(folder), tmp_path / "cache", encoder)[0] == encoder.images_embedded == 40
+
+
+def test_an_image_that_cannot_be_decoded_is_skipped_with_its_reason(folder: Path, tmp_path: Path) -> None:
+    (folder / "train/REAL/0001.jpg").write_bytes(b"this is not a picture")
+    embedded, _, skipped = fill(open_data(folder), tmp_path / "cache")
+    assert embedded == 39
+    assert skipped.select("path", "reason").rows() == [
+        ("train/REAL/0001.jpg", "not a readable image (unknown format)")
+    ]
+
+
+def test_bytes_that_change_after_hashing_are_never_stored_under_the_old_key(folder: Path, tmp_path: Path) -> None:
+    dataset, encoder = open_data(folder), FakeEncoder()
+    rows = hash_rows(dataset, dataset.rows)
+    (folder / "train/REAL/0001.jpg").write_bytes(jpeg(99999))
+    report = embed_images(dataset, rows, lambda: encoder, Cache(tmp_path / "cache", encoder.record))
+    assert report.skipped["reason"].to_list() == ["changed while it was being embedded"]
+    assert report.embedded == 39
+
+
+def test_prompts_are_embedded_once(tmp_path: Path) -> None:
+    encoder = FakeEncoder()
+    cache = Cache(tmp_path, encoder.record)
+    assert embed_prompts(["a", "b", "a"], lambda: encoder, cache) == 2
+    assert embed_prompts(["b", "a"], no_model, cache) == 0
+
+
+class BreaksHalfWay(FakeEncoder):
+    """An encoder that stops with an error after three batches."""
+
+    def __init__(self, error: BaseException):
+        super().__init__()
+        self.error = error
+
+    def embed_images(self, pixels: np.ndarray) -> np.ndarray:
+        if self.images_embedded >= 24:
+            raise self.error
+        return super().embed_images(pixels)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("out of memory")])
+def test_what_was_embedded_before_an_interruption_is_kept(folder: Path, tmp_path: Path, error: BaseException) -> None:
+    with pytest.raises(type(error)):
+        fill(open_data(folder), tmp_path / "cache", BreaksHalfWay(error))
+    assert fill(open_data(folder), tmp_path / "cache")[:2] == (16, 24)
+
+
+def test_a_cache_that_cannot_be_written_is_one_clear_line(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    with pytest.raises((CacheError, OSError)):
+        fill(open_data(folder), tmp_path / "cache")
+
+
+class Slow(FakeEncoder):
+    """Takes a moment for each batch, so that processes meet, and notes what it did in a file of its own."""
+
+    def __init__(self, log: Path | None = None, seconds: float = 0.01):
+        super().__init__()
+        self.log, self.seconds = log, seconds
+
+    def embed_images(self, pixels: np.ndarray) -> np.ndarray:
+        time.sleep(self.seconds)
+        vectors = super().embed_images(pixels)
+        if self.log:
+            self.log.write_text(str(self.images_embedded))
+        return vectors
+
+
+def many(tmp_path: Path, count: int) -> Dataset:
+    """A data set of distinct small images, held in memory."""
+    files = {f"{number}.jpg": jpeg(number, size=8) for number in range(count)}
+    rows = pl.DataFrame({"path": list(files), "label": "REAL", "category": "x", "split": "train"})
+    return Dataset("many", "many", rows, files.__getitem__, "folder")
+
+
+def run_slowly(dataset: Dataset, rows: pl.DataFrame, root: Path, log: Path | None) -> None:
+    import toolkit.embed
+
+    toolkit.embed.CHUNK = 64
+    encoder = Slow(log)
+    embed_images(dataset, rows, lambda: encoder, Cache(root, encoder.record))
+
+
+def stored_keys(root: Path) -> list[bytes]:
+    folder = Cache(root, FakeEncoder().record).folder
+    return [key for path in list_segments(folder, "images") for key in read_keys(path).tolist()]
+
+
+def test_four_processes_share_the_work(tmp_path: Path) -> None:
+    dataset = many(tmp_path, 1000)
+    rows = hash_rows(dataset, dataset.rows)
+    context = multiprocessing.get_context("fork")
+    logs = [tmp_path / f"log{n}" for n in range(4)]
+    workers = [context.Process(target=run_slowly, args=(dataset, rows, tmp_path / "cache", log)) for log in logs]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+    assert [worker.exitcode for worker in workers] == [0, 0, 0, 0]
+    assert len(stored_keys(tmp_path / "cache")) == len(set(stored_keys(tmp_path / "cache"))) == 1000
+    assert sum(int(log.read_text()) for log in logs if log.exists()) <= 1100
+
+
+def test_killed_at_random_moments_fifty_times_nothing_is_lost_doubled_or_wrong(tmp_path: Path) -> None:
+    dataset = many(tmp_path, 3000)
+    rows = hash_rows(dataset, dataset.rows)
+    rng, context, root = random.Random(0), multiprocessing.get_context("fork"), tmp_path / "cache"
+    kept: set[bytes] = set()
+    kills = 0
+    while kills < 50:
+        worker = context.Process(target=run_slowly, args=(dataset, rows, root, None))
+        worker.start()
+        time.sleep(rng.uniform(0.02, 0.25))
+        if worker.is_alive():
+            os.kill(worker.pid or 0, signal.SIGKILL)
+            kills += 1
+        worker.join()
+        now = stored_keys(root)
+        assert kept <= set(now), "a stored row was lost"
+        assert len(now) == len(set(now)), "a row was stored twice"
+        kept = set(now)
+        if len(kept) == 3000:
+            root = tmp_path / f"cache{kills}"
+            kept = set()
+    run_slowly(dataset, rows, root, None)
+    encoder = FakeEncoder()
+    cache = Cache(root, encoder.record)
+    keys = rows["sha256"].to_list()
+    assert cache.missing_images(keys) == [] and cache.damaged == []
+    pixels = np.stack([encoder.preprocess(decode(dataset.read(path))) for path in rows["path"]])
+    assert np.allclose(cache.read_images(keys), encoder.embed_images(pixels))
+    assert keys[0] == hashlib.sha256(dataset.read(rows["path"][0])).hexdigest()

@@ -1,0 +1,50 @@
+"""Small data sets made on the spot."""
+
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from toolkit.sources.layout import CATEGORIES
+
+
+def jpeg(seed: int, label: str = "REAL", size: int = 32) -> bytes:
+    """A small JPEG: noise over a colour; FAKE ones are smoother, so that they can be told apart."""
+    rng = np.random.default_rng(seed)
+    grain = rng.normal(0, 40 if label == "REAL" else 12, (size, size, 3))
+    pixels = np.clip(rng.integers(60, 200, 3) + grain, 0, 255).astype(np.uint8)
+    data = io.BytesIO()
+    Image.fromarray(pixels).save(data, "JPEG", quality=92)
+    return data.getvalue()
+
+
+def cifake_files(train: int, test: int, suffixes: tuple[int, ...] = (1, 2, 4, 6)) -> dict[str, bytes]:
+    """Names and bytes as Kaggle's archive has them: `train` and `test` numbers of each category and label."""
+    files, seed = {}, 0
+    for split, count in (("train", train), ("test", test)):
+        for label in ("FAKE", "REAL"):
+            for number in range(count):
+                for suffix in suffixes:
+                    assert suffix in CATEGORIES
+                    seed += 1
+                    name = f"{number:04d}.jpg" if suffix == 1 else f"{number:04d} ({suffix}).jpg"
+                    files[f"{split}/{label}/{name}"] = jpeg(seed, label)
+    return files
+
+
+def write_folder(root: Path, files: dict[str, bytes]) -> Path:
+    """The files below `root`."""
+    for name, data in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(data)
+    return root
+
+
+def write_zip(path: Path, files: dict[str, bytes]) -> Path:
+    """The files as a zip."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return path
