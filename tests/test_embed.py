@@ -83,9 +83,7 @@ def test_an_image_that_cannot_be_decoded_is_skipped_with_its_reason(folder: Path
     (folder / "train/REAL/0001.jpg").write_bytes(b"this is not a picture")
     embedded, _, skipped = fill(open_data(folder), tmp_path / "cache")
     assert embedded == 39
-    assert skipped.select("path", "reason").rows() == [
-        ("train/REAL/0001.jpg", "not a readable image (unknown format)")
-    ]
+    assert skipped.select("path", "reason").rows() == [("train/REAL/0001.jpg", "not a readable image (unknown format)")]
 
 
 def test_bytes_that_change_after_hashing_are_never_stored_under_the_old_key(folder: Path, tmp_path: Path) -> None:

@@ -319,6 +319,6 @@ def _finetuned_caches(plan: Plan, base: Cache, selection: Selection) -> tuple[li
         return ready, []
     damaged = " ".join(line for cache in caches for line in cache.damaged)
     without = "" if selection.held_out == "none" else f" without {selection.held_out}"
-    return [], [
-        f"No encoder is fine-tuned{without} on these images. {damaged} {plan.command('finetune')} adds its rows."
-    ]
+    reason = f" ({damaged})" if damaged else ""
+    note = f"No encoder is fine-tuned{without} on these images{reason}"
+    return [], [f"{note}: {plan.command('finetune')} adds its rows."]
