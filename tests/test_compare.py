@@ -1,0 +1,84 @@
+"""The grid scores an encoder on a novel category only if its record proves that it never saw it."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from fakes import FakeEncoder
+from trees import cifake_files, write_folder
+
+from toolkit.cache import Cache
+from toolkit.compare import Settings, compare, require_unseen
+from toolkit.embed import embed_images, embed_prompts
+from toolkit.errors import MissingEmbeddings, SelectionError
+from toolkit.protocol import Selection, select
+from toolkit.sources import open_data
+
+PROMPTS = {"FAKE": ["fake"], "REAL": ["real"]}
+SETTINGS = Settings("made", PROMPTS, train_per_label=12, test_per_label=5)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Selection, Cache]:
+    home = tmp_path_factory.mktemp("grid")
+    dataset = open_data(write_folder(home / "cifake", cifake_files(8, 6)))
+    selection, encoder = select(dataset, "cat", 12, 5), FakeEncoder()
+    cache = Cache(home / "cache", encoder.record)
+    embed_images(dataset, selection.rows(), lambda: encoder, cache)
+    embed_prompts(["fake", "real"], lambda: encoder, cache)
+    return selection, cache
+
+
+def test_the_grid_has_a_prediction_for_each_image_and_head(made: tuple[Selection, Cache]) -> None:
+    selection, cache = made
+    done = compare(selection, [cache], SETTINGS)
+    assert len(done.predictions) == 3 * (10 + 10)
+    assert len(done.table) == 3 * 2 * 3
+    assert set(done.heads) == {(cache.record["identity"], name) for name in SETTINGS.heads}
+    best = done.table.filter(pl.col("p_best").is_null() & (pl.col("class") == "all"))
+    assert best["test"].sort().to_list() == ["base", "novel"]
+
+
+def test_heads_see_training_rows_alone(made: tuple[Selection, Cache]) -> None:
+    """Other test labels must not move a single probability."""
+    selection, cache = made
+    turned = selection.novel.with_columns(label=pl.lit("FAKE"))
+    other = Selection(selection.held_out, selection.train, selection.base, turned, 0)
+    first, second = (compare(one, [cache], SETTINGS).predictions["p_real"] for one in (selection, other))
+    assert np.array_equal(first, second)
+
+
+def finetuned(selection: Selection, **changes: object) -> dict[str, object]:
+    record = {"kind": "finetuned", "identity": "f" * 16, "held_out": selection.held_out}
+    categories = sorted(selection.train["category"].unique())
+    return {**record, "train_categories": categories, "train_sha256": selection.train_sha256(), **changes}
+
+
+def test_an_encoder_fine_tuned_on_exactly_these_rows_is_accepted(made: tuple[Selection, Cache]) -> None:
+    require_unseen(finetuned(made[0]), made[0])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"held_out": "dog"}, {"train_sha256": "0" * 64}, {"train_categories": ["cat", "dog"]}, {"held_out": "none"}],
+)
+def test_an_encoder_that_saw_something_else_is_refused(
+    made: tuple[Selection, Cache], changes: dict[str, object]
+) -> None:
+    with pytest.raises(SelectionError, match="finetune --split cat"):
+        require_unseen(finetuned(made[0], **changes), made[0])
+
+
+def test_vectors_that_are_not_there_are_an_error(made: tuple[Selection, Cache], tmp_path: Path) -> None:
+    with pytest.raises(MissingEmbeddings, match="embed"):
+        compare(made[0], [Cache(tmp_path, FakeEncoder().record)], SETTINGS)
+
+
+def test_the_table_names_its_data_settings_and_code(made: tuple[Selection, Cache]) -> None:
+    selection, cache = made
+    first = compare(selection, [cache], SETTINGS).table
+    second = compare(selection, [cache], Settings("made", PROMPTS, choose_by="folds")).table
+    assert first["data_hash"][0] == second["data_hash"][0]
+    assert first["config_hash"][0] != second["config_hash"][0]
+    assert first["train_rows"].unique().to_list() == [24]

@@ -1,0 +1,133 @@
+"""Heads against independent references, and what they choose on."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.utils.estimator_checks import check_estimator
+
+from toolkit.errors import SelectionError
+from toolkit.heads import HEADS, ZeroShot, make_head
+from toolkit.heads.base import unit
+from toolkit.heads.knn import NearestNeighbours
+from toolkit.heads.logreg import GRID, LogisticProbe
+
+
+def clouds(count: int, seed: int = 0, dimension: int = 24) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Overlapping clouds of two labels in three categories."""
+    rng = np.random.default_rng(seed)
+    y = np.array(["FAKE", "REAL"])[rng.integers(0, 2, count)]
+    groups = np.array(["bird", "cat", "dog"])[rng.integers(0, 3, count)]
+    X = rng.normal(size=(count, dimension)) + 3
+    X[:, 0] += 0.8 * (y == "REAL")
+    X[:, 1] += 1.5 * (groups == "dog") * np.where(y == "REAL", 1, -1)
+    return X.astype(np.float32), y, groups
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
+@pytest.mark.parametrize("head", [LogisticProbe(), NearestNeighbours()])
+def test_probes_pass_scikit_learns_own_checks(head: object) -> None:
+    check_estimator(head)
+
+
+@pytest.mark.parametrize("choose_by", ["category", "folds"])
+def test_logistic_scores_are_those_of_plain_scikit_learn_with_the_chosen_c(choose_by: str) -> None:
+    X, y, groups = clouds(400)
+    new = clouds(100, seed=1)[0]
+    head = LogisticProbe(choose_by).fit(X, y, groups)
+    plain = LogisticRegression(C=head.choice_["C"], max_iter=10_000, tol=1e-10).fit(unit(X).astype(np.float64), y)
+    assert np.allclose(head.predict_proba(new), plain.predict_proba(unit(new).astype(np.float64)), atol=1e-3)
+
+
+def test_c_is_the_one_with_the_least_log_loss_on_left_out_categories() -> None:
+    X, y, groups = clouds(400)
+    head = LogisticProbe("category").fit(X, y, groups)
+    losses = []
+    for strength in GRID:
+        per_category = []
+        for category in np.unique(groups):
+            out = groups == category
+            model = LogisticRegression(C=strength, max_iter=10_000).fit(unit(X[~out]), y[~out])
+            odds = model.predict_proba(unit(X[out]))[np.arange(out.sum()), (y[out] == "REAL").astype(int)]
+            per_category.append(-np.log(odds).mean())
+        losses.append(np.mean(per_category))
+    assert head.choice_["C"] == GRID[int(np.argmin(losses))]
+    assert head.choice_["by"] == "category"
+    assert head.choice_["log_loss"] == pytest.approx(min(losses), abs=2e-3)
+
+
+@pytest.mark.parametrize("k", [1, 3, 9])
+def test_neighbours_vote_as_brute_force_does(k: int) -> None:
+    X, y, groups = clouds(300)
+    new = clouds(200, seed=1)[0]
+    head = NearestNeighbours(k_grid=(k,)).fit(X, y, groups)
+    head.weighting_ = "uniform"
+    plain = KNeighborsClassifier(k, metric="cosine", algorithm="brute").fit(X.astype(np.float64), y)
+    assert (head.predict(new) == plain.predict(new.astype(np.float64))).all()
+    shares = (head.predict_proba(new) * (k + 1) - 0.5) / k
+    assert np.allclose(shares, plain.predict_proba(new.astype(np.float64)), atol=1e-6)
+
+
+def test_k_is_chosen_among_neighbours_of_other_categories_as_by_brute_force() -> None:
+    X, y, groups = clouds(200)
+    head = NearestNeighbours("category", k_grid=(1, 5, 25)).fit(X, y, groups)
+    vectors, best = unit(X), {}
+    for k in (1, 5, 25):
+        losses = []
+        for category in np.unique(groups):
+            out = groups == category
+            nearest = np.argsort(-(vectors[out] @ vectors[~out].T), axis=1, kind="stable")[:, :k]
+            share = (y[~out][nearest] == y[out][:, None]).mean(axis=1)
+            losses.append(-np.log((k * share + 0.5) / (k + 1)).mean())
+        best[k] = float(np.mean(losses))
+    if head.choice_["weighting"] == "uniform":
+        assert head.choice_["k"] == min(best, key=best.__getitem__)
+        assert head.choice_["log_loss"] == pytest.approx(min(best.values()), abs=1e-4)
+    else:
+        assert head.choice_["log_loss"] <= min(best.values()) + 1e-4
+
+
+def test_without_categories_it_chooses_by_random_folds_and_says_so() -> None:
+    X, y, _ = clouds(100)
+    for head in (LogisticProbe("category"), NearestNeighbours("category")):
+        assert head.fit(X, y).choice_["by"] == "folds"
+
+
+def test_zero_shot_is_a_softmax_over_cosines_by_hand() -> None:
+    prompts = {"FAKE": np.array([[2.0, 0.0]]), "REAL": np.array([[0.0, 3.0]])}
+    head = ZeroShot(prompts, temperature=0.5).fit(np.zeros((1, 2)), np.array(["REAL"]))
+    got = head.predict_proba(np.array([[3.0, 4.0]]))
+    odds = np.exp([0.6 / 0.5, 0.8 / 0.5])
+    assert np.allclose(got, [odds / odds.sum()], atol=1e-6)
+    assert head.predict(np.array([[3.0, 4.0], [1.0, 0.0]])).tolist() == ["REAL", "FAKE"]
+
+
+def test_several_prompts_a_class_are_averaged_at_unit_length() -> None:
+    two = {"FAKE": np.array([[5.0, 0.0], [0.0, 1.0]]), "REAL": np.array([[1.0, -1.0]])}
+    one = {"FAKE": np.array([[1.0, 1.0]]), "REAL": np.array([[1.0, -1.0]])}
+    X = np.random.default_rng(0).normal(size=(5, 2))
+    both = [ZeroShot(prompts).fit(X, np.array(["FAKE"] * 5)).predict_proba(X) for prompts in (two, one)]
+    assert np.allclose(*both, atol=1e-6)
+
+
+def test_the_length_of_a_vector_changes_nothing() -> None:
+    X, y, groups = clouds(150)
+    prompts = {"FAKE": X[:1], "REAL": X[1:2]}
+    for name in HEADS:
+        head = make_head(name, prompts).fit(X, y, groups)
+        assert np.allclose(head.predict_proba(X[:20]), head.predict_proba(7 * X[:20]), atol=1e-5), name
+
+
+def test_an_unknown_head_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(SelectionError, match="zero-shot, logreg, knn"):
+        make_head("forest", {})
+
+
+@pytest.mark.parametrize("choose_by", ["category", "folds"])
+def test_real_clip_vectors_reach_what_plain_scikit_learn_reaches(shared: Path, choose_by: str) -> None:
+    data = np.load(shared / "clip-vit-b16-cifake.npz")
+    head = LogisticProbe(choose_by).fit(data["train_x"], data["train_y"], data["train_c"])
+    assert head.score(data["base_x"], data["base_y"]) == pytest.approx(0.92, abs=0.015)
+    assert head.score(data["cat_x"], data["cat_y"]) == pytest.approx(0.855, abs=0.025)
