@@ -116,8 +116,8 @@ def score(predictions: pl.DataFrame, labels: Sequence[str], seed: int) -> list[d
     rows = []
     for key, group in predictions.group_by(columns.KEY, maintain_order=True):
         named = dict(zip(columns.KEY, key, strict=True))
-        arrays = [group[name].to_numpy() for name in ("label", "predicted", "p_real")]
-        rows += [{**named, **metrics} for metrics in summarise(*arrays, classes=labels, seed=seed)]
+        y, predicted, p = (group[name].to_numpy() for name in ("label", "predicted", "p_real"))
+        rows += [{**named, **metrics} for metrics in summarise(y, predicted, p, labels, seed)]
     return rows
 
 

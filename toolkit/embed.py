@@ -115,7 +115,7 @@ def _embed(work: _Work, missing: list[str], encoder: EncoderLike, on_progress: P
     writer = _Writer(work)
     reader.start()
     try:
-        for batch in iter(ahead.get, None):
+        while (batch := ahead.get()) is not None:
             if isinstance(batch, BaseException):
                 raise batch
             writer.add(*_run(batch, encoder), batch.claim, batch.last)

@@ -79,11 +79,11 @@ class Encoder:
     precision, so that a vector of one encoder can never be taken for another's.
     """
 
-    def __init__(self, model: "torch.nn.Module", origin: Source, facts: dict[str, Any] | None = None):
+    def __init__(self, model: Any, origin: Source, facts: dict[str, Any] | None = None):
         import open_clip
         import torch
 
-        self.model = model.eval()
+        self.model: Any = model.eval()  # open_clip has no types
         self.source = origin
         self.device = pick_device(origin.device)
         # Convolutions are up to twice as fast with the channels last; vectors stay the same to 1e-6.

@@ -259,7 +259,7 @@ def _captions(labels: Sequence[str], prompts: Mapping[str, Sequence[str]], rng: 
 def _save(run: _Run, folder: Path, losses: list[float]) -> None:
     """Keep the epoch: weights and optimizer in one file, and a record that makes them count. Two epochs are kept, so
     that a damaged one costs only itself."""
-    names = {parameter: name for name, parameter in run.encoder.model.named_parameters()}
+    names: dict[torch.Tensor, str] = {parameter: name for name, parameter in run.encoder.model.named_parameters()}
     state = {f"weights.{name}": tensor for name, tensor in run.encoder.model.state_dict().items()}
     for parameter, fields in run.optimizer.state.items():
         state.update({f"optimizer.{names[parameter]}.{field}": value for field, value in fields.items()})

@@ -37,7 +37,7 @@ def decode(data: bytes) -> Image.Image:
 
 
 def _decode(data: bytes) -> Image.Image:
-    image = Image.open(io.BytesIO(data), formats=FORMATS)
+    image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
     if image.width * image.height > MOST_PIXELS:
         raise ImageError(f"{image.width} x {image.height} pixels are more than {MOST_PIXELS:,}")
     if image.mode == "RGB" and image.format == "JPEG" and b"Exif" not in data[:4096]:
