@@ -2,6 +2,8 @@
 
 import json
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -176,3 +178,45 @@ def test_ctrl_c_ends_with_one_line_and_130_and_keeps_what_was_finished(tmp_path:
     assert process.returncode == 130
     assert "python cli.py finetune" in errors and "Traceback" not in errors
     assert list((tmp_path / "cache").rglob("epoch-*.safetensors"))
+
+
+def test_a_data_folder_that_vanishes_half_way_is_one_line_and_what_was_stored_stays(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "cifake", cifake_files(8, 6))
+    assert call("embed", *options(tmp_path)).exit_code == 0
+    stored = json.loads(call("cache", "list", "--cache", tmp_path / "cache", "--json").stdout)
+    for path in folder.rglob("*.jpg"):
+        path.unlink()
+    result = call("embed", *options(tmp_path))
+    assert result.exit_code == 2 and result.stderr.startswith("Error:") and len(result.stderr.splitlines()) == 1
+    write_folder(folder, cifake_files(8, 6))
+    again = json.loads(call("embed", *options(tmp_path), "--json").stdout)
+    assert again["embedded"] == 0 and again["cached"] == stored[0]["images"]
+
+
+DAMAGES = int(os.environ.get("TOOLKIT_TEST_DAMAGES", "15"))
+
+
+@pytest.fixture(scope="module")
+def damaged_study(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(shutil.copytree(study, tmp_path_factory.mktemp("damaged") / "study"))
+
+
+@pytest.mark.parametrize("seed", range(DAMAGES))
+def test_whatever_file_is_damaged_the_same_command_mends_it_and_gives_the_same_numbers(
+    damaged_study: Path, seed: int
+) -> None:
+    rng = random.Random(seed)
+    kept = [*(damaged_study / "cache").rglob("*"), *(damaged_study / "results").glob("*.*")]
+    files = sorted(p for p in kept if p.is_file() and p.suffix not in (".lock", ".damaged") and p.stat().st_size)
+    expected = pl.read_csv(damaged_study / "results/results.csv").drop("created")
+    hurt = rng.choice(files)
+    data = bytearray(hurt.read_bytes())
+    kind = rng.choice(["flip", "truncate", "empty", "delete", "garbage"])
+    data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    changed = {"flip": data, "truncate": data[: rng.randrange(len(data))], "empty": b"", "garbage": rng.randbytes(500)}
+    hurt.unlink() if kind == "delete" else hurt.write_bytes(bytes(changed[kind]))
+
+    result = call("run", *options(damaged_study), "--epochs", 2, "--batch-size", 8)
+    assert result.exit_code == 0, f"{kind} {hurt}: {result.output}"
+    now = pl.read_csv(damaged_study / "results/results.csv").drop("created")
+    assert now.equals(expected, null_equal=True), f"{kind} {hurt}"

@@ -92,6 +92,7 @@ def test_bytes_that_change_after_hashing_are_never_stored_under_the_old_key(fold
     (folder / "train/REAL/0001.jpg").write_bytes(jpeg(99999))
     report = embed_images(dataset, rows, lambda: encoder, Cache(tmp_path / "cache", encoder.record))
     assert report.skipped["reason"].to_list() == ["changed while it was being embedded"]
+    assert report.skipped["sha256"].to_list() == [None]
     assert report.embedded == 39
 
 
@@ -137,10 +138,10 @@ class Slow(FakeEncoder):
 
     def embed_images(self, pixels: np.ndarray) -> np.ndarray:
         time.sleep(self.seconds)
-        vectors = super().embed_images(pixels)
         if self.log:
-            self.log.write_text(str(self.images_embedded))
-        return vectors
+            with self.log.open("a") as file:
+                file.write("x" * len(pixels))
+        return super().embed_images(pixels)
 
 
 def many(tmp_path: Path, count: int) -> Dataset:
@@ -150,10 +151,13 @@ def many(tmp_path: Path, count: int) -> Dataset:
     return Dataset("many", "many", rows, files.__getitem__, "folder")
 
 
+CHUNK = 64
+
+
 def run_slowly(dataset: Dataset, rows: pl.DataFrame, root: Path, log: Path | None) -> None:
     import toolkit.embed
 
-    toolkit.embed.CHUNK = 64
+    toolkit.embed.CHUNK = CHUNK
     encoder = Slow(log)
     embed_images(dataset, rows, lambda: encoder, Cache(root, encoder.record))
 
@@ -175,7 +179,7 @@ def test_four_processes_share_the_work(tmp_path: Path) -> None:
         worker.join(60)
     assert [worker.exitcode for worker in workers] == [0, 0, 0, 0]
     assert len(stored_keys(tmp_path / "cache")) == len(set(stored_keys(tmp_path / "cache"))) == 1000
-    assert sum(int(log.read_text()) for log in logs if log.exists()) <= 1100
+    assert sum(log.stat().st_size for log in logs if log.exists()) <= 1100
 
 
 def test_killed_at_random_moments_fifty_times_nothing_is_lost_doubled_or_wrong(tmp_path: Path) -> None:
@@ -183,9 +187,9 @@ def test_killed_at_random_moments_fifty_times_nothing_is_lost_doubled_or_wrong(t
     rows = hash_rows(dataset, dataset.rows)
     rng, context, root = random.Random(0), multiprocessing.get_context("fork"), tmp_path / "cache"
     kept: set[bytes] = set()
-    kills = 0
+    log, stored, kills = tmp_path / "log", 0, 0
     while kills < 50:
-        worker = context.Process(target=run_slowly, args=(dataset, rows, root, None))
+        worker = context.Process(target=run_slowly, args=(dataset, rows, root, log))
         worker.start()
         time.sleep(rng.uniform(0.02, 0.25))
         if worker.is_alive():
@@ -195,10 +199,11 @@ def test_killed_at_random_moments_fifty_times_nothing_is_lost_doubled_or_wrong(t
         now = stored_keys(root)
         assert kept <= set(now), "a stored row was lost"
         assert len(now) == len(set(now)), "a row was stored twice"
+        stored += len(now) - len(kept)
         kept = set(now)
         if len(kept) == 3000:
-            root = tmp_path / f"cache{kills}"
-            kept = set()
+            root, kept = tmp_path / f"cache{kills}", set()
+    assert log.stat().st_size - stored <= kills * CHUNK, "more than a segment was embedded in vain for each kill"
     run_slowly(dataset, rows, root, None)
     encoder = FakeEncoder()
     cache = Cache(root, encoder.record)

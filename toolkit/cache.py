@@ -1,5 +1,6 @@
 """The embedding cache: `<root>/<encoder>/` with write-once HDF5 segments, and `encoder.json` saying whose they are."""
 
+import hashlib
 import re
 import shutil
 import time
@@ -194,6 +195,9 @@ def verify(root: Path) -> list[dict[str, Any]]:
         for path in sorted(folder.glob("*.h5")):
             report.append({"path": str(path), "state": "whole" if segments.is_whole(path) else "damaged"})
         report.append({"path": str(folder / RECORD), "state": _record_state(folder / RECORD)})
+    for record in sorted((root / "checkpoints").glob("*/*.json")):
+        report.append({"path": str(record), "state": _record_state(record)})
+        report += _weights_state(record)
     return report
 
 
@@ -227,6 +231,23 @@ def _record_state(path: Path) -> str:
     except CacheError:
         return "damaged"
     return "whole"
+
+
+def _weights_state(record: Path) -> list[dict[str, Any]]:
+    """The state of the weights that a checkpoint's record vouches for; nothing where the record itself is damaged."""
+    try:
+        facts = read_record(record)
+    except CacheError:
+        return []
+    finished = "weights_file_sha256" in facts
+    weights = record.parent / "weights.safetensors" if finished else record.with_suffix(".safetensors")
+    try:
+        with weights.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        digest = ""
+    expected = facts["weights_file_sha256"] if finished else facts.get("sha256")
+    return [{"path": str(weights), "state": "whole" if digest == expected else "damaged"}]
 
 
 def _mend(folder: Path, record: dict[str, Any]) -> None:

@@ -31,7 +31,7 @@ BATCHES_AHEAD = 4
 IMAGES_PER_TASK = 16
 
 Progress = Callable[[int, int], None]
-Skipped = tuple[str, str, str]
+Skipped = tuple[str, str | None, str]
 
 
 class EncoderLike(Protocol):
@@ -48,7 +48,8 @@ class EncoderLike(Protocol):
 
 @dataclass(frozen=True)
 class EmbedReport:
-    """How many images (by content) were embedded now and before; `skipped` has the columns path, sha256, reason."""
+    """How many images (by content) were embedded now and before; `skipped` has the columns path,
+    sha256 (of content that cannot be decoded; null where the file itself failed), reason."""
 
     embedded: int
     cached: int
@@ -208,13 +209,15 @@ def _prepare(work: _Work, encoder: EncoderLike, keys: Sequence[str]) -> list[tup
     for key in keys:
         if work.stop.is_set():
             break
+        path, content = work.paths[key], None
         try:
-            data = work.dataset.read(work.paths[key])
+            data = work.dataset.read(path)
             if hashlib.sha256(data).hexdigest() != key:
                 raise ImageError("changed while it was being embedded")
+            content = key
             ready.append((key, encoder.preprocess(decode(data))))
         except ImageError as error:
-            work.skipped.append((work.paths[key], key, str(error)))
+            work.skipped.append((path, content, str(error)))
     return ready
 
 

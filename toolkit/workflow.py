@@ -145,7 +145,7 @@ def embed(plan: Plan, strict: bool = False) -> Embedded:
     results.write_skipped(plan.results, skipped)
     leaks = sum(selection.leaks for selection in selections)
     done = Embedded(embedded, cached, prompts, skipped, leaks, cache.damaged, cache, selections)
-    _complain(plan, done, len(contents.known), strict)
+    _complain(plan, contents, strict)
     return done
 
 
@@ -167,17 +167,21 @@ def _embed_all(
         embedded += report.embedded
         if report.skipped.is_empty():
             return selections, embedded, report.cached + report.embedded - embedded
-        unreadable.add(plan.cache, dict(report.skipped.select("sha256", "reason").iter_rows()))
+        undecodable = report.skipped.drop_nulls("sha256")
+        unreadable.add(plan.cache, dict(undecodable.select("sha256", "reason").iter_rows()))
         for path, _, reason in report.skipped.iter_rows():
             contents.known[path] = (None, reason)
+        if len(undecodable) < len(report.skipped):  # files vanish or change: look no further for others in their place
+            results.write_skipped(plan.results, contents.skipped())
+            _complain(plan, contents, strict=False)
 
 
-def _complain(plan: Plan, done: Embedded, looked_at: int, strict: bool) -> None:
-    count = len(done.skipped)
-    if count and (strict or count > MOST_SKIPPED * looked_at):
+def _complain(plan: Plan, contents: Contents, strict: bool) -> None:
+    skipped, looked_at = contents.skipped(), len(contents.known)
+    if len(skipped) and (strict or len(skipped) > MOST_SKIPPED * looked_at):
         raise DataError(
-            f"{count} of {looked_at} images could not be read (the first: {done.skipped['path'][0]}, "
-            f"{done.skipped['reason'][0]}). All others are embedded; {plan.results / results.SKIPPED} lists them."
+            f"{len(skipped)} of {looked_at} images could not be read (the first: {skipped['path'][0]}, "
+            f"{skipped['reason'][0]}). What could be read is embedded; {plan.results / results.SKIPPED} lists the rest."
         )
 
 
