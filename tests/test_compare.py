@@ -61,13 +61,25 @@ def test_an_encoder_fine_tuned_on_exactly_these_rows_is_accepted(made: tuple[Sel
 
 @pytest.mark.parametrize(
     "changes",
-    [{"held_out": "dog"}, {"train_sha256": "0" * 64}, {"train_categories": ["cat", "dog"]}, {"held_out": "none"}],
+    [
+        {"held_out": "dog"},
+        {"held_out": "none"},
+        {"train_sha256": "0" * 64},
+        {"train_sha256": None},
+        {"train_categories": ["cat", "dog"]},
+        {"train_categories": None},
+    ],
 )
 def test_an_encoder_that_saw_something_else_is_refused(
     made: tuple[Selection, Cache], changes: dict[str, object]
 ) -> None:
     with pytest.raises(SelectionError, match="finetune --split cat"):
         require_unseen(finetuned(made[0], **changes), made[0])
+
+
+def test_a_record_that_says_nothing_of_its_training_is_refused(made: tuple[Selection, Cache]) -> None:
+    with pytest.raises(SelectionError, match="does not show"):
+        require_unseen({"kind": "finetuned", "identity": "f" * 16}, made[0])
 
 
 def test_vectors_that_are_not_there_are_an_error(made: tuple[Selection, Cache], tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolkit.errors import SelectionError
+from toolkit.errors import ImageError, SelectionError
 from toolkit.manifest import Dataset
 from toolkit.protocol import held_out_categories, select
 from toolkit.sources import open_data
@@ -16,12 +16,12 @@ from toolkit.sources import open_data
 CATEGORIES = ["bird", "cat", "dog"]
 
 
-def dataset(contents: list[tuple[str, str, str, int]]) -> Dataset:
+def dataset(contents: list[tuple[str, str | None, str, int]]) -> Dataset:
     """(label, category, split, content) rows; rows with equal content numbers have equal bytes."""
     files = {f"{i}.png": bytes([content]) for i, (_, _, _, content) in enumerate(contents)}
     rows = pl.DataFrame(
         [(f"{i}.png", label, category, split) for i, (label, category, split, _) in enumerate(contents)],
-        schema=["path", "label", "category", "split"],
+        schema=dict.fromkeys(["path", "label", "category", "split"], pl.String),
         orient="row",
     )
     return Dataset("made", "made", rows, files.__getitem__, "folder")
@@ -29,7 +29,7 @@ def dataset(contents: list[tuple[str, str, str, int]]) -> Dataset:
 
 ROWS = st.tuples(
     st.sampled_from(["FAKE", "REAL"]),
-    st.sampled_from(CATEGORIES),
+    st.sampled_from([*CATEGORIES, None]),
     st.sampled_from(["train", "test"]),
     st.integers(0, 99),
 )
@@ -54,7 +54,7 @@ ENOUGH = [
     seed=st.integers(0, 3),
 )
 def test_whatever_the_data_the_novel_category_never_trains_and_no_training_image_tests(
-    rows: list[tuple[str, str, str, int]],
+    rows: list[tuple[str, str | None, str, int]],
     held_out: str,
     train: int | None,
     test: int | None,
@@ -63,8 +63,8 @@ def test_whatever_the_data_the_novel_category_never_trains_and_no_training_image
 ) -> None:
     data = dataset(rows + ENOUGH)
     made = select(data, held_out, train, test, keep_leaks, seed)
-    assert held_out not in made.train["category"].to_list()
-    assert held_out not in made.base["category"].to_list()
+    known_others = set(CATEGORIES) - {held_out}
+    assert set(made.train["category"]) <= known_others and set(made.base["category"]) <= known_others
     assert set(made.novel["category"]) == {held_out}
     assert set(made.train["split"]) == {"train"} and set(made.base["split"]) == set(made.novel["split"]) == {"test"}
     if not keep_leaks:
@@ -79,7 +79,7 @@ def test_whatever_the_data_the_novel_category_never_trains_and_no_training_image
 @settings(max_examples=50, deadline=None)
 @given(rows=st.lists(ROWS, max_size=60), count=st.integers(2, 6))
 def test_it_takes_the_first_n_of_each_label_in_the_datas_order(
-    rows: list[tuple[str, str, str, int]], count: int
+    rows: list[tuple[str, str | None, str, int]], count: int
 ) -> None:
     data = dataset(rows + ENOUGH)
     made = select(data, "cat", count, 3)
@@ -87,7 +87,7 @@ def test_it_takes_the_first_n_of_each_label_in_the_datas_order(
         expected = [
             path
             for path, its, category, split in data.rows.iter_rows()
-            if (its, split) == (label, "train") and category != "cat"
+            if (its, split) == (label, "train") and category not in ("cat", None)
         ][:count]
         assert made.train.filter(pl.col("label") == label)["path"].to_list() == expected
 
@@ -132,6 +132,36 @@ def test_split_names_categories_or_answers_with_those_that_exist() -> None:
     assert held_out_categories(data, ["none"]) == ["none"]
     with pytest.raises(SelectionError, match=r"Did you mean bird\?.*bird, cat, dog"):
         held_out_categories(data, ["brid"])
+    with pytest.raises(SelectionError, match=r"Did you mean dog\?"):
+        held_out_categories(data, ["DOG"])
+    with pytest.raises(SelectionError, match="--split all stands alone"):
+        held_out_categories(data, ["all,cat"])
+
+
+def test_data_with_categories_but_without_cats_asks_which_one() -> None:
+    with pytest.raises(SelectionError, match="bird, dog, all, or none"):
+        held_out_categories(dataset([row for row in ENOUGH if row[1] != "cat"]), [])
+
+
+def test_an_image_without_a_category_might_be_a_cat_so_it_plays_no_part_where_cats_are_held_out() -> None:
+    unknown = [(label, None, split, i) for i, (label, split) in enumerate([("FAKE", "train"), ("REAL", "test")])]
+    data = dataset([*unknown, *ENOUGH])
+    made = select(data, "cat", None, None)
+    assert made.rows()["category"].null_count() == 0
+    assert select(data, "none", None, None).rows()["category"].null_count() == 2
+
+
+def test_unreadable_images_are_not_counted_and_the_next_ones_take_their_places() -> None:
+    data = dataset([*ENOUGH, *[("REAL", "dog", "train", i) for i in range(50)]])
+
+    def read(path: str) -> bytes:
+        if int(path.removesuffix(".png")) % 3 == 0:
+            raise ImageError("torn")
+        return data.read(path)
+
+    made = select(Dataset("torn", "", data.rows, read, "folder"), "cat", 3, 1)
+    assert [int((made.train["label"] == label).sum()) for label in ("FAKE", "REAL")] == [3, 3]
+    assert all(int(path.removesuffix(".png")) % 3 for path in made.rows()["path"])
 
 
 def test_data_without_categories_has_no_novel_test() -> None:
@@ -148,6 +178,19 @@ def test_too_few_images_is_an_error_that_says_how_many_there_are() -> None:
     rows = [row for row in ENOUGH if row[:3] != ("REAL", "cat", "test")]
     with pytest.raises(SelectionError, match="0 novel test images of label 'REAL'"):
         select(dataset(rows), "cat", 2, 1)
+
+
+def test_fewer_images_than_asked_for_are_taken_as_they_are() -> None:
+    made = select(dataset(ENOUGH), "cat", 450, 100)
+    assert [len(rows) for rows in (made.train, made.base, made.novel)] == [8, 8, 4]
+
+
+def test_where_leaks_left_nothing_the_error_says_so_and_names_the_way_out() -> None:
+    rows = [(label, category, split, i) for i, (label, category, split, _) in enumerate(ENOUGH)]
+    leaking = [row if row[:3] != ("REAL", "cat", "test") else (*row[:3], 12) for row in rows]
+    assert rows[12][:3] == ("REAL", "bird", "train")
+    with pytest.raises(SelectionError, match=r"0 novel test images.*2 test images were passed over.*--keep-leaks"):
+        select(dataset(leaking), "cat", None, None)
 
 
 def test_the_studys_own_selection_on_cifake(shared: Path) -> None:

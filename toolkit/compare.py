@@ -79,11 +79,13 @@ def require_unseen(record: Mapping[str, Any], selection: Selection) -> None:
     """
     if record["kind"] == "base":
         return
-    same = record["train_sha256"] == selection.train_sha256() and record["held_out"] == selection.held_out
-    if not same or (selection.held_out != NONE and selection.held_out in record["train_categories"]):
+    seen = record.get("train_categories")
+    same = record.get("train_sha256") == selection.train_sha256() and record.get("held_out") == selection.held_out
+    if not same or seen is None or (selection.held_out != NONE and selection.held_out in seen):
         raise SelectionError(
-            f"The fine-tuned encoder {record['identity']} was trained on other images than this comparison's "
-            f"({record['held_out']!r} held out): run python cli.py finetune --split {selection.held_out}."
+            f"The record of the fine-tuned encoder {record.get('identity')} does not show that it was trained on this "
+            f"comparison's images ({selection.held_out!r} held out): run python cli.py finetune "
+            f"--split {selection.held_out}."
         )
 
 

@@ -1,4 +1,4 @@
-"""Who trains and who tests. The novel category never trains: `_trainable` is the one place that decides it."""
+"""Who trains and who tests. The novel category never trains: `_of_other_categories` alone decides it."""
 
 import difflib
 import hashlib
@@ -22,7 +22,8 @@ HashRows = Callable[[Dataset, pl.DataFrame], pl.DataFrame]
 class Selection:
     """The rows of one comparison, each with path, label, category, split, sha256.
 
-    `train` and `base` hold no image of the category `held_out`, `novel` holds test images of that category alone.
+    `train` and `base` hold no image of the category `held_out`, `novel` holds test images of that category alone. An
+    image without a category might belong to it, so where a category is held out such an image is in none of them.
     `leaks` counts the test images that were passed over because their bytes are in `train`.
     """
 
@@ -76,9 +77,12 @@ def held_out_categories(dataset: Dataset, split: Sequence[str]) -> list[str]:
 def _unknown(name: str, data: str, categories: list[str]) -> str:
     if not categories:
         return f"{data} has no categories, so --split {name} holds nothing out: leave --split out."
-    near = difflib.get_close_matches(name, categories, n=1)
+    takes = f"--split takes {', '.join(categories)}, all, or none"
+    if name in ("all", NONE):
+        return f"--split {name} stands alone: {takes}."
+    near = difflib.get_close_matches(name.lower(), categories, n=1)
     guess = f" Did you mean {near[0]}?" if near else ""
-    return f"{data} has no category {name!r}.{guess} --split takes {', '.join(categories)}, all, or none."
+    return f"{data} has no category {name!r}.{guess} {takes}."
 
 
 def select(
@@ -97,21 +101,22 @@ def select(
     SelectionError where a label has fewer than two training images or no test image.
     """
     rows = dataset.rows
-    train = _first(dataset, _shuffled(_trainable(rows, held_out), seed), train_per_label, hash_rows, set())[0]
+    trainable, tests = (rows.filter(pl.col("split") == split) for split in ("train", "test"))
+    trainable = _shuffled(_of_other_categories(trainable, held_out), seed)
+    train = _first(dataset, trainable, train_per_label, hash_rows, set())[0]
     seen = set() if keep_leaks else set(train["sha256"].to_list())
-    tests = rows.filter(pl.col("split") == "test")
-    is_novel = pl.col("category").eq_missing(pl.lit(held_out)) if held_out != NONE else pl.lit(False)
-    base, base_leaks = _first(dataset, tests.filter(~is_novel), test_per_label, hash_rows, seen)
+    base, base_leaks = _first(dataset, _of_other_categories(tests, held_out), test_per_label, hash_rows, seen)
+    is_novel = (pl.col("category") == held_out) & (held_out != NONE)
     novel, novel_leaks = _first(dataset, tests.filter(is_novel), test_per_label, hash_rows, seen)
     selection = Selection(held_out, train, base, novel, base_leaks + novel_leaks)
-    _check(dataset, selection)
+    _require_whole(selection, seen)
+    _require_enough(dataset, selection)
     return selection
 
 
-def _trainable(rows: pl.DataFrame, held_out: str) -> pl.DataFrame:
-    """The training rows without the held-out category."""
-    train = rows.filter(pl.col("split") == "train")
-    return train if held_out == NONE else train.filter(pl.col("category").ne_missing(pl.lit(held_out)))
+def _of_other_categories(rows: pl.DataFrame, held_out: str) -> pl.DataFrame:
+    """The rows that are known not to be of the held-out category; a comparison with null is no knowledge."""
+    return rows if held_out == NONE else rows.filter(pl.col("category") != held_out)
 
 
 def _shuffled(rows: pl.DataFrame, seed: int) -> pl.DataFrame:
@@ -147,15 +152,29 @@ def _first_of_label(
     return pl.concat(parts).select("path", "label", "category", "split", "sha256"), leaks
 
 
-def _check(dataset: Dataset, selection: Selection) -> None:
+def _require_whole(selection: Selection, seen: set[str]) -> None:
+    """What must hold whatever the data; anything else is a mistake in this file, not the user's."""
+    if selection.held_out != NONE:
+        for name, rows in (("training", selection.train), ("base test", selection.base)):
+            if rows["category"].null_count() or (rows["category"] == selection.held_out).any():
+                raise AssertionError(f"an image that may be of the novel category is in the {name} set")
+    if not seen.isdisjoint([*selection.base["sha256"], *selection.novel["sha256"]]):
+        raise AssertionError("the bytes of a test image are in the training set")
+
+
+def _require_enough(dataset: Dataset, selection: Selection) -> None:
     novel = [("novel test", selection.novel, 1)] if selection.held_out != NONE else []
     for name, rows, fewest in [("training", selection.train, FEWEST), ("base test", selection.base, 1), *novel]:
         for label in dataset.labels():
             count = int((rows["label"] == label).sum())
             if count < fewest:
-                raise SelectionError(
-                    f"{dataset.name} has {count} {name} images of label {label!r} "
-                    f"({selection.held_out!r} held out); at least {fewest} are needed."
-                )
-    if selection.held_out != NONE and (selection.train["category"] == selection.held_out).any():
-        raise AssertionError("an image of the novel category is in the training set")
+                raise SelectionError(_too_few(dataset, selection, f"{count} {name} images of label {label!r}", fewest))
+
+
+def _too_few(dataset: Dataset, selection: Selection, what: str, fewest: int) -> str:
+    held_out = "" if selection.held_out == NONE else f" with {selection.held_out!r} held out"
+    leaks = (
+        f" {selection.leaks} test images were passed over as leaks; --keep-leaks keeps them." if selection.leaks else ""
+    )
+    other = "" if selection.held_out == NONE else " or hold out another category (--split)"
+    return f"{dataset.name} has {what}{held_out}; at least {fewest} are needed: add images{other}.{leaks}"
