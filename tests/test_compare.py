@@ -1,5 +1,7 @@
 """The grid scores an encoder on a novel category only if its record proves that it never saw it."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +49,22 @@ def test_heads_see_training_rows_alone(made: tuple[Selection, Cache]) -> None:
     other = Selection(selection.held_out, selection.train, selection.base, turned, 0)
     first, second = (compare(one, [cache], SETTINGS).predictions["p_real"] for one in (selection, other))
     assert np.array_equal(first, second)
+
+
+def test_comparing_imports_no_model_code(made: tuple[Selection, Cache]) -> None:
+    """The heads are fitted in a process of its own, on vectors from the cache."""
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from toolkit.cache import Cache, find_encoders; from toolkit.compare import Settings, compare\n"
+        "from toolkit.protocol import select; from toolkit.sources import open_data\n"
+        "home = Path(sys.argv[1]); (record,) = find_encoders(home / 'cache')\n"
+        "settings = Settings('made', {'FAKE': ['fake'], 'REAL': ['real']})\n"
+        "done = compare(select(open_data(home / 'cifake'), 'cat', 12, 5), [Cache(home / 'cache', record)], settings)\n"
+        "print(len(done.predictions), sorted({'torch', 'open_clip'} & set(sys.modules)))\n"
+    )
+    home, root = made[1].folder.parents[1], Path(__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", code, home], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "60 []"
 
 
 def finetuned(selection: Selection, **changes: object) -> dict[str, object]:

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolkit import columns, results
-from toolkit.compare import rescore, score, with_p_best
 from toolkit.errors import ResultsError
+from toolkit.scoring import score, with_p_best
 
 DOCS = Path(__file__).parents[1] / "docs/results.md"
 
@@ -67,6 +67,22 @@ def test_storing_the_same_comparison_twice_gives_the_same_bytes(tmp_path: Path) 
     assert (tmp_path / "results.csv").read_bytes() == before
 
 
+def test_the_order_of_two_comparisons_does_not_show_in_the_files(tmp_path: Path) -> None:
+    for folder, heads in (("first", ("logreg", "knn")), ("second", ("knn", "logreg"))):
+        for head in heads:
+            store(tmp_path / folder, head=head)
+    for name in ("results.csv", "predictions.csv"):
+        assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
+
+
+def test_one_row_is_the_best_among_all_that_were_scored_on_the_same_images(tmp_path: Path) -> None:
+    store(tmp_path, head="logreg")
+    store(tmp_path, head="knn", shift=0.2)
+    store(tmp_path, head="other images", images=12)
+    stored = results.read(tmp_path)[0].filter(pl.col("class") == "all")
+    assert dict(stored.select("head", "p_best").iter_rows()) == {"knn": None, "logreg": 1.0, "other images": None}
+
+
 def test_two_at_once_do_not_lose_each_others_rows(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     workers = [context.Process(target=store, args=(tmp_path,), kwargs={"dataset": f"set{n}"}) for n in range(4)]
@@ -100,15 +116,54 @@ def test_a_damaged_file_is_named_set_aside_and_never_gives_another_number(tmp_pa
     assert after[0].equals(before[0], null_equal=True) and after[1].equals(before[1])
 
 
+@pytest.mark.parametrize("name", ["results", "predictions"])
+@pytest.mark.parametrize("kind", ["damaged", "gone"])
+def test_where_one_file_is_lost_its_csv_restores_the_other_comparisons_rows(
+    tmp_path: Path, name: str, kind: str
+) -> None:
+    for dataset in ("a", "=b", "c"):
+        store(tmp_path, dataset=dataset)
+    before, path = results.read(tmp_path), tmp_path / f"{name}.parquet"
+    path.write_bytes(b"junk") if kind == "damaged" else path.unlink()
+    (line,) = store(tmp_path, dataset="a")
+    assert path.name in line and f"restored from {name}.csv" in line
+    after = results.read(tmp_path)
+    assert after[0].equals(before[0], null_equal=True) and after[1].equals(before[1])
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_csv_that_is_not_provably_the_same_restores_nothing(tmp_path: Path, seed: int) -> None:
+    store(tmp_path, dataset="a")
+    store(tmp_path, dataset="b")
+    (tmp_path / "results.parquet").write_bytes(b"junk")
+    spare = tmp_path / "results.csv"
+    data, rng = bytearray(spare.read_bytes()), random.Random(seed)
+    data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    spare.write_bytes(bytes(data))
+    (line,) = store(tmp_path, dataset="a")
+    assert "begins anew" in line
+    assert results.read(tmp_path)[0]["dataset"].unique().to_list() == ["a"]
+    (orphan,) = results.verify(tmp_path)
+    assert orphan.startswith("b /") and "no results" in orphan
+
+
 def test_verify_finds_the_row_whose_number_was_changed(tmp_path: Path) -> None:
     made = predictions()
     honest = table(made)
     results.store(tmp_path, honest, made)
-    assert results.verify(tmp_path, rescore) == []
+    assert results.verify(tmp_path) == []
     better = honest.with_columns(accuracy=pl.when(pl.col("class") == "FAKE").then(0.99).otherwise("accuracy"))
     results.store(tmp_path, better, made)
-    (line,) = results.verify(tmp_path, rescore)
+    (line,) = results.verify(tmp_path)
     assert "FAKE" in line and "accuracy" in line
+
+
+def test_skipped_images_are_listed_and_the_list_goes_when_there_are_none(tmp_path: Path) -> None:
+    skipped = pl.DataFrame({"path": ["=a.jpg"], "reason": ["truncated"]})
+    results.write_skipped(tmp_path, skipped)
+    assert (tmp_path / "skipped.csv").read_text() == "path,reason\n'=a.jpg,truncated\n"
+    results.write_skipped(tmp_path, skipped.clear())
+    assert not (tmp_path / "skipped.csv").exists()
 
 
 HOSTILE = ["=1+1", "+cmd|' /C calc'!A0", "-2", "@SUM(A1)", "\t=1", "<b>bold</b>", "plain"]

@@ -13,10 +13,10 @@ from toolkit import columns, provenance
 from toolkit.cache import Cache
 from toolkit.errors import SelectionError
 from toolkit.heads import make_head
-from toolkit.metrics import mcnemar, summarise
 from toolkit.protocol import NONE, Selection
+from toolkit.scoring import rescore, score, with_p_best
 
-ALPHA = 0.05
+__all__ = ["Comparison", "Settings", "compare", "require_unseen", "rescore", "score", "tabulate", "with_p_best"]
 
 
 @dataclass(frozen=True)
@@ -111,47 +111,6 @@ def tabulate(
         rows += [{**row, **chosen} for row in score(mine, list(settings.prompts), settings.seed)]
     table = pl.DataFrame(rows, schema=columns.schema(columns.RESULTS))
     return with_p_best(table, predictions)
-
-
-def score(predictions: pl.DataFrame, labels: Sequence[str], seed: int) -> list[dict[str, Any]]:
-    """The rows of the table, one a key and class, without what only `compare` knows (choice, hashes)."""
-    rows = []
-    for key, group in predictions.group_by(columns.KEY, maintain_order=True):
-        named = dict(zip(columns.KEY, key, strict=True))
-        y, predicted, p = (group[name].to_numpy() for name in ("label", "predicted", "p_real"))
-        rows += [{**named, **metrics} for metrics in summarise(y, predicted, p, labels, seed)]
-    return rows
-
-
-def rescore(table: pl.DataFrame, predictions: pl.DataFrame) -> list[dict[str, Any]]:
-    """The metric rows of a whole results table, computed again from its predictions."""
-    rows = []
-    for key, group in table.group_by(columns.KEY, maintain_order=True):
-        labels = group.filter(pl.col("class") != "all")["class"].to_list()
-        wanted = pl.DataFrame([key], schema={name: table.schema[name] for name in columns.KEY}, orient="row")
-        mine = predictions.join(wanted, on=columns.KEY, how="semi", nulls_equal=True, maintain_order="left")
-        rows += score(mine, labels, group["seed"][0])
-    return rows
-
-
-def with_p_best(table: pl.DataFrame, predictions: pl.DataFrame) -> pl.DataFrame:
-    """Fill `p_best`: each row against the most accurate one of the same comparison and test set."""
-    found = []
-    group_key = [*columns.COMPARISON, "test"]
-    for _, group in predictions.group_by(group_key, maintain_order=True):
-        right = {
-            key: (one["label"] == one["predicted"]).to_numpy()
-            for key, one in group.sort("path").group_by(columns.KEY, maintain_order=True)
-        }
-        best = max(right, key=lambda key: right[key].mean())
-        found += [(*key, None if key == best else mcnemar(right[best], mine)) for key, mine in right.items()]
-    key_schema = {name: table.schema[name] for name in columns.KEY}
-    p_values = pl.DataFrame(found, schema=key_schema | {"p_best": pl.Float64}, orient="row")
-    return (
-        table.drop("p_best")
-        .join(p_values, on=columns.KEY, how="left", nulls_equal=True, maintain_order="left")
-        .select(list(columns.RESULTS))
-    )
 
 
 def _groups(train: pl.DataFrame) -> np.ndarray | None:

@@ -1,7 +1,12 @@
-"""The results folder: the tidy table and the predictions, as Parquet, CSV and a workbook, whole or not at all."""
+"""The results folder: the tidy table and the predictions, as Parquet, CSV and a workbook, whole or not at all.
+
+Each Parquet file carries a checksum of its own content and of the other one's, so that where one is damaged or gone its
+CSV can stand in, if it is provably the same.
+"""
 
 import hashlib
 import io
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,10 +17,11 @@ from filelock import FileLock
 from toolkit import columns
 from toolkit.errors import CacheError, ResultsError
 from toolkit.records import write_whole
+from toolkit.scoring import rescore, with_p_best
 from toolkit.workbook import workbook_bytes
 
 RESULTS, PREDICTIONS, SKIPPED = "results", "predictions", "skipped.csv"
-CHECKSUM = "toolkit_sha256"
+CHECKSUM, OTHERS_CHECKSUM = "toolkit_sha256", "toolkit_other_sha256"
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 HEAD_ORDER = ("zero-shot", "logreg", "knn")
 
@@ -23,16 +29,17 @@ HEAD_ORDER = ("zero-shot", "logreg", "knn")
 def store(folder: Path, table: pl.DataFrame, predictions: pl.DataFrame) -> list[str]:
     """Put a comparison's rows into the folder's files, in place of those of the same comparison; the others stay.
 
-    Safe beside other processes. Returns one line for each old file that was damaged and set aside. Raises ResultsError
-    where the folder cannot be written.
+    `p_best` is then found again among all rows that were scored on the same images. Safe beside other processes.
+    Returns one line for each old file that was damaged, and what became of it. Raises ResultsError where the folder
+    cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".results.lock"):
-            old_table, bad = _read_or_set_aside(folder, RESULTS)
-            old_predictions, also_bad = _read_or_set_aside(folder, PREDICTIONS)
-            _write_predictions(folder, upsert(old_predictions, predictions))
-            _write_results(folder, in_order(upsert(old_table, table)))
+            old_table, bad = _read_or_rebuild(folder, RESULTS, PREDICTIONS)
+            old_predictions, also_bad = _read_or_rebuild(folder, PREDICTIONS, RESULTS)
+            every = in_order(upsert(old_predictions, predictions))
+            _write(folder, with_p_best(in_order(upsert(old_table, table)), every), every)
     except (OSError, CacheError) as error:
         raise ResultsError(f"Cannot write the results folder {folder}: {error}") from error
     return bad + also_bad
@@ -52,7 +59,8 @@ def upsert(old: pl.DataFrame, new: pl.DataFrame) -> pl.DataFrame:
 
 
 def in_order(table: pl.DataFrame) -> pl.DataFrame:
-    """The table's rows in an order that does not depend on when they were computed; classes stay in their own."""
+    """Results or predictions in an order that does not depend on when they were computed; classes and images stay in
+    their own."""
     head = pl.col("head").replace_strict({name: i for i, name in enumerate(HEAD_ORDER)}, default=len(HEAD_ORDER))
     by = [*columns.COMPARISON, "encoder", "recipe", "encoder_id", head, "head", "chosen_by", "test"]
     return table.sort(by, nulls_last=True, maintain_order=True)
@@ -66,20 +74,32 @@ def write_skipped(folder: Path, skipped: pl.DataFrame) -> None:
         (folder / SKIPPED).unlink(missing_ok=True)
 
 
-def verify(folder: Path, score: Callable[[pl.DataFrame, pl.DataFrame], list[dict[str, Any]]]) -> list[str]:
-    """Recompute every row of the results from the predictions by `score` -> a line for each that differs."""
+Score = Callable[[pl.DataFrame, pl.DataFrame], list[dict[str, Any]]]
+
+
+def verify(folder: Path, score: Score = rescore) -> list[str]:
+    """Recompute every row of the results from the predictions by `score` -> a line for each that differs.
+
+    Predictions that have no row in the results get a line, too. Raises what `read` raises.
+    """
     table, predictions = read(folder)
     names = [*columns.KEY, "class"]
-    again = pl.DataFrame(score(table, predictions), schema={n: table.schema[n] for n in table.columns})
-    metrics = [name for name, (kind, _) in columns.RESULTS.items() if kind == pl.Float64 and name != "p_best"]
+    again = with_p_best(pl.DataFrame(score(table, predictions), schema=table.schema), predictions)
     joined = table.join(again, on=names, how="full", nulls_equal=True, suffix="_again", coalesce=True)
+    figures = [name for name, (kind, _) in columns.RESULTS.items() if kind == pl.Float64] + ["support"]
     lines = []
     for row in joined.iter_rows(named=True):
-        wrong = [m for m in [*metrics, "support"] if not _equal(row[m], row[f"{m}_again"])]
+        wrong = [name for name in figures if not _equal(row[name], row[f"{name}_again"])]
         if wrong:
-            where = " / ".join(str(row[name]) for name in ("dataset", "held_out", "encoder", "head", "test", "class"))
-            lines.append(f"{where}: {', '.join(wrong)}")
+            lines.append(f"{_where(row, 'class')}: {', '.join(wrong)}")
+    orphans = predictions.join(table, on=columns.KEY, how="anti", nulls_equal=True)
+    for row in orphans.unique(columns.KEY, maintain_order=True).iter_rows(named=True):
+        lines.append(f"{_where(row)}: there are predictions, but no results")
     return lines
+
+
+def _where(row: dict[str, Any], *more: str) -> str:
+    return " / ".join(str(row[name]) for name in ("dataset", "held_out", "encoder", "head", "test", *more))
 
 
 def _equal(first: float | None, second: float | None) -> bool:
@@ -88,21 +108,20 @@ def _equal(first: float | None, second: float | None) -> bool:
     return abs(first - second) <= 1e-12 or (first != first and second != second)
 
 
-def _write_results(folder: Path, table: pl.DataFrame) -> None:
-    write_whole(folder / f"{RESULTS}.parquet", _parquet(table))
+def _write(folder: Path, table: pl.DataFrame, predictions: pl.DataFrame) -> None:
+    """Predictions first: whatever dies in between, no number stands there without the images that it came from."""
+    table_hash, predictions_hash = _content_hash(table), _content_hash(predictions)
+    write_whole(folder / f"{PREDICTIONS}.parquet", _parquet(predictions, predictions_hash, table_hash))
+    write_whole(folder / f"{PREDICTIONS}.csv", _csv(predictions))
+    write_whole(folder / f"{RESULTS}.parquet", _parquet(table, table_hash, predictions_hash))
     write_whole(folder / f"{RESULTS}.csv", _csv(table))
     write_whole(folder / f"{RESULTS}.xlsx", workbook_bytes(table))
 
 
-def _write_predictions(folder: Path, predictions: pl.DataFrame) -> None:
-    write_whole(folder / f"{PREDICTIONS}.parquet", _parquet(predictions))
-    write_whole(folder / f"{PREDICTIONS}.csv", _csv(predictions))
-
-
-def _parquet(frame: pl.DataFrame) -> bytes:
+def _parquet(frame: pl.DataFrame, checksum: str, others: str) -> bytes:
     """Parquet keeps no checksum over all of a file, so the content's goes into its metadata."""
     data = io.BytesIO()
-    frame.write_parquet(data, metadata={CHECKSUM: _content_hash(frame)})
+    frame.write_parquet(data, metadata={CHECKSUM: checksum, OTHERS_CHECKSUM: others})
     return data.getvalue()
 
 
@@ -141,14 +160,44 @@ def _read_one(path: Path, expected: dict[str, Any]) -> pl.DataFrame:
     return frame
 
 
-def _read_or_set_aside(folder: Path, name: str) -> tuple[pl.DataFrame, list[str]]:
+def _read_or_rebuild(folder: Path, name: str, other: str) -> tuple[pl.DataFrame, list[str]]:
+    """A stored frame; where its file is damaged, its CSV's rows; where that is no true copy, none. And what to say."""
     path = folder / f"{name}.parquet"
     expected = columns.RESULTS if name == RESULTS else columns.PREDICTIONS
+    is_there = path.exists()
+    if is_there:
+        try:
+            return _read_one(path, expected), []
+        except ResultsError:
+            path.replace(path.with_name(path.name + ".damaged"))
+    what = f"{path} was damaged and is set aside" if is_there else f"{path} was gone"
+    spare = _from_csv(folder / f"{name}.csv", expected, _others_checksum(folder / f"{other}.parquet"))
+    if spare is not None:
+        return spare, [f"{what}: its rows are restored from {name}.csv."]
     empty = pl.DataFrame(schema=columns.schema(expected))
-    if not path.exists():
-        return empty, []
+    return empty, [f"{what}: it begins anew with this comparison's rows."] if is_there else []
+
+
+def _others_checksum(path: Path) -> str | None:
+    """What an undamaged Parquet file says of the other one's content."""
+    expected = columns.RESULTS if path.stem == RESULTS else columns.PREDICTIONS
     try:
-        return _read_one(path, expected), []
+        _read_one(path, expected)
     except ResultsError:
-        path.replace(path.with_name(path.name + ".damaged"))
-        return empty, [f"{path} was damaged and is set aside: it begins anew with this comparison's rows."]
+        return None
+    return pl.read_parquet_metadata(path).get(OTHERS_CHECKSUM)
+
+
+def _from_csv(path: Path, expected: dict[str, Any], checksum: str | None) -> pl.DataFrame | None:
+    """The rows of a CSV of ours, if they are the very ones that `checksum` was taken of."""
+    if checksum is None or not path.exists():
+        return None
+    guarded = "|".join(re.escape(start) for start in FORMULA_STARTS)
+    text = [
+        pl.col(name).str.replace(f"^'({guarded})", "$1") for name, (kind, _) in expected.items() if kind == pl.String
+    ]
+    try:
+        frame = pl.read_csv(path, schema=columns.schema(expected)).with_columns(text)
+    except (pl.exceptions.PolarsError, OSError):
+        return None
+    return frame if _content_hash(frame) == checksum else None
