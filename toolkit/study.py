@@ -36,14 +36,31 @@ STUDY: dict[tuple[str, str, str], dict[str, float]] = {
 ROW = [*columns.COMPARISON, "encoder", "recipe", "encoder_id", "head", "chosen_by"]
 """What one line of the summary stands for: everything but test set and class."""
 
+SHARED = ("accuracy", "accuracy_low", "accuracy_high", "roc_auc", "p_best")
 PER_CLASS = ("precision", "recall", "f1", "support")
+STUDIED = ("precision", "recall")
+ALPHA = 0.05
 
 
 def study_figure(row: dict[str, Any], test: str, figure: str) -> float | None:
-    """The study's own figure for a row of the table or the summary, where its data is CIFAKE and its split is cat."""
-    if not str(row["dataset"]).startswith("cifake") or row["held_out"] != "cat":
+    """The study's own figure for a row of the table or the summary, where its data is CIFAKE and its split is cat.
+
+    `test` is `base` or `novel`; `figure` is `accuracy`, `precision_FAKE`, `recall_REAL`, …; None where it has none.
+    CIFAKE is known by its name, which is that of its folder or zip.
+    """
+    if "cifake" not in str(row["dataset"]).lower() or row["held_out"] != "cat":
         return None
     return STUDY.get((row["encoder"], row["head"], test), {}).get(figure)
+
+
+def standing(accuracy: float | None, p_best: float | None) -> str:
+    """`best`, `≈ best` (not distinguishable from it: exact McNemar test, p at least 0.05), or nothing: worse than it.
+
+    `p_best` is the results' column: null for the best row itself.
+    """
+    if accuracy is None:
+        return ""
+    return "best" if p_best is None else "≈ best" if p_best >= ALPHA else ""
 
 
 def labels_of(table: pl.DataFrame) -> list[str]:
@@ -54,8 +71,10 @@ def labels_of(table: pl.DataFrame) -> list[str]:
 def summary(table: pl.DataFrame) -> pl.DataFrame:
     """The table made wide: one row an encoder and head, `base_…` and `novel_…` columns side by side.
 
-    For each test set accuracy with its interval, `p_best`, and precision, recall, f1, support of each label; `drop` is
-    base minus novel accuracy; `study_base` and `study_novel` are the study's accuracies where they apply.
+    `table` has the columns of `columns.RESULTS`. For each test set accuracy with its interval, `p_best` and `standing`
+    (see there), and precision, recall, f1, support of each label; `drop` is base minus novel accuracy. The study's own
+    figures, null where they do not apply: accuracies `study_base`, `study_novel`, and of each label
+    `study_base_precision_FAKE` and so on.
     """
     labels = labels_of(table)
     rows = []
@@ -63,18 +82,37 @@ def summary(table: pl.DataFrame) -> pl.DataFrame:
         row: dict[str, Any] = dict(zip(ROW, key, strict=True))
         for test in ("base", "novel"):
             row |= _of_test(group.filter(pl.col("test") == test), test, labels)
-            row[f"study_{test}"] = study_figure(row, test, "accuracy")
+            row |= _of_study(row, test, labels)
         both = row["base_accuracy"] is not None and row["novel_accuracy"] is not None
         row["drop"] = row["base_accuracy"] - row["novel_accuracy"] if both else None
         rows.append(row)
-    return pl.DataFrame(rows, infer_schema_length=None)
+    return pl.DataFrame(rows, schema=_summary_schema(labels))
+
+
+def _summary_schema(labels: list[str]) -> dict[str, type[pl.DataType]]:
+    """Names and types of the summary's columns, which hold where the table has no row or no novel test, too."""
+    schema = {name: columns.RESULTS[name][0] for name in ROW}
+    for test in ("base", "novel"):
+        schema |= {f"{test}_{name}": pl.Float64 for name in SHARED}
+        schema[f"{test}_standing"] = pl.String
+        schema |= {f"{test}_{name}_{label}": columns.RESULTS[name][0] for label in labels for name in PER_CLASS}
+        schema[f"study_{test}"] = pl.Float64
+        schema |= {f"study_{test}_{name}_{label}": pl.Float64 for label in labels for name in STUDIED}
+    return schema | {"drop": pl.Float64}
+
+
+def _of_study(row: dict[str, Any], test: str, labels: list[str]) -> dict[str, float | None]:
+    named = {f"{name}_{label}" for label in labels for name in STUDIED}
+    figures = {f"study_{test}_{figure}": study_figure(row, test, figure) for figure in sorted(named)}
+    return {f"study_{test}": study_figure(row, test, "accuracy"), **figures}
 
 
 def _of_test(group: pl.DataFrame, test: str, labels: list[str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     first = group.row(0, named=True) if len(group) else {}
-    for name in ("accuracy", "accuracy_low", "accuracy_high", "roc_auc", "p_best"):
+    for name in SHARED:
         found[f"{test}_{name}"] = first.get(name)
+    found[f"{test}_standing"] = standing(first.get("accuracy"), first.get("p_best"))
     for label in labels:
         of_label = group.filter(pl.col("class") == label)
         values = of_label.row(0, named=True) if len(of_label) else {}
