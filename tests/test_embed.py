@@ -162,6 +162,13 @@ def run_slowly(dataset: Dataset, rows: pl.DataFrame, root: Path, log: Path | Non
     embed_images(dataset, rows, lambda: encoder, Cache(root, encoder.record))
 
 
+def clean_processes() -> multiprocessing.context.ForkServerContext:
+    """Processes that start at once and inherit no threads: Polars' do not survive a fork."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["test_embed"])
+    return context
+
+
 def stored_keys(root: Path) -> list[bytes]:
     folder = Cache(root, FakeEncoder().record).folder
     return [key for path in list_segments(folder, "images") for key in read_keys(path).tolist()]
@@ -170,7 +177,7 @@ def stored_keys(root: Path) -> list[bytes]:
 def test_four_processes_share_the_work(tmp_path: Path) -> None:
     dataset = many(tmp_path, 1000)
     rows = hash_rows(dataset, dataset.rows)
-    context = multiprocessing.get_context("fork")
+    context = clean_processes()
     logs = [tmp_path / f"log{n}" for n in range(4)]
     workers = [context.Process(target=run_slowly, args=(dataset, rows, tmp_path / "cache", log)) for log in logs]
     for worker in workers:
@@ -185,13 +192,13 @@ def test_four_processes_share_the_work(tmp_path: Path) -> None:
 def test_killed_at_random_moments_fifty_times_nothing_is_lost_doubled_or_wrong(tmp_path: Path) -> None:
     dataset = many(tmp_path, 3000)
     rows = hash_rows(dataset, dataset.rows)
-    rng, context, root = random.Random(0), multiprocessing.get_context("fork"), tmp_path / "cache"
+    rng, context, root = random.Random(0), clean_processes(), tmp_path / "cache"
     kept: set[bytes] = set()
     log, stored, kills = tmp_path / "log", 0, 0
     while kills < 50:
         worker = context.Process(target=run_slowly, args=(dataset, rows, root, log))
         worker.start()
-        time.sleep(rng.uniform(0.02, 0.25))
+        time.sleep(rng.uniform(0.05, 0.4))
         if worker.is_alive():
             os.kill(worker.pid or 0, signal.SIGKILL)
             kills += 1
