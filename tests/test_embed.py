@@ -182,6 +182,13 @@ def test_four_processes_share_the_work(tmp_path: Path) -> None:
     workers = [context.Process(target=run_slowly, args=(dataset, rows, tmp_path / "cache", log)) for log in logs]
     for worker in workers:
         worker.start()
+    pixels = np.stack([FakeEncoder().preprocess(decode(dataset.read(path))) for path in rows["path"]])
+    expected = dict(zip(rows["sha256"], FakeEncoder().embed_images(pixels), strict=True))
+    while any(worker.is_alive() for worker in workers):  # a reader beside them sees whole rows alone
+        reader = Cache(tmp_path / "cache", FakeEncoder().record)
+        missing = set(reader.missing_images(list(expected)))
+        there = [key for key in expected if key not in missing]
+        assert np.allclose(reader.read_images(there), [expected[key] for key in there] or np.empty((0, 16)))
     for worker in workers:
         worker.join(60)
     assert [worker.exitcode for worker in workers] == [0, 0, 0, 0]
@@ -219,3 +226,43 @@ def test_killed_at_random_moments_fifty_times_nothing_is_lost_doubled_or_wrong(t
     pixels = np.stack([encoder.preprocess(decode(dataset.read(path))) for path in rows["path"]])
     assert np.allclose(cache.read_images(keys), encoder.embed_images(pixels))
     assert keys[0] == hashlib.sha256(dataset.read(rows["path"][0])).hexdigest()
+
+
+def test_images_that_may_not_be_read_are_skipped_with_the_reason(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really_open = os.open
+
+    def guarded(path: bytes, *rest: int) -> int:
+        if path.endswith(b"train/REAL/0001.jpg"):
+            raise PermissionError(13, "Permission denied")
+        return really_open(path, *rest)
+
+    monkeypatch.setattr(os, "open", guarded)
+    dataset = open_data(folder)
+    hashed = hash_rows(dataset, dataset.rows)
+    assert hashed.drop_nulls("reason").select("path", "reason").rows() == [("train/REAL/0001.jpg", "permission denied")]
+
+
+def test_a_read_only_cache_can_be_read_even_where_a_segment_is_damaged_and_says_that_it_cannot_be_written(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset, encoder = open_data(folder), FakeEncoder()
+    rows = hash_rows(dataset, dataset.rows)
+    keys = rows["sha256"].to_list()
+    root = tmp_path / "cache"
+    for part in (rows.head(20), rows.tail(20)):
+        embed_images(dataset, part, lambda: encoder, Cache(root, encoder.record))
+    hurt = list_segments(Cache(root, encoder.record).folder, "images")[1]
+    hurt.write_bytes(hurt.read_bytes()[:-5])
+
+    def read_only(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "replace", read_only)
+    cache = Cache(root, encoder.record)
+    assert cache.missing_images(keys) == keys[20:]
+    assert len(cache.read_images(keys[:20])) == 20 and len(cache.damaged) == 1
+    with pytest.raises(CacheError, match="Read-only file system"):
+        embed_images(dataset, rows, lambda: encoder, cache)
+    assert not list(root.rglob("*.part"))
