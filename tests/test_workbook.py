@@ -1,6 +1,8 @@
 """The workbook as another program reads it, and the summary that it shows."""
 
 import re
+import shutil
+import subprocess
 import zipfile
 from pathlib import Path
 
@@ -77,6 +79,20 @@ def test_every_number_of_the_results_sheet_equals_the_tables(tmp_path: Path) -> 
     for name, (kind, _) in columns.RESULTS.items():
         if kind != pl.String and made[name].null_count() < len(made):
             assert shown[name].cast(pl.Float64).to_list() == pytest.approx(made[name].cast(pl.Float64).to_list()), name
+
+
+@pytest.mark.skipif(not shutil.which("soffice"), reason="needs LibreOffice (soffice), which is not installed")
+def test_libreoffice_reads_the_tables_own_numbers(tmp_path: Path) -> None:
+    made = table(*both(0.9, 0.7), *both(0.87, 0.44, head="knn"))
+    options = "csv:Text - txt - csv (StarCalc):44,34,76,1,,0,false,false,false,false,false,-1"  # every sheet, unrounded
+    words = ["soffice", f"-env:UserInstallation={(tmp_path / 'profile').as_uri()}", "--headless", "--convert-to"]
+    words += [options, "--outdir", str(tmp_path), str(written(tmp_path, made))]
+    subprocess.run(words, check=True, capture_output=True, timeout=120)
+    shown = pl.read_csv(tmp_path / "results-Results.csv")
+    for name in ("precision", "recall", "f1", "support", "accuracy", "accuracy_low", "f1_high", "brier"):
+        assert shown[name].to_list() == pytest.approx(made[name].to_list(), rel=1e-14), name  # it writes 15 digits
+    summary_shown = pl.read_csv(tmp_path / "results-Summary.csv", skip_lines=1)
+    assert summary_shown["Novel accuracy"].to_list() == [0.7, 0.44]
 
 
 def test_the_studys_figures_stand_beside_ours_only_where_they_apply(tmp_path: Path) -> None:

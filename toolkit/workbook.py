@@ -13,6 +13,7 @@ from toolkit.study import PER_CLASS, labels_of, left_out_means, summary
 
 LARGE_DROP, SMALL_DROP = 0.10, 0.03
 WIDEST = 60
+LINE = 15  # height of a line, in points
 
 ABOUT_SUMMARY = (
     "Base: test images of categories that training saw. Novel: images of the held-out category, which it never saw. "
@@ -25,9 +26,12 @@ TERMS = {
     "from, to": "The ends of the 95 % interval (Wilson's) of the accuracy to their left.",
     "Standing": "best: the most accurate row of its group on these images. ≈ best: not distinguishable from it (exact "
     "McNemar test, p at least 0.05). Empty: worse than it.",
-    "Drop": "Base minus novel accuracy: what an unseen category costs.",
+    "Drop": "Base minus novel accuracy: what an unseen category costs. A head at chance has nothing to lose.",
     "Study": "The figures of the study's own run (ViT-B/32, OpenAI weights), where the data is CIFAKE without cats.",
 }
+
+AFTER_CLASSES = {"train_per_label": "Train per label", "test_per_label": "Test per label", "seed": "Seed"}
+AFTER_CLASSES |= {"chosen_by": "Chosen by", "pretrained": "Weights"}
 
 Formats = dict[str, Any]
 
@@ -38,10 +42,13 @@ def workbook_bytes(table: pl.DataFrame) -> bytes:
     options = {"in_memory": True, "strings_to_formulas": False, "strings_to_urls": False, "nan_inf_to_errors": True}
     with xlsxwriter.Workbook(data, options) as book:
         formats = {
-            "head": book.add_format({"bold": True, "bg_color": "#E8EEF4", "bottom": 1, "text_wrap": True}),
+            "head": book.add_format(
+                {"bold": True, "bg_color": "#E8EEF4", "bottom": 1, "text_wrap": True, "valign": "top"}
+            ),
             "share": book.add_format({"num_format": "0.0%"}),
             "number": book.add_format({"num_format": "0.0000"}),
             "plain": book.add_format({}),
+            "text": book.add_format({"indent": 1}),
             "note": book.add_format({"italic": True, "font_color": "#555555"}),
             "bad": book.add_format({"bg_color": "#F8D7DA"}),
             "good": book.add_format({"bg_color": "#D9EFDC"}),
@@ -70,8 +77,7 @@ def summary_headings(labels: list[str]) -> dict[str, str]:
             names |= {f"{test}_{m}_{label}": f"{title} {label} {named.get(m, m)}" for m in PER_CLASS}
             for m in ("precision", "recall"):
                 names[f"study_{test}_{m}_{label}"] = f"Study: {test} {label} {m}"
-    names |= {"train_per_label": "Train per label", "test_per_label": "Test per label", "seed": "Seed"}
-    return names | {"chosen_by": "Chosen by", "pretrained": "Weights"}
+    return names | AFTER_CLASSES
 
 
 def _summary_sheet(sheet: Any, table: pl.DataFrame, formats: Formats) -> None:
@@ -84,9 +90,9 @@ def _summary_sheet(sheet: Any, table: pl.DataFrame, formats: Formats) -> None:
     sheet.write_string(0, 0, ABOUT_SUMMARY, formats["note"])
     _write_table(sheet, 1, wide.select(list(names)), formats, names)
     sheet.freeze_panes(2, list(names).index("head") + 1 if names else 0)
-    sheet.set_landscape()
-    sheet.fit_to_pages(1, 0)
-    sheet.repeat_rows(1)
+    sheet.set_row(1, LINE * max(len(heading.split()) for heading in names.values()))
+    legible = sum(name in names for name in summary_headings([]) if name not in AFTER_CLASSES)
+    sheet.print_area(0, 0, 1 + max(len(wide), 1), legible - 1)  # the other columns would make the print too small
     if len(wide):
         _colour_summary(sheet, list(names), 1 + len(wide), formats)
 
@@ -96,7 +102,7 @@ def _colour_summary(sheet: Any, names: list[str], last: int, formats: Formats) -
     drop = names.index("drop")
     cell = f"${xl_col_to_name(drop)}3"
     for rule, colour in ((f">={LARGE_DROP}", "bad"), (f"<={SMALL_DROP}", "good")):
-        criteria = f"=AND(ISNUMBER({cell}),{cell}{rule})"
+        criteria = f"=AND(ISNUMBER({cell}),ROUND({cell},6){rule})"  # 0.9 - 0.8 is a little less than 0.1
         sheet.conditional_format(
             2, drop, last, drop, {"type": "formula", "criteria": criteria, "format": formats[colour]}
         )
@@ -115,8 +121,7 @@ def _results_sheet(sheet: Any, table: pl.DataFrame, formats: Formats) -> None:
 def _means_sheet(sheet: Any, means: pl.DataFrame, formats: Formats) -> None:
     names = {"dataset": "Data", "model": "Model", "encoder": "Encoder", "head": "Head", "recipe": "Recipe"}
     names |= {"test": "Test", "categories": "Categories", "mean": "Mean accuracy", "worst": "Worst accuracy"}
-    names |= {"worst_category": "Held out when worst", "train_per_label": "Train per label"}
-    names |= {"test_per_label": "Test per label", "seed": "Seed", "chosen_by": "Chosen by", "pretrained": "Weights"}
+    names |= {"worst_category": "Held out when worst", **AFTER_CLASSES}
     sheet.write_string(0, 0, ABOUT_MEANS, formats["note"])
     _write_table(sheet, 1, means.select(list(names)), formats, names)
     sheet.freeze_panes(2, 4)
@@ -141,6 +146,9 @@ def _write_table(
     sheet: Any, top: int, frame: pl.DataFrame, formats: Formats, headings: Mapping[str, str] | None = None
 ) -> None:
     """Header in row `top`, rows below it, and widths that show everything; numbers as numbers, text as text."""
+    sheet.set_landscape()
+    sheet.fit_to_pages(1, 0)
+    sheet.repeat_rows(top)
     for column, name in enumerate(frame.columns):
         heading = name if headings is None else headings[name]
         sheet.write_string(top, column, heading, formats["head"])
@@ -148,7 +156,7 @@ def _write_table(
         number_format = formats["share" if frame.schema[name] == pl.Float64 else "plain"]
         for row, value in enumerate(values, start=top + 1):
             if isinstance(value, str):
-                sheet.write_string(row, column, value)
+                sheet.write_string(row, column, value, formats["text"])
             elif value is not None and value == value:
                 sheet.write_number(row, column, value, number_format)
         sheet.set_column(column, column, _width(heading, values))
