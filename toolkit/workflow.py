@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from toolkit.compare import Comparison
 
 MOST_SKIPPED = 0.01
+QUICKLY_READ = 5_000
+"""So many images are read within a moment: no progress to show."""
 
 Progress = Callable[[str, int, int], None]
 
@@ -71,7 +73,7 @@ class Contents:
         """`rows` with `sha256` and `reason`; an image that could not be decoded before counts as unreadable."""
         new = rows.filter(~pl.col("path").is_in(list(self.known)))
         if len(new):
-            hashed = hash_rows(dataset, new, partial(self.plan.progress, "Reading"))
+            hashed = hash_rows(dataset, new, self._watch if len(new) > QUICKLY_READ else None)
             bad = unreadable.read(self.plan.cache)
             for path, key, reason in hashed.select("path", "sha256", "reason").iter_rows():
                 self.known[path] = (None, bad[key]) if key in bad else (key, reason)
@@ -80,6 +82,9 @@ class Contents:
             pl.Series("sha256", [key for key, _ in found], dtype=pl.String),
             pl.Series("reason", [reason for _, reason in found], dtype=pl.String),
         )
+
+    def _watch(self, done: int, total: int) -> None:
+        self.plan.progress("Reading", done, total)
 
     def skipped(self) -> pl.DataFrame:
         """The unreadable images among those that were looked at: path, reason."""
@@ -136,7 +141,7 @@ def embed(plan: Plan, strict: bool = False) -> Embedded:
     Raises DataError, after everything readable is stored, where more than 1 % of the images (or with `strict` any)
     could not be read.
     """
-    contents, encoder = Contents(plan), LazyEncoder(lambda: load(plan.source))
+    contents, encoder = Contents(plan), LazyEncoder(lambda: _load(plan))
     contents.selections()  # a mistake in the data or the split should show before a model is loaded
     cache = Cache(plan.cache, base_record(plan) or encoder().record)
     prompts = embedding.embed_prompts(plan.texts(), encoder, cache)
@@ -147,6 +152,13 @@ def embed(plan: Plan, strict: bool = False) -> Embedded:
     done = Embedded(embedded, cached, prompts, skipped, leaks, cache.damaged, cache, selections)
     _complain(plan, contents, strict)
     return done
+
+
+def _load(plan: Plan) -> Encoder:
+    plan.progress(f"Loading {plan.source.model}", 0, 1)
+    encoder = load(plan.source)
+    plan.progress(f"Loading {plan.source.model}", 1, 1)
+    return encoder
 
 
 def base_record(plan: Plan) -> dict[str, object] | None:
