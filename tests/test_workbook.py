@@ -92,7 +92,7 @@ def test_libreoffice_reads_the_tables_own_numbers(tmp_path: Path) -> None:
     for name in ("precision", "recall", "f1", "support", "accuracy", "accuracy_low", "f1_high", "brier"):
         assert shown[name].to_list() == pytest.approx(made[name].to_list(), rel=1e-14), name  # it writes 15 digits
     summary_shown = pl.read_csv(tmp_path / "results-Summary.csv", skip_lines=1)
-    assert summary_shown["Novel accuracy"].to_list() == [0.7, 0.44]
+    assert summary_shown["Novel accuracy"].to_list() == ["70%", "44%"]
 
 
 def test_the_studys_figures_stand_beside_ours_only_where_they_apply(tmp_path: Path) -> None:
