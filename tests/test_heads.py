@@ -41,6 +41,16 @@ def test_logistic_scores_are_those_of_plain_scikit_learn_with_the_chosen_c(choos
     assert np.allclose(head.predict_proba(new), plain.predict_proba(unit(new).astype(np.float64)), atol=1e-3)
 
 
+def test_columns_that_nearly_repeat_each_other_are_fitted_without_a_warning() -> None:
+    """Fine-tuned vectors lie almost on a line; a warning would fail this suite."""
+    rng = np.random.default_rng(0)
+    y = np.array(["FAKE", "REAL"] * 3000)
+    line = rng.normal(size=(6000, 1)) + np.where(y == "REAL", 1.0, -1.0)[:, None]
+    X = (line @ rng.normal(size=(1, 256)) + 5 + 1e-4 * rng.normal(size=(6000, 256))).astype(np.float32)
+    head = LogisticProbe(grid=(1000.0,)).fit(X, y)
+    assert head.score(X, y) > 0.8
+
+
 def test_c_is_the_one_with_the_least_log_loss_on_left_out_categories() -> None:
     X, y, groups = clouds(400)
     head = LogisticProbe("category").fit(X, y, groups)

@@ -38,7 +38,8 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         losses = self._losses(X, y, numbers)
         best = int(np.argmin(losses))
         self.choice_ = {"C": self.grid[best], "log_loss": round(float(losses[best]), 4), "by": how}
-        self.model_ = LogisticRegression(C=self.grid[best], solver=_exact_solver(X), max_iter=5000, tol=1e-6).fit(X, y)
+        model = LogisticRegression(C=self.grid[best], solver=_exact_solver(X), max_iter=5000, tol=1e-6)
+        self.model_ = model.fit(X.astype(np.float64), y)  # in float32, Newton's matrix can be too close to singular
         self.classes_ = self.model_.classes_
         return self
 
