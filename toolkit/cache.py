@@ -75,10 +75,13 @@ class Cache:
         stored = np.concatenate([self._keys[path] for path in paths])
         order = np.argsort(stored, kind="stable")  # of a key stored twice, the first segment's row
         rows = order[np.searchsorted(stored, segments.key_bytes(keys), sorter=order)]
-        first = 0
+        places = np.argsort(rows, kind="stable")  # of the result, in the order in which the segments hold them
+        first, done = 0, 0
         for path in paths:
-            self._copy(path, rows - first, result)
-            first += len(self._keys[path])
+            following = first + len(self._keys[path])
+            upto = int(np.searchsorted(rows, following, sorter=places))
+            self._copy(path, places[done:upto], rows[places[done:upto]] - first, result)
+            first, done = following, upto
         return result
 
     def read_prompts(self, prompts: Sequence[str]) -> np.ndarray:
@@ -92,14 +95,13 @@ class Cache:
             found.update(zip(self._prompts[path], vectors, strict=True))
         return np.stack([found[prompt] for prompt in prompts])
 
-    def _copy(self, path: Path, rows: np.ndarray, result: np.ndarray) -> None:
-        """Copy the wanted `rows` of a segment (those within it) to their places in `result`."""
-        wanted = np.flatnonzero((rows >= 0) & (rows < len(self._keys[path])))
-        if not len(wanted):
+    def _copy(self, path: Path, places: np.ndarray, rows: np.ndarray, result: np.ndarray) -> None:
+        """Copy the `rows` of a segment to their `places` in `result`."""
+        if not len(rows):
             return
         for start, vectors in segments.read_vectors(path):
-            here = wanted[(rows[wanted] >= start) & (rows[wanted] < start + len(vectors))]
-            result[here] = vectors[rows[here] - start]
+            here = (rows >= start) & (rows < start + len(vectors))
+            result[places[here]] = vectors[rows[here] - start]
 
     def _check(self, vectors: np.ndarray, count: int) -> None:
         if vectors.shape != (count, self.record["dimension"]):
