@@ -11,8 +11,9 @@ import polars as pl
 from toolkit import checkpoints, results, unreadable
 from toolkit import embed as embedding
 from toolkit.cache import Cache, find_encoders
+from toolkit.checkpoints import Checkpoint
 from toolkit.encoder import Encoder, Source, load
-from toolkit.errors import DataError, MissingEmbeddings
+from toolkit.errors import DataError, EncoderError, MissingEmbeddings
 from toolkit.finetune import Recipe, describe
 from toolkit.finetune import finetune as train
 from toolkit.manifest import Dataset, hash_rows
@@ -222,22 +223,10 @@ def _finetune_one(plan: Plan, recipe: Recipe, base: Embedded, selection: Selecti
     recipe = replace(recipe, seed=plan.seed)
     facts = describe(base.cache.record, selection.train, selection.held_out, plan.prompts, recipe)
     folder = checkpoints.folder_of(plan.cache, facts["checkpoint"])
-    checkpoint, trained = checkpoints.read(folder), False
-    if checkpoint is None:
-        stage = f"Fine-tuning without {selection.held_out}"
-        checkpoint = train(
-            load(plan.source),
-            plan.dataset,
-            selection.train,
-            selection.held_out,
-            plan.prompts,
-            recipe,
-            plan.cache,
-            lambda done, total, loss: plan.progress(stage, done, total),
-        )
-        trained = True
-    made = checkpoint
-    encoder = LazyEncoder(lambda: checkpoints.load_finetuned(made, plan.source))
+    before = checkpoints.read(folder)
+    checkpoint = before or _train(plan, recipe, selection)
+    encoder = LazyEncoder(lambda: _load_or_train_again(plan, recipe, selection, checkpoint))
+    trained = before is None
     known = find_encoders(plan.cache, kind="finetuned", checkpoint=facts["checkpoint"])
     cache = Cache(plan.cache, known[-1] if known and not trained else encoder().record)
     embedding.embed_prompts(plan.texts(), encoder, cache)
@@ -251,6 +240,28 @@ def _finetune_one(plan: Plan, recipe: Recipe, base: Embedded, selection: Selecti
     return Finetuned(
         selection.held_out, checkpoint.record["losses"], trained, report.embedded, report.cached, checkpoint.folder
     )
+
+
+def _train(plan: Plan, recipe: Recipe, selection: Selection) -> Checkpoint:
+    stage = f"Fine-tuning without {selection.held_out}"
+    return train(
+        load(plan.source),
+        plan.dataset,
+        selection.train,
+        selection.held_out,
+        plan.prompts,
+        recipe,
+        plan.cache,
+        lambda done, total, loss: plan.progress(stage, done, total),
+    )
+
+
+def _load_or_train_again(plan: Plan, recipe: Recipe, selection: Selection, checkpoint: Checkpoint) -> Encoder:
+    """Weights whose damage shows only now, since nobody needed them before, are trained anew: to the same ones."""
+    try:
+        return checkpoints.load_finetuned(checkpoint, plan.source)
+    except EncoderError:
+        return checkpoints.load_finetuned(_train(plan, recipe, selection), plan.source)
 
 
 @dataclass(frozen=True)
