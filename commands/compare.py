@@ -1,0 +1,39 @@
+"""`compare`: every head on every encoder in the cache, as one table."""
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from commands.options import as_json, head_options, plan_options, planned
+from commands.output import print_json, print_table, watched
+
+if TYPE_CHECKING:
+    from toolkit.workflow import Plan
+
+
+@click.command(epilog="Example: python cli.py compare --split all --heads logreg,knn")
+@plan_options
+@head_options
+@as_json
+def compare(heads: str, choose_by: str, as_json: bool, **chosen: Any) -> None:
+    """Score every head on every encoder in the cache, on base and novel images, and write the results."""
+    from toolkit import workflow
+
+    plan = planned(chosen, as_json)
+    with watched(plan) as plan:
+        done = workflow.compare(plan, heads.split(","), choose_by)
+    show_compared(done, plan, as_json)
+
+
+def show_compared(done: Any, plan: "Plan", as_json: bool) -> None:
+    """The table like the study's, the notes, and where the files are."""
+    if as_json:
+        print_json(done.table.to_dicts())
+        return
+    from toolkit.printing import tables
+
+    for table in tables(done.table):
+        print_table(table)
+    for note in done.notes:
+        click.echo(note)
+    click.echo(f"Written: {plan.results / 'results.xlsx'} (also .csv, .parquet) and predictions beside it.")

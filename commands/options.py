@@ -1,0 +1,187 @@
+"""The options that commands share, and what they ask for."""
+
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from commands.output import say
+
+if TYPE_CHECKING:
+    from toolkit.workflow import Plan
+
+Command = Callable[..., None]
+
+
+def option(name: str, *more: str, **settings: Any) -> Callable[[Command], Command]:
+    """A click option that the environment can set too: --train-per-label is TOOLKIT_TRAIN_PER_LABEL."""
+    variable = "TOOLKIT_" + name.removeprefix("--").split("/")[0].replace("-", "_").upper()
+    return click.option(name, *more, envvar=variable, **settings)
+
+
+def options(*each: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Several options as one decorator, in the order of the help page."""
+
+    def decorate(command: Command) -> Command:
+        for one in reversed(each):
+            command = one(command)
+        return command
+
+    return decorate
+
+
+CHOICES = {
+    "device": click.Choice(["auto", "cuda", "mps", "cpu"]),
+    "precision": click.Choice(["fp32", "tf32", "bf16", "fp16"]),
+    "loss": click.Choice(["contrastive", "supervised"]),
+    "choose-by": click.Choice(["category", "folds"]),
+}
+A_PATH = click.Path(path_type=Path)
+
+
+def chosen(name: str, default: str | None, text: str) -> Callable[[Command], Command]:
+    """An option with a fixed set of values."""
+    return option(f"--{name}", type=CHOICES[name], default=default, show_default=default is not None, help=text)
+
+
+as_json = option("--json", "as_json", is_flag=True, help="Print facts as JSON on standard output.")
+place_options = options(
+    option("--cache", type=A_PATH, default=Path("cache"), show_default=True, help="Embeddings and checkpoints."),
+    option("--results", type=A_PATH, default=Path("results"), show_default=True, help="Where tables are written."),
+)
+data_options = options(
+    option(
+        "--data",
+        metavar="PATH",
+        help="CIFAKE as folder or zip, folders split/label/category/, or a CSV or Parquet of paths.  "
+        "[default: data/cifake, data/cifake.zip, else the built-in sample]",
+    ),
+    option("--labels", metavar="A,B", help="The two labels; P is the second's.  [default: the data's own two]"),
+    option(
+        "--prompt",
+        "prompts",
+        multiple=True,
+        metavar="LABEL=TEXT",
+        help="A label's prompt; repeat it for several, which are averaged.  [default: the study's]",
+    ),
+    option(
+        "--split",
+        multiple=True,
+        metavar="CATEGORY",
+        help="What training must not see and is scored as novel: one, several (a,b), all, or none.  [default: cat]",
+    ),
+    option("--train-per-label", type=click.IntRange(2), default=450, show_default=True, help="First N to train on."),
+    option("--test-per-label", type=click.IntRange(1), default=100, show_default=True, help="First N to test on."),
+    option("--full", is_flag=True, help="Every image instead of the first N."),
+    option("--keep-leaks", is_flag=True, help="Keep test images whose bytes are in the training set."),
+    option("--seed", type=click.IntRange(0), default=0, show_default=True, help="0: the first N; others draw N."),
+)
+model_options = options(
+    option("--model", help="nano, one of open_clip's, or hf-hub:OWNER/NAME.  [default: ViT-B-32; sample: nano]"),
+    option("--pretrained", metavar="TAG|FILE", help="Weights: a tag of open_clip's or a file.  [default: openai]"),
+    chosen("device", "auto", "Where the model runs."),
+    chosen("precision", "fp32", "The model's arithmetic."),
+)
+plan_options = options(data_options, model_options, place_options)
+recipe_options = options(
+    option("--recipe", default="study", show_default=True, help="How to fine-tune."),
+    option("--epochs", type=click.IntRange(1), help="[default: the recipe's; study: 5]"),
+    option("--batch-size", type=click.IntRange(2), help="[default: the recipe's; study: 32]"),
+    option("--lr", "learning_rate", type=float, help="Learning rate.  [default: 1e-5; nano: 3e-4]"),
+    option("--temperature", type=float, help="Of the contrastive loss.  [default: 0.07]"),
+    chosen("loss", None, "Only the diagonal counts as a pair, as in the study, or all pairs with the same caption."),
+)
+head_options = options(
+    option("--heads", default="zero-shot,logreg,knn", show_default=True, help="Which heads to compare."),
+    chosen(
+        "choose-by", "category", "How C, k and the like are chosen: one training category left out, or random folds."
+    ),
+)
+
+
+@click.command()
+@plan_options
+def _shared(**_: Any) -> None:
+    """Stands for every command on a plan."""
+
+
+SHARED = {name for parameter in _shared.params for name in parameter.opts if name.startswith("--")}
+"""The options that every command on a plan takes."""
+
+
+def planned(chosen: dict[str, Any], as_json: bool) -> "Plan":
+    """The plan that the shared options ask for; says which data it is about."""
+    from toolkit import encoder, workflow
+    from toolkit.sources import open_data
+
+    dataset = open_data(chosen["data"])
+    labels = labels_of(chosen["labels"], dataset.labels())
+    model = chosen["model"] or ("nano" if dataset.kind == "sample" else "ViT-B-32")
+    say(f"Data: {dataset.description}", as_json)
+    return workflow.Plan(
+        dataset=dataset.with_labels(labels),
+        source=encoder.source(model, chosen["pretrained"], chosen["precision"], chosen["device"]),
+        prompts=prompts_of(labels, chosen["prompts"]),
+        split=chosen["split"],
+        train_per_label=None if chosen["full"] else chosen["train_per_label"],
+        test_per_label=None if chosen["full"] else chosen["test_per_label"],
+        keep_leaks=chosen["keep_leaks"],
+        seed=chosen["seed"],
+        cache=chosen["cache"],
+        results=chosen["results"],
+        asked=asked(),
+    )
+
+
+def asked() -> str:
+    """The shared options as the user wrote them, for the commands that messages name."""
+    context = click.get_current_context()
+    words = []
+    for parameter in context.command.params:
+        name = parameter.opts[0]
+        given = context.get_parameter_source(parameter.name or "") is click.core.ParameterSource.COMMANDLINE
+        if name in SHARED and given:
+            value = context.params[parameter.name or ""]
+            values = value if isinstance(value, tuple) else (value,)
+            words += [word for one in values for word in ([name] if one is True else [name, str(one)])]
+    return shlex.join(words)
+
+
+def labels_of(wanted: str | None, present: list[str]) -> list[str]:
+    """The two labels to tell apart, the second one being what P is the probability of."""
+    from toolkit.errors import SelectionError
+
+    labels = [label.strip() for label in wanted.split(",")] if wanted else present
+    if len(labels) != 2 or labels[0] == labels[1]:
+        raise SelectionError(f"Two labels are compared: name them, --labels A,B. The data has {', '.join(present)}.")
+    return labels
+
+
+def prompts_of(labels: list[str], given: tuple[str, ...]) -> dict[str, list[str]]:
+    """Each label's prompts: those of --prompt, else the study's, else the label's name in a plain sentence."""
+    from toolkit.errors import SelectionError
+    from toolkit.study import PROMPTS
+
+    prompts: dict[str, list[str]] = {label: [] for label in labels}
+    for one in given:
+        label, _, text = one.partition("=")
+        if label not in prompts or not text.strip():
+            raise SelectionError(f"--prompt {one!r} is not LABEL=TEXT with a label of {', '.join(labels)}.")
+        prompts[label].append(text)
+    return {label: texts or [PROMPTS.get(label, f"This is a {label} image.")] for label, texts in prompts.items()}
+
+
+def recipe_of(chosen: dict[str, Any]) -> Any:
+    """The recipe that the training options ask for."""
+    from dataclasses import replace
+
+    from toolkit.errors import SelectionError
+    from toolkit.finetune import RECIPES
+
+    name = chosen.pop("recipe")
+    changes = {field: chosen.pop(field) for field in ("epochs", "batch_size", "learning_rate", "temperature", "loss")}
+    if name not in RECIPES:
+        raise SelectionError(f"There is no recipe {name!r}: --recipe takes {', '.join(RECIPES)}.")
+    return replace(RECIPES[name], **{field: value for field, value in changes.items() if value is not None})

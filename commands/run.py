@@ -1,0 +1,33 @@
+"""`run`: embed, fine-tune and compare in one go."""
+
+from typing import Any
+
+import click
+
+from commands.compare import show_compared
+from commands.embed import show_embedded
+from commands.finetune import show_finetuned
+from commands.options import as_json, head_options, plan_options, planned, recipe_of, recipe_options
+from commands.output import watched
+
+
+@click.command(epilog="Example: python cli.py run --data data/cifake.zip --split all")
+@plan_options
+@recipe_options
+@head_options
+@as_json
+def run(heads: str, choose_by: str, as_json: bool, **chosen: Any) -> None:
+    """Embed, fine-tune and compare in one go."""
+    from toolkit import workflow
+
+    recipe = recipe_of(chosen)
+    plan = planned(chosen, as_json)
+    with watched(plan) as plan:
+        embedded = workflow.embed(plan)
+    if not as_json:
+        show_embedded(embedded, plan, as_json)
+    with watched(plan) as plan:
+        finetuned = workflow.finetune(plan, recipe)
+    if not as_json:
+        show_finetuned(finetuned, as_json)
+    show_compared(workflow.compare(plan, heads.split(","), choose_by), plan, as_json)
