@@ -23,6 +23,7 @@ def predictions(dataset: str = "made", head: str = "logreg", shift: float = 0.0,
     p = [min(max(0.1 + 0.8 * i / images + shift, 0.01), 0.99) for i in range(images)]
     about = {"dataset": dataset, "held_out": "cat", "encoder": "base", "head": head, "test": "base", "category": "dog"}
     about |= {"model": "m", "pretrained": "p", "encoder_id": "e", "recipe": "", "seed": 0}
+    about |= {"perturbation": "", "test_data": ""}
     about |= {"train_per_label": 450, "test_per_label": 100, "chosen_by": "category"}
     data = {
         **about,
@@ -196,6 +197,18 @@ def test_a_folder_that_cannot_be_written_is_one_clear_line(tmp_path: Path) -> No
     (tmp_path / "results").write_text("a file")
     with pytest.raises(ResultsError, match="Cannot write"):
         store(tmp_path / "results")
+
+
+@pytest.mark.parametrize("lacking", ["perturbation", "brier"])
+def test_a_file_of_an_earlier_version_is_read_and_its_rows_stay(tmp_path: Path, lacking: str) -> None:
+    """It lacks newer columns: their text is empty, as it is in ordinary rows, and their numbers are null."""
+    made = predictions(dataset="old")
+    for name, frame in (("results", table(made)), ("predictions", made)):
+        old = frame.drop(lacking, strict=False)
+        (tmp_path / f"{name}.parquet").write_bytes(results._parquet(old, results._content_hash(old), ""))
+    assert store(tmp_path, dataset="new") == []
+    stored = results.read(tmp_path)[0].filter(pl.col("dataset") == "old")
+    assert len(stored) == 3 and stored[lacking].to_list() == (["", "", ""] if lacking == "perturbation" else [None] * 3)
 
 
 def test_the_documented_columns_are_those_that_are_written() -> None:

@@ -9,7 +9,7 @@ RESULTS: dict[str, tuple[type[pl.DataType], str]] = {
     "held_out": (S, "The novel category: no training image belongs to it. `none` where nothing is held out."),
     "encoder": (S, "`base` as published, `finetuned` on the training images."),
     "head": (S, "What turns embeddings into a label: `zero-shot`, `logreg`, `knn`, …"),
-    "test": (S, "`base`: test images of the other categories. `novel`: test images of the held-out one."),
+    "test": (S, "`base`: test images of the other categories. `novel`: those of the held-out one. `other`: `test_data`."),
     "class": (S, "A label, or `all`: the means over the labels."),
     "precision": (F, "Of the images called this class, the share that is. 0 for a class that is never predicted."),
     "recall": (F, "Of the images of this class, the share that was called so."),
@@ -36,6 +36,8 @@ RESULTS: dict[str, tuple[type[pl.DataType], str]] = {
     "pretrained": (S, "Its weights: a tag of open_clip's or a file's name."),
     "encoder_id": (S, "Hash over the encoder's weights, preprocessing and precision."),
     "recipe": (S, "How it was fine-tuned; empty for base."),
+    "perturbation": (S, "What was done to the test images, as `jpeg:75`; empty where nothing was."),
+    "test_data": (S, "The data set of the test images, where it is another one than `dataset`; else empty."),
     "seed": (N, "Seed of the training rows, of fine-tuning, and of all else that is random."),
     "train_per_label": (N, "Training images of each label that were asked for; empty means all."),
     "test_per_label": (N, "Test images of each label that were asked for; empty means all."),
@@ -65,6 +67,8 @@ PREDICTIONS: dict[str, tuple[type[pl.DataType], str]] = {
     "pretrained": (S, "As in the results."),
     "encoder_id": (S, "As in the results."),
     "recipe": (S, "As in the results."),
+    "perturbation": (S, "As in the results."),
+    "test_data": (S, "As in the results."),
     "seed": (N, "As in the results."),
     "train_per_label": (N, "As in the results."),
     "test_per_label": (N, "As in the results."),
@@ -74,8 +78,23 @@ PREDICTIONS: dict[str, tuple[type[pl.DataType], str]] = {
 COMPARISON = ["dataset", "held_out", "model", "pretrained", "seed", "train_per_label", "test_per_label"]
 """What all rows of one comparison share."""
 
-KEY = [*COMPARISON, "encoder", "recipe", "encoder_id", "head", "chosen_by", "test"]
+TEST = ["test", "perturbation", "test_data"]
+"""What tells one test set of a comparison from another."""
+
+KEY = [*COMPARISON, "encoder", "recipe", "encoder_id", "head", "chosen_by", *TEST]
 """What tells one scored test set from another: rows with an equal key replace each other."""
+
+
+def ordinary(table: pl.DataFrame) -> pl.DataFrame:
+    """The rows on the data's own test images as they are: base and novel, nothing perturbed, no other data."""
+    return table.filter(pl.all_horizontal(pl.col("perturbation", "test_data").fill_null("") == ""))
+
+
+def brought_up_to_date(table: pl.DataFrame, wanted: dict[str, tuple[type[pl.DataType], str]]) -> pl.DataFrame:
+    """A stored table that lacks newer columns gets them: text empty, numbers null. Others stay as they are."""
+    new = [pl.lit("" if kind == S else None, dtype=kind).alias(name) for name, (kind, _) in wanted.items()]
+    lacking = table.with_columns(column for column in new if column.meta.output_name() not in table.columns)
+    return lacking.select(list(wanted)) if set(lacking.columns) == set(wanted) else table
 
 
 def schema(columns: dict[str, tuple[type[pl.DataType], str]]) -> dict[str, type[pl.DataType]]:

@@ -16,7 +16,7 @@ LEGEND = "★ the most accurate; ≈ not distinguishable from it (exact McNemar 
 
 def tables(table: pl.DataFrame) -> Iterator[Table]:
     """One table for each comparison, in the study's layout; and the means over held-out categories, if several."""
-    for _, group in table.group_by(columns.COMPARISON, maintain_order=True):
+    for _, group in columns.ordinary(table).group_by(columns.COMPARISON, maintain_order=True):
         yield _comparison(group)
     means = left_out_means(table)
     if len(means):

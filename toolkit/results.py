@@ -23,6 +23,7 @@ from toolkit.workbook import workbook_bytes
 RESULTS, PREDICTIONS, SKIPPED = "results", "predictions", "skipped.csv"
 CHECKSUM, OTHERS_CHECKSUM = "toolkit_sha256", "toolkit_other_sha256"
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+WHERE = ("dataset", "held_out", "encoder", "head", *columns.TEST)
 HEAD_ORDER = ("zero-shot", "logreg", "knn")
 
 
@@ -62,7 +63,7 @@ def in_order(table: pl.DataFrame) -> pl.DataFrame:
     """Results or predictions in an order that does not depend on when they were computed; classes and images stay in
     their own."""
     head = pl.col("head").replace_strict({name: i for i, name in enumerate(HEAD_ORDER)}, default=len(HEAD_ORDER))
-    by = [*columns.COMPARISON, "encoder", "recipe", "encoder_id", head, "head", "chosen_by", "test"]
+    by = [*columns.COMPARISON, "encoder", "recipe", "encoder_id", head, "head", "chosen_by", *columns.TEST]
     return table.sort(by, nulls_last=True, maintain_order=True)
 
 
@@ -99,7 +100,7 @@ def verify(folder: Path, score: Score = rescore) -> list[str]:
 
 
 def _where(row: dict[str, Any], *more: str) -> str:
-    return " / ".join(str(row[name]) for name in ("dataset", "held_out", "encoder", "head", "test", *more))
+    return " / ".join(str(row[name]) for name in (*WHERE, *more) if row[name] != "")
 
 
 def _equal(first: float | None, second: float | None) -> bool:
@@ -149,6 +150,7 @@ def _read_one(path: Path, expected: dict[str, Any]) -> pl.DataFrame:
         data = path.read_bytes()
         frame = pl.read_parquet(io.BytesIO(data))
         whole = pl.read_parquet_metadata(io.BytesIO(data)).get(CHECKSUM) == _content_hash(frame)
+        frame = columns.brought_up_to_date(frame, expected)
         known = frame.schema == pl.Schema(columns.schema(expected))
     except BaseException as error:  # a damaged Parquet makes Polars raise, or panic, which is no Exception
         if isinstance(error, KeyboardInterrupt | SystemExit):

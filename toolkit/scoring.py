@@ -58,7 +58,7 @@ def _rivals(predictions: pl.DataFrame) -> list[dict[tuple[Any, ...], np.ndarray]
         named = dict(zip(columns.KEY, key, strict=True))
         ordered = group.sort("path", "sha256")
         images = hashlib.sha256("".join(ordered["sha256"] + ordered["label"]).encode()).digest()
-        same = (*(named[name] for name in [*columns.COMPARISON, "test"]), images)
+        same = (*(named[name] for name in [*columns.COMPARISON, *columns.TEST]), images)
         rivals.setdefault(same, {})[key] = (ordered["label"] == ordered["predicted"]).to_numpy()
     return list(rivals.values())
 

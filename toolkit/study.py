@@ -69,7 +69,8 @@ def labels_of(table: pl.DataFrame) -> list[str]:
 
 
 def summary(table: pl.DataFrame) -> pl.DataFrame:
-    """The table made wide: one row an encoder and head, `base_…` and `novel_…` columns side by side.
+    """The table made wide: one row an encoder and head, `base_…` and `novel_…` columns side by side. Rows on perturbed
+    images or on another data set's are left out.
 
     `table` has the columns of `columns.RESULTS`. For each test set accuracy with its interval, `p_best` and `standing`
     (see there), and precision, recall, f1, support of each label; `drop` is base minus novel accuracy. The study's own
@@ -78,7 +79,7 @@ def summary(table: pl.DataFrame) -> pl.DataFrame:
     """
     labels = labels_of(table)
     rows = []
-    for key, group in table.group_by(ROW, maintain_order=True):
+    for key, group in columns.ordinary(table).group_by(ROW, maintain_order=True):
         row: dict[str, Any] = dict(zip(ROW, key, strict=True))
         for test in ("base", "novel"):
             row |= _of_test(group.filter(pl.col("test") == test), test, labels)
@@ -124,7 +125,8 @@ def left_out_means(table: pl.DataFrame) -> pl.DataFrame:
     """Mean and worst accuracy over the held-out categories, for each encoder and head that has more than one."""
     by = [name for name in ROW if name not in ("held_out", "encoder_id")] + ["test"]
     return (
-        table.filter(pl.col("class") == "all")
+        columns.ordinary(table)
+        .filter(pl.col("class") == "all")
         .group_by(by, maintain_order=True)
         .agg(
             categories=pl.col("held_out").n_unique(),
