@@ -19,7 +19,8 @@ def predictions(right: float, **about: object) -> pl.DataFrame:
     """100 images of which the share `right` is called right, the wrong ones FAKE called REAL first."""
     every = {"dataset": "made", "held_out": "cat", "encoder": "base", "head": "logreg", "test": "base"}
     every |= {"category": "dog", "model": "m", "pretrained": "p", "encoder_id": "e", "recipe": "", "seed": 0}
-    every |= {"train_per_label": 450, "test_per_label": 100, "chosen_by": "category"} | about
+    every |= {"train_per_label": 450, "test_per_label": 100, "chosen_by": "category"}
+    every |= {"perturbation": "", "test_data": ""} | about
     wrong = round(100 * (1 - right))
     label = ["FAKE"] * 50 + ["REAL"] * 50
     predicted = [("REAL" if one == "FAKE" else "FAKE") if i < wrong else one for i, one in enumerate(label)]

@@ -9,7 +9,7 @@ RESULTS: dict[str, tuple[type[pl.DataType], str]] = {
     "held_out": (S, "The novel category: no training image belongs to it. `none` where nothing is held out."),
     "encoder": (S, "`base` as published, `finetuned` on the training images."),
     "head": (S, "What turns embeddings into a label: `zero-shot`, `logreg`, `knn`, …"),
-    "test": (S, "`base`: test images of the other categories. `novel`: those of the held-out one. `other`: `test_data`."),
+    "test": (S, "`base`: test images of the other categories. `novel`: of the held-out one. `other`: of `test_data`."),
     "class": (S, "A label, or `all`: the means over the labels."),
     "precision": (F, "Of the images called this class, the share that is. 0 for a class that is never predicted."),
     "recall": (F, "Of the images of this class, the share that was called so."),
