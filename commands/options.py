@@ -35,7 +35,7 @@ def options(*each: Callable[[Command], Command]) -> Callable[[Command], Command]
 CHOICES = {
     "device": click.Choice(["auto", "cuda", "mps", "cpu"]),
     "precision": click.Choice(["fp32", "tf32", "bf16", "fp16"]),
-    "loss": click.Choice(["contrastive", "supervised"]),
+    "loss": click.Choice(["contrastive", "supervised", "prompts"]),
     "choose-by": click.Choice(["category", "folds"]),
 }
 A_PATH = click.Path(path_type=Path)
@@ -91,7 +91,11 @@ recipe_options = options(
     option("--batch-size", type=click.IntRange(2), help="[default: the recipe's; study: 32]"),
     option("--lr", "learning_rate", type=float, help="Learning rate.  [default: 1e-5; nano: 3e-4]"),
     option("--temperature", type=float, help="Of the contrastive loss.  [default: 0.07]"),
-    chosen("loss", None, "Only the diagonal counts as a pair, as in the study, or all pairs with the same caption."),
+    chosen(
+        "loss",
+        None,
+        "Right for an image: its own caption (study), all that read the same, one prompt of all.",
+    ),
 )
 head_options = options(
     option("--heads", default="zero-shot,logreg,knn", show_default=True, help="Which heads to compare."),
@@ -178,7 +182,7 @@ def recipe_of(chosen: dict[str, Any]) -> Any:
     from dataclasses import replace
 
     from toolkit.errors import SelectionError
-    from toolkit.finetune import RECIPES
+    from toolkit.recipes import RECIPES
 
     name = chosen.pop("recipe")
     changes = {field: chosen.pop(field) for field in ("epochs", "batch_size", "learning_rate", "temperature", "loss")}

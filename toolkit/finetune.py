@@ -1,8 +1,8 @@
-"""Contrastive fine-tuning of both towers: the losses, the loop, and a checkpoint an epoch. The result is an encoder."""
+"""Contrastive fine-tuning of both towers: the loop, and a checkpoint an epoch. The result is an encoder."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,95 +14,16 @@ from toolkit.checkpoints import Checkpoint
 from toolkit.encoder import Encoder, arithmetic
 from toolkit.errors import CacheError, EncoderError, SelectionError
 from toolkit.images import decode
+from toolkit.losses import encode_captions, loss_of
 from toolkit.manifest import Dataset
 from toolkit.protocol import training_set_sha256
+from toolkit.recipes import Recipe
 from toolkit.records import read_record, write_record
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
 
-LOSSES = ("contrastive", "supervised")
 Progress = Callable[[int, int, float], None]
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to fine-tune. The defaults are the study's; `learning_rate` None means the model's own default."""
-
-    name: str = "study"
-    loss: str = "contrastive"
-    epochs: int = 5
-    batch_size: int = 32
-    learning_rate: float | None = None
-    temperature: float = 0.07
-    weight_decay: float = 0.01
-    seed: int = 0
-
-    def for_model(self, model: str) -> "Recipe":
-        """The recipe with the model's learning rate filled in: nano is small and trained from scratch, so it needs
-        a larger one than the study's 1e-5 for ViT-B/32."""
-        if self.learning_rate is not None:
-            return self
-        return replace(self, learning_rate=3e-4 if model == "nano" else 1e-5)
-
-    def label(self, model: str) -> str:
-        """What the results table calls it: the name, and whatever differs from the recipe of that name."""
-        plain = asdict(replace(RECIPES[self.name], seed=self.seed).for_model(model))
-        changes = [
-            f"{field}={value}" for field, value in asdict(self.for_model(model)).items() if plain[field] != value
-        ]
-        return " ".join([self.name, *changes])
-
-
-RECIPES: dict[str, Recipe] = {"study": Recipe()}
-
-
-def pairwise_loss(images: "Tensor", captions: "Tensor", which: "Tensor", recipe: Recipe) -> "Tensor":
-    """The loss of one batch.
-
-    `images` `[B, D]` and `captions` `[U, D]` are unit vectors, `which` `[B]` int64 says which of the `U` distinct
-    captions belongs to each image. `contrastive` is the symmetric InfoNCE of CLIP (Radford et al. 2021, section 2.3,
-    figure 3): pair i's caption is the only right one for image i, though others in the batch read the same.
-    `supervised` counts every pair with the same caption as right (UniCL, Yang et al. 2022, equations 2 to 4).
-    Indexing the distinct captions gives the loss and the gradients of encoding all `B`, since equal captions have equal
-    vectors and a sum of gradients is the gradient of the sum.
-    """
-    import torch
-    import torch.nn.functional as functional
-
-    chosen = functional.one_hot(which, len(captions)).to(captions.dtype) @ captions
-    logits = images @ chosen.T / recipe.temperature
-    if recipe.loss == "contrastive":
-        target = torch.arange(len(images), device=images.device)
-        return (functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target)) / 2
-    same = (which[:, None] == which[None, :]).to(logits.dtype)
-    weights = same / same.sum(dim=1, keepdim=True)
-    return (functional.cross_entropy(logits, weights) + functional.cross_entropy(logits.T, weights)) / 2
-
-
-def encode_captions(encoder: Encoder, prompts: Sequence[str]) -> "Tensor":
-    """The prompts' unit vectors `[P, D]`, with gradients.
-
-    Under a causal mask nothing behind the end-of-text token reaches the pooled vector, so the context is cut there.
-    """
-    import torch
-    import torch.nn.functional as functional
-
-    model = encoder.model
-    tokens = encoder.tokenizer(list(prompts)).to(encoder.device)
-    tower = getattr(model, "text", model)
-    if getattr(tower, "pool_type", getattr(tower, "text_pool_type", "")) != "argmax" or tower.attn_mask is None:
-        return functional.normalize(model.encode_text(tokens), dim=-1)
-    length = int(tokens.argmax(dim=1).max()) + 1
-    prefix = "text." if tower is not model else ""
-    shortened = {
-        f"{prefix}positional_embedding": tower.positional_embedding[:length],
-        f"{prefix}attn_mask": tower.attn_mask[:length, :length],
-    }
-    output = torch.func.functional_call(model, shortened, kwargs={"text": tokens[:, :length]})
-    vectors = output["text_features"] if isinstance(output, dict) else output[1]
-    return functional.normalize(vectors, dim=-1)
 
 
 def finetune(
@@ -213,7 +134,7 @@ def _step(run: _Run, pixels: np.ndarray, captions: np.ndarray) -> float:
         images = functional.normalize(encoder.model.encode_image(encoder.pixels_to_input(pixels)), dim=-1)
         texts = encode_captions(encoder, prompts)
         which = torch.from_numpy(captions).to(encoder.device)
-        loss = pairwise_loss(images.float(), texts.float(), which, run.recipe)
+        loss = loss_of(run.recipe.loss, images.float(), texts.float(), which, run.recipe.temperature)
     value = float(loss.detach())
     if not np.isfinite(value):
         raise EncoderError("The loss is no longer a number: take a smaller --lr, or --precision fp32.")

@@ -14,10 +14,11 @@ from toolkit.cache import Cache, find_encoders
 from toolkit.checkpoints import Checkpoint
 from toolkit.encoder import Encoder, Source, load
 from toolkit.errors import DataError, EncoderError, MissingEmbeddings
-from toolkit.finetune import Recipe, describe
+from toolkit.finetune import describe
 from toolkit.finetune import finetune as train
 from toolkit.manifest import Dataset, hash_rows
 from toolkit.protocol import Selection, held_out_categories, select
+from toolkit.recipes import Recipe
 
 if TYPE_CHECKING:
     from toolkit.compare import Comparison
