@@ -1,6 +1,6 @@
 """The command line. Each command is one file in `commands/`."""
 
-import logging
+import io
 import sys
 
 import click
@@ -12,12 +12,12 @@ from commands.finetune import finetune
 from commands.group import Commands
 from commands.run import run
 from commands.verify_results import verify_results
+from toolkit import __version__
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option("0.1.0", prog_name="clip-toolkit")
-@click.option("-v", "--verbose", is_flag=True, help="Log what the libraries say, on standard error.")
-def cli(verbose: bool) -> None:
+@click.version_option(__version__, prog_name="clip-toolkit")
+def cli() -> None:
     """Should I prompt CLIP, probe it, or fine-tune it?
 
     \b
@@ -26,11 +26,20 @@ def cli(verbose: bool) -> None:
 
     Every option can also be set in the environment: --train-per-label is TOOLKIT_TRAIN_PER_LABEL.
     """
-    logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, stream=sys.stderr)
 
 
-for command in (run, embed, finetune, compare, verify_results, cache_group):
-    cli.add_command(command)
+cli.add_section("Study", run, embed, finetune, compare)
+cli.add_section("Results", verify_results)
+cli.add_section("Data and cache", cache_group)
+
+
+def main(name: str = "clip-toolkit", complete_var: str = "_CLIP_TOOLKIT_COMPLETE") -> None:
+    """Run the command line; where the terminal cannot show a character, a question mark stands for it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    cli(prog_name=name, complete_var=complete_var)
+
 
 if __name__ == "__main__":
-    cli()
+    main("python cli.py", "_CLI_PY_COMPLETE")

@@ -4,14 +4,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from commands.options import as_json, head_options, plan_options, planned
+from commands.group import Command
+from commands.options import as_json, head_options, heads_of, plan_options, planned
 from commands.output import print_json, print_table, watched
 
 if TYPE_CHECKING:
     from toolkit.workflow import Plan
 
 
-@click.command(epilog="Example: python cli.py compare --split all --heads logreg,knn")
+@click.command(cls=Command, epilog="Example: python cli.py compare --split all --heads logreg,knn")
 @plan_options
 @head_options
 @as_json
@@ -19,9 +20,10 @@ def compare(heads: str, choose_by: str, as_json: bool, **chosen: Any) -> None:
     """Score every head on every encoder in the cache, on base and novel images, and write the results."""
     from toolkit import workflow
 
+    names = heads_of(heads)
     plan = planned(chosen, as_json)
     with watched(plan) as plan:
-        done = workflow.compare(plan, heads.split(","), choose_by)
+        done = workflow.compare(plan, names, choose_by)
     show_compared(done, plan, as_json)
 
 

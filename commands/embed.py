@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from commands.group import Command
 from commands.options import as_json, option, plan_options, planned
 from commands.output import print_json, watched
 
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from toolkit.workflow import Plan
 
 
-@click.command(epilog="Example: python cli.py embed --data data/cifake.zip --model nano")
+@click.command(cls=Command, epilog="Example: python cli.py embed --data data/cifake.zip --model nano")
 @plan_options
 @option("--strict", is_flag=True, help="Any unreadable image is an error, not only more than 1 % of them.")
 @as_json

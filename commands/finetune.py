@@ -4,11 +4,12 @@ from typing import Any
 
 import click
 
+from commands.group import Command
 from commands.options import as_json, plan_options, planned, recipe_of, recipe_options
 from commands.output import print_json, watched
 
 
-@click.command(epilog="Example: python cli.py finetune --split cat --epochs 5")
+@click.command(cls=Command, epilog="Example: python cli.py finetune --split cat --epochs 5")
 @plan_options
 @recipe_options
 @as_json

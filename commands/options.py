@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from commands.group import Option, variable_of
 from commands.output import say
 
 if TYPE_CHECKING:
@@ -16,9 +17,8 @@ Command = Callable[..., None]
 
 
 def option(name: str, *more: str, **settings: Any) -> Callable[[Command], Command]:
-    """A click option that the environment can set too: --train-per-label is TOOLKIT_TRAIN_PER_LABEL."""
-    variable = "TOOLKIT_" + name.removeprefix("--").split("/")[0].replace("-", "_").upper()
-    return click.option(name, *more, envvar=variable, **settings)
+    """A click option that the environment can set too (`variable_of`)."""
+    return click.option(name, *more, cls=Option, envvar=variable_of(name), **settings)
 
 
 def options(*each: Callable[[Command], Command]) -> Callable[[Command], Command]:
@@ -27,6 +27,19 @@ def options(*each: Callable[[Command], Command]) -> Callable[[Command], Command]
     def decorate(command: Command) -> Command:
         for one in reversed(each):
             command = one(command)
+        return command
+
+    return decorate
+
+
+def section(title: str, *each: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Several options as one decorator, under a title of the help page (`commands.group.OPTION_SECTIONS`)."""
+
+    def decorate(command: Command) -> Command:
+        before = len(getattr(command, "__click_params__", []))
+        command = options(*each)(command)
+        for made in command.__click_params__[before:]:  # type: ignore[attr-defined]  # where click collects them
+            made.section = title
         return command
 
     return decorate
@@ -46,14 +59,17 @@ def chosen(name: str, default: str | None, text: str) -> Callable[[Command], Com
     return option(f"--{name}", type=CHOICES[name], default=default, show_default=default is not None, help=text)
 
 
-as_json = option("--json", "as_json", is_flag=True, help="Print facts as JSON on standard output.")
-place_options = options(
+as_json = section("Output", option("--json", "as_json", is_flag=True, help="Print facts as JSON on standard output."))
+place_options = section(
+    "Places",
     option("--cache", type=A_PATH, default=Path("cache"), show_default=True, help="Embeddings and checkpoints."),
     option("--results", type=A_PATH, default=Path("results"), show_default=True, help="Where tables are written."),
 )
-data_options = options(
+data_options = section(
+    "Data",
     option(
         "--data",
+        type=click.Path(),
         metavar="PATH",
         help="CIFAKE as folder or zip, folders split/label/category/, or a CSV or Parquet of paths.  "
         "[default: data/cifake, data/cifake.zip, else the built-in sample]",
@@ -78,14 +94,16 @@ data_options = options(
     option("--keep-leaks", is_flag=True, help="Keep test images whose bytes are in the training set."),
     option("--seed", type=click.IntRange(0), default=0, show_default=True, help="0: the first N; others draw N."),
 )
-model_options = options(
+model_options = section(
+    "Model",
     option("--model", help="nano, one of open_clip's, or hf-hub:OWNER/NAME.  [default: ViT-B-32; sample: nano]"),
     option("--pretrained", metavar="TAG|FILE", help="Weights: a tag of open_clip's or a file.  [default: openai]"),
     chosen("device", "auto", "Where the model runs."),
     chosen("precision", "fp32", "The model's arithmetic."),
 )
 plan_options = options(data_options, model_options, place_options)
-recipe_options = options(
+recipe_options = section(
+    "Recipe",
     option("--recipe", default="study", show_default=True, help="How to fine-tune."),
     option("--epochs", type=click.IntRange(1), help="[default: the recipe's; study: 5]"),
     option("--batch-size", type=click.IntRange(2), help="[default: the recipe's; study: 32]"),
@@ -97,7 +115,8 @@ recipe_options = options(
         "Right for an image: its own caption (study), all that read the same, one prompt of all.",
     ),
 )
-head_options = options(
+head_options = section(
+    "Heads",
     option("--heads", default="zero-shot,logreg,knn", show_default=True, help="Which heads to compare."),
     chosen(
         "choose-by", "category", "How C, k and the like are chosen: one training category left out, or random folds."
@@ -181,11 +200,20 @@ def recipe_of(chosen: dict[str, Any]) -> Any:
     """The recipe that the training options ask for."""
     from dataclasses import replace
 
-    from toolkit.errors import SelectionError
+    from toolkit.errors import SelectionError, did_you_mean
     from toolkit.recipes import RECIPES
 
     name = chosen.pop("recipe")
     changes = {field: chosen.pop(field) for field in ("epochs", "batch_size", "learning_rate", "temperature", "loss")}
     if name not in RECIPES:
-        raise SelectionError(f"There is no recipe {name!r}: --recipe takes {', '.join(RECIPES)}.")
+        raise SelectionError(
+            f"There is no recipe {name!r}.{did_you_mean(name, RECIPES)} --recipe takes {', '.join(RECIPES)}."
+        )
     return replace(RECIPES[name], **{field: value for field, value in changes.items() if value is not None})
+
+
+def heads_of(wanted: str) -> list[str]:
+    """The heads that --heads names; checked before anything long begins."""
+    from toolkit.heads import check_names
+
+    return check_names([name.strip() for name in wanted.split(",") if name.strip()])

@@ -7,11 +7,12 @@ import click
 from commands.compare import show_compared
 from commands.embed import show_embedded
 from commands.finetune import show_finetuned
-from commands.options import as_json, head_options, plan_options, planned, recipe_of, recipe_options
+from commands.group import Command
+from commands.options import as_json, head_options, heads_of, plan_options, planned, recipe_of, recipe_options
 from commands.output import watched
 
 
-@click.command(epilog="Example: python cli.py run --data data/cifake.zip --split all")
+@click.command(cls=Command, epilog="Example: python cli.py run --data data/cifake.zip --split all")
 @plan_options
 @recipe_options
 @head_options
@@ -21,6 +22,7 @@ def run(heads: str, choose_by: str, as_json: bool, **chosen: Any) -> None:
     from toolkit import workflow
 
     recipe = recipe_of(chosen)
+    names = heads_of(heads)
     plan = planned(chosen, as_json)
     with watched(plan) as plan:
         embedded = workflow.embed(plan)
@@ -30,4 +32,4 @@ def run(heads: str, choose_by: str, as_json: bool, **chosen: Any) -> None:
         finetuned = workflow.finetune(plan, recipe)
     if not as_json:
         show_finetuned(finetuned, as_json)
-    show_compared(workflow.compare(plan, heads.split(","), choose_by), plan, as_json)
+    show_compared(workflow.compare(plan, names, choose_by), plan, as_json)

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import click
 
+from commands.group import Command
 from commands.options import as_json, place_options
 from commands.output import print_json
 
 
-@click.command("verify-results", epilog="Example: python cli.py verify-results --results results")
+@click.command("verify-results", cls=Command, epilog="Example: python cli.py verify-results --results results")
 @place_options
 @as_json
 def verify_results(cache: Path, results: Path, as_json: bool) -> None:

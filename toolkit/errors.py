@@ -1,5 +1,19 @@
 """What can go wrong in a way that the user can mend. The command line prints each as one line and exits with 2."""
 
+import difflib
+from collections.abc import Iterable
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """` Did you mean knn?`, to be put behind a message, or nothing where no known word is near.
+
+    >>> did_you_mean("logrg", ["zero-shot", "logreg", "knn"])
+    ' Did you mean logreg?'
+    """
+    spelled = {one.lower(): one for one in known}
+    near = difflib.get_close_matches(word.lower(), spelled, n=1)
+    return f" Did you mean {spelled[near[0]]}?" if near else ""
+
 
 class ToolkitError(Exception):
     """The message says what is wrong, where, and the command that mends it."""

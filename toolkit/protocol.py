@@ -1,6 +1,5 @@
 """Who trains and who tests. The novel category never trains: `_of_other_categories` alone decides it."""
 
-import difflib
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from toolkit.errors import SelectionError
+from toolkit.errors import SelectionError, did_you_mean
 from toolkit.manifest import Dataset
 from toolkit.manifest import hash_rows as hash_all
 
@@ -80,9 +79,7 @@ def _unknown(name: str, data: str, categories: list[str]) -> str:
     takes = f"--split takes {', '.join(categories)}, all, or none"
     if name in ("all", NONE):
         return f"--split {name} stands alone: {takes}."
-    near = difflib.get_close_matches(name.lower(), categories, n=1)
-    guess = f" Did you mean {near[0]}?" if near else ""
-    return f"{data} has no category {name!r}.{guess} {takes}."
+    return f"{data} has no category {name!r}.{did_you_mean(name, categories)} {takes}."
 
 
 def select(

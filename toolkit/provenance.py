@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-VERSION = "0.1.0"
+from toolkit import __version__
 
 
 @cache
@@ -19,7 +19,7 @@ def code_version() -> str:
     here = Path(__file__).parent
     for path in sorted(here.rglob("*.py")):
         digest.update(path.relative_to(here).as_posix().encode() + path.read_bytes())
-    return f"{VERSION}+{digest.hexdigest()[:10]}"
+    return f"{__version__}+{digest.hexdigest()[:10]}"
 
 
 def config_hash(settings: Mapping[str, Any]) -> str:
