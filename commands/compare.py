@@ -34,7 +34,7 @@ def show_compared(done: Any, plan: "Plan", as_json: bool) -> None:
         return
     from toolkit.printing import tables
 
-    for table in tables(done.table):
+    for table in tables(done.table, done.predictions):
         print_table(table)
     for note in done.notes:
         click.echo(note)

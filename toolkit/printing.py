@@ -7,20 +7,21 @@ import polars as pl
 from rich.table import Table
 
 from toolkit import columns
-from toolkit.study import labels_of, left_out_means, study_figure
+from toolkit.study import LEFT_OUT, against_study, labels_of, left_out_means, study_figure
 
 ALPHA = 0.05
 TESTS = {"base": "base", "novel": "novel"}
 LEGEND = "★ the most accurate; ≈ not distinguishable from it (exact McNemar test, p ≥ 0.05). Brackets: 95 % intervals."
+LEGEND_MEANS = "Against the study's way: mean accuracy minus that of zero-shot on finetuned (study), 95 % interval."
 
 
-def tables(table: pl.DataFrame) -> Iterator[Table]:
+def tables(table: pl.DataFrame, predictions: pl.DataFrame) -> Iterator[Table]:
     """One table for each comparison, in the study's layout; and the means over held-out categories, if several."""
     for _, group in columns.ordinary(table).group_by(columns.COMPARISON, maintain_order=True):
         yield _comparison(group)
     means = left_out_means(table)
     if len(means):
-        yield _means(means)
+        yield _means(means.join(against_study(predictions), on=LEFT_OUT, how="left", nulls_equal=True))
 
 
 def _comparison(group: pl.DataFrame) -> Table:
@@ -47,8 +48,7 @@ def _line(rows: pl.DataFrame, labels: list[str]) -> list[str]:
     first: dict[str, Any] = rows.row(0, named=True)
     mark = "★" if first["p_best"] is None else "≈" if first["p_best"] >= ALPHA else " "
     interval = f"{first['accuracy']:.3f} [{first['accuracy_low']:.2f}–{first['accuracy_high']:.2f}] {mark}"
-    encoder = first["encoder"] if first["recipe"] in ("", "study") else f"{first['encoder']} ({first['recipe']})"
-    cells = [encoder, first["head"], first["test"], interval.rstrip()]
+    cells = [_encoder(first), first["head"], first["test"], interval.rstrip()]
     for label in labels:
         row = rows.filter(pl.col("class") == label).row(0, named=True)
         cells += [f"{row['precision']:.2f}", f"{row['recall']:.2f}", f"{row['f1']:.2f}", f"{row['support']:,}"]
@@ -57,10 +57,28 @@ def _line(rows: pl.DataFrame, labels: list[str]) -> list[str]:
 
 
 def _means(means: pl.DataFrame) -> Table:
-    shown = Table(title="Over the held-out categories", box=None, header_style="bold", title_justify="left")
-    for name in ("Encoder", "Head", "Test", "Mean accuracy", "Worst", "on"):
-        shown.add_column(name)
+    shown = Table(
+        title="Over the held-out categories",
+        caption=LEGEND_MEANS if means["difference"].count() else None,
+        box=None,
+        header_style="bold",
+        title_justify="left",
+        caption_justify="left",
+    )
+    for name in ("Encoder", "Head", "Test", "Mean accuracy", "Worst", "on", "Against the study's way"):
+        shown.add_column(name, no_wrap=True)
     for row in means.iter_rows(named=True):
         worst = row["worst_category"] if row["test"] == "novel" else f"({row['worst_category']} held out)"
-        shown.add_row(row["encoder"], row["head"], row["test"], f"{row['mean']:.3f}", f"{row['worst']:.3f}", worst)
+        figures = f"{row['mean']:.3f}", f"{row['worst']:.3f}", worst, _difference(row)
+        shown.add_row(_encoder(row), row["head"], row["test"], *figures)
     return shown
+
+
+def _encoder(row: dict[str, Any]) -> str:
+    return row["encoder"] if row["recipe"] in ("", "study") else f"{row['encoder']} ({row['recipe']})"
+
+
+def _difference(row: dict[str, Any]) -> str:
+    if row["difference"] is None:
+        return ""
+    return f"{row['difference']:+.3f} [{row['difference_low']:+.3f}, {row['difference_high']:+.3f}]"
