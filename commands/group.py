@@ -1,12 +1,16 @@
 """Commands whose help pages have sections and whose errors are for people."""
 
 import logging
+import os
 import shlex
 import sys
 from collections.abc import Iterable
 from typing import Any
 
 import click
+
+TOGETHER = ("embed", "finetune")
+"""The commands that several processes may do together, started by torchrun."""
 
 OPTION_SECTIONS = ("Options", "Data", "Model", "Recipe", "Heads", "Places", "Output")
 """In the order of a help page. `Options` are those that belong to one command alone."""
@@ -83,24 +87,39 @@ class Commands(click.Group):
         write_options(self.get_params(ctx), ctx, formatter)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command that was asked for."""
+        """Run the command that was asked for. Of several processes the first speaks, the others only name errors."""
+        from toolkit import distributed
         from toolkit.errors import ToolkitError
 
+        who = f" (process {distributed.rank()})" if distributed.rank() else ""
+        if who:
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         try:
             return super().invoke(ctx)
         except ToolkitError as error:
-            click.echo(f"Error: {error}", err=True)
+            click.echo(f"Error{who}: {error}", err=True)
             ctx.exit(2)
         except KeyboardInterrupt:
             again = shlex.join(["python", "cli.py", *sys.argv[1:]])
-            click.echo(f"\nInterrupted. Everything finished is kept; go on with: {again}", err=True)
+            click.echo(f"\nInterrupted{who}. Everything finished is kept; go on with: {again}", err=True)
             ctx.exit(130)
         except BrokenPipeError:
             raise  # whoever read our output has enough of it; click ends quietly
         except OSError as error:
             place = f" ({error.filename})" if error.filename else ""
-            click.echo(f"Error: {error.strerror or error}{place}. What was stored before is kept.", err=True)
+            click.echo(f"Error{who}: {error.strerror or error}{place}. What was stored before is kept.", err=True)
             ctx.exit(2)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command by its name; some run in one process alone."""
+        from toolkit import distributed
+
+        name, command, rest = super().resolve_command(ctx, args)
+        if distributed.world() > 1 and name not in TOGETHER:
+            raise click.UsageError(f"torchrun takes {' and '.join(TOGETHER)}; {name} runs in one process, by python.")
+        return name, command, rest
 
 
 def write_options(parameters: Iterable[click.Parameter], ctx: click.Context, formatter: click.HelpFormatter) -> None:

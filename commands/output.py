@@ -26,11 +26,12 @@ def bars() -> Iterator[Callable[[str, int, int], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from toolkit import distributed
+
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
     console = Console(stderr=True)
-    with Progress(
-        *columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal, transient=True
-    ) as shown:
+    hidden = not console.is_terminal or distributed.rank() > 0
+    with Progress(*columns, TimeRemainingColumn(), console=console, disable=hidden, transient=True) as shown:
         tasks: dict[str, Any] = {}
 
         def progress(stage: str, done: int, total: int) -> None:

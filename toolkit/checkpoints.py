@@ -9,6 +9,7 @@ by mistake.
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +70,7 @@ def write_tensors(path: Path, tensors: "Mapping[str, torch.Tensor]") -> str:
     """Write a safetensors file beside its place, sync it, move it there -> the SHA-256 of its bytes."""
     from safetensors.torch import save_file
 
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, beside)

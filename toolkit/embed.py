@@ -19,6 +19,7 @@ import polars as pl
 from filelock import FileLock, Timeout
 from PIL import Image
 
+from toolkit import distributed
 from toolkit.cache import Cache
 from toolkit.errors import ImageError
 from toolkit.images import decode
@@ -58,10 +59,11 @@ class EmbedReport:
 
 
 def embed_prompts(prompts: Sequence[str], load_encoder: Callable[[], EncoderLike], cache: Cache) -> int:
-    """Embed the prompts that `cache` lacks -> how many those were."""
-    missing = cache.missing_prompts(prompts)
+    """Embed the prompts that `cache` lacks -> how many those were. Of several processes, the first does it."""
+    missing = cache.missing_prompts(prompts) if distributed.rank() == 0 else []
     if missing:
         cache.append_prompts(missing, load_encoder().embed_prompts(missing))
+    distributed.barrier()
     return len(missing)
 
 
@@ -75,20 +77,41 @@ def embed_images(
     """Embed those of `rows` (columns path, sha256) whose content `cache` lacks; `load_encoder` is called only then.
 
     An image that cannot be decoded, or whose bytes are no longer those that were hashed, is skipped and reported.
-    Whatever happens, a KeyboardInterrupt too, what was embedded until then is stored.
+    Whatever happens, a KeyboardInterrupt too, what was embedded until then is stored. Several processes under torchrun
+    share what is missing evenly, wait for each other at the end, and report what all of them did.
     """
     rows = rows.select("sha256", "path").unique("sha256", keep="first", maintain_order=True)
     skipped: list[Skipped] = []
     embedded = 0
-    for part in rows.iter_slices(ROWS_AT_ONCE):  # Python's strings take ten times a frame's room
+    for part in _share(rows, cache).iter_slices(ROWS_AT_ONCE):  # Python's strings take ten times a frame's room
         paths = dict(part.iter_rows())
         missing = cache.missing_images(list(paths))
         if missing:
             work = _Work(dataset, cache, paths, skipped)
             _embed(work, missing, load_encoder(), on_progress)
             embedded += work.embedded
+    embedded, skipped = _of_all(embedded, skipped)
     frame = pl.DataFrame(skipped, schema={name: pl.String for name in ("path", "sha256", "reason")}, orient="row")
     return EmbedReport(embedded, len(rows) - embedded - len(skipped), frame)
+
+
+def _share(rows: pl.DataFrame, cache: Cache) -> pl.DataFrame:
+    """This process's part of the rows that are missing; all rows where it is alone.
+
+    What is missing is listed in every process before any of them writes, so that all divide the same list.
+    """
+    if distributed.world() == 1:
+        return rows
+    parts = [part["sha256"].to_list() for part in rows.iter_slices(ROWS_AT_ONCE)]
+    missing = pl.Series([key for part in parts for key in cache.missing_images(part)], dtype=pl.String)
+    distributed.barrier()
+    return distributed.share(rows.filter(pl.col("sha256").is_in(missing.implode())))
+
+
+def _of_all(embedded: int, skipped: list[Skipped]) -> tuple[int, list[Skipped]]:
+    """What every process did, together."""
+    done = distributed.everyones((embedded, skipped))
+    return sum(count for count, _ in done), [one for _, some in done for one in some]
 
 
 @dataclass

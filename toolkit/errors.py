@@ -43,5 +43,9 @@ class SelectionError(ToolkitError):
     """The rows that were asked for do not exist: an unknown category, or too few images."""
 
 
+class DistributedError(ToolkitError):
+    """Processes that do one command together have lost each other."""
+
+
 class ResultsError(ToolkitError):
     """The results folder cannot be read or written."""

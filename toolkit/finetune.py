@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from toolkit import checkpoints
+from toolkit import checkpoints, distributed
 from toolkit.checkpoints import Checkpoint
 from toolkit.encoder import Encoder, arithmetic
 from toolkit.errors import CacheError, EncoderError, SelectionError
@@ -51,9 +51,21 @@ def finetune(
     losses = _resume(run, folder)
     while len(losses) < recipe.epochs:
         losses.append(_run_epoch(run, len(losses), on_progress))
-        if len(losses) < recipe.epochs:
+        if len(losses) < recipe.epochs and distributed.rank() == 0:
             _save(run, folder, losses)
-    return checkpoints.finish(folder, encoder.model.state_dict(), {**facts, "losses": losses})
+    facts |= {"losses": losses, "processes": distributed.world()}
+    if distributed.rank() == 0:
+        checkpoints.finish(folder, encoder.model.state_dict(), facts)
+    return _finished(folder)
+
+
+def _finished(folder: Path) -> Checkpoint:
+    """The checkpoint that the first process has written, in every process."""
+    distributed.barrier()
+    checkpoint = checkpoints.read(folder)
+    if checkpoint is None:
+        raise CacheError(f"{folder} is not there: --cache must lie where every process can read and write it.")
+    return checkpoint
 
 
 def describe(
@@ -121,11 +133,15 @@ def _run_epoch(run: _Run, epoch: int, on_progress: Progress | None) -> float:
         if on_progress:
             on_progress(epoch * run.steps + len(losses), run.recipe.epochs * run.steps, losses[-1])
     run.encoder.model.eval()
+    distributed.average_statistics(run.encoder.model)
     return float(np.mean(losses))
 
 
 def _step(run: _Run, pixels: np.ndarray, captions: np.ndarray) -> float:
-    """One step of the optimizer on `[B, 3, H, W]` uint8 and `[B]` numbers of prompts -> the loss before it."""
+    """One step of the optimizer on `[B, 3, H, W]` uint8 and `[B]` numbers of prompts -> the loss before it.
+
+    Of several processes each brings the pixels of its part of the batch, and the numbers of the whole.
+    """
     import torch
     import torch.nn.functional as functional
 
@@ -134,12 +150,14 @@ def _step(run: _Run, pixels: np.ndarray, captions: np.ndarray) -> float:
         images = functional.normalize(encoder.model.encode_image(encoder.pixels_to_input(pixels)), dim=-1)
         texts = encode_captions(encoder, prompts)
         which = torch.from_numpy(captions).to(encoder.device)
-        loss = loss_of(run.recipe.loss, images.float(), texts.float(), which, run.recipe.temperature)
+        images = distributed.gather(images.float(), len(captions))
+        loss = loss_of(run.recipe.loss, images, texts.float(), which, run.recipe.temperature)
     value = float(loss.detach())
     if not np.isfinite(value):
         raise EncoderError("The loss is no longer a number: take a smaller --lr, or --precision fp32.")
     run.optimizer.zero_grad(set_to_none=True)
     loss.backward()
+    distributed.average_gradients(encoder.model)
     run.optimizer.step()
     return value
 
@@ -153,7 +171,7 @@ def _order_in_batches(rows: int, epoch: int, recipe: Recipe) -> list[np.ndarray]
 
 
 def _batches(run: _Run, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pixels and prompt numbers of each batch; the next one is read while the model works on this one."""
+    """Pixels (of this process) and prompt numbers (of all) of each batch; the next is read while the model works."""
     paths, labels = run.train["path"].to_list(), run.train["label"].to_list()
     captions = _captions(labels, run.prompts, np.random.default_rng([run.recipe.seed, epoch, 1]))
 
@@ -163,7 +181,7 @@ def _batches(run: _Run, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     with ThreadPoolExecutor(2) as readers:
         ahead: list[tuple[np.ndarray, Iterator[np.ndarray]]] = []
         for batch in _order_in_batches(len(paths), epoch, run.recipe):
-            ahead.append((batch, readers.map(pixels, [paths[i] for i in batch])))
+            ahead.append((batch, readers.map(pixels, [paths[i] for i in distributed.part_of_batch(batch)])))
             if len(ahead) == 2:
                 rows, images = ahead.pop(0)
                 yield np.stack(list(images)), captions[rows]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import polars as pl
 
+from toolkit import distributed
 from toolkit.errors import ImageError, SelectionError
 
 SCHEMA = {"path": pl.String, "label": pl.String, "category": pl.String, "split": pl.String}
@@ -54,19 +55,23 @@ def frame(rows: Sequence[tuple[str, str, str | None, str]]) -> pl.DataFrame:
 
 
 def hash_rows(dataset: Dataset, rows: pl.DataFrame, on_progress: Progress | None = None) -> pl.DataFrame:
-    """Read the images of `rows` and add `sha256` (hex) of their bytes; null, with a `reason`, where unreadable."""
+    """Read the images of `rows` and add `sha256` (hex) of their bytes; null, with a `reason`, where unreadable.
+
+    Several processes under torchrun share the reading, and each gets every row's hash.
+    """
 
     def hashed(paths: list[str]) -> list[tuple[str | None, str | None]]:
         return [_hash(dataset, path) for path in paths]
 
     found: list[tuple[str | None, str | None]] = []
-    paths = rows["path"].to_list()
+    paths = distributed.share(rows)["path"].to_list()
     chunks = [paths[start : start + HASHED_AT_ONCE] for start in range(0, len(paths), HASHED_AT_ONCE)]
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
         for chunk in threads.map(hashed, chunks):
             found.extend(chunk)
             if on_progress:
                 on_progress(len(found), len(paths))
+    found = distributed.put_together(distributed.everyones(found))
     keys = pl.Series("sha256", [key for key, _ in found], dtype=pl.String)
     return rows.with_columns(keys, pl.Series("reason", [reason for _, reason in found], dtype=pl.String))
 

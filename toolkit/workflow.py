@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from toolkit import checkpoints, results, unreadable
+from toolkit import checkpoints, distributed, results, unreadable
 from toolkit import embed as embedding
 from toolkit.cache import Cache, find_encoders
 from toolkit.checkpoints import Checkpoint
@@ -143,13 +143,14 @@ def embed(plan: Plan, strict: bool = False) -> Embedded:
     Raises DataError, after everything readable is stored, where more than 1 % of the images (or with `strict` any)
     could not be read.
     """
+    distributed.start()
     contents, encoder = Contents(plan), LazyEncoder(lambda: _load(plan))
     contents.selections()  # a mistake in the data or the split should show before a model is loaded
     cache = Cache(plan.cache, base_record(plan) or encoder().record)
     prompts = embedding.embed_prompts(plan.texts(), encoder, cache)
     selections, embedded, cached = _embed_all(plan, contents, encoder, cache)
     skipped = contents.skipped()
-    results.write_skipped(plan.results, skipped)
+    _list_skipped(plan, skipped)
     leaks = sum(selection.leaks for selection in selections)
     done = Embedded(embedded, cached, prompts, skipped, leaks, cache.damaged, cache, selections)
     _complain(plan, contents, strict)
@@ -186,8 +187,13 @@ def _embed_all(
         for path, _, reason in report.skipped.iter_rows():
             contents.known[path] = (None, reason)
         if len(undecodable) < len(report.skipped):  # files vanish or change: look no further for others in their place
-            results.write_skipped(plan.results, contents.skipped())
+            _list_skipped(plan, contents.skipped())
             _complain(plan, contents, strict=False)
+
+
+def _list_skipped(plan: Plan, skipped: pl.DataFrame) -> None:
+    if distributed.rank() == 0:
+        results.write_skipped(plan.results, skipped)
 
 
 def _complain(plan: Plan, contents: Contents, strict: bool) -> None:

@@ -1,0 +1,188 @@
+"""Several processes that do one command together, as `torchrun` starts them. Alone, everything here does nothing.
+
+torchrun (or Slurm, or a user) tells each process by the environment which one it is: RANK of WORLD_SIZE. Work is shared
+by taking every WORLD_SIZE-th piece, so no process needs to ask another for it. They meet only where all must know the
+same: gloo carries that on the CPU, NCCL the gradients on GPUs.
+"""
+
+import os
+import signal
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from toolkit.errors import DistributedError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import polars as pl
+    import torch
+    from torch import Tensor
+
+LONGEST_WAIT = timedelta(days=1)
+BUCKET_VALUES = 1 << 24
+"""So many gradients are summed in one message: 64 MiB as float32."""
+
+T = TypeVar("T")
+
+
+def rank() -> int:
+    """Which process this is, from 0; 0 where there is only one."""
+    return int(os.environ.get("RANK", "0")) if world() > 1 else 0
+
+
+def world() -> int:
+    """How many processes do this command together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def start() -> None:
+    """Meet the other processes; a second call changes nothing. Raises DistributedError where they cannot be reached.
+
+    SIGTERM, by which torchrun stops the others when one fails, then acts like Ctrl-C: what was done is stored.
+    """
+    if world() == 1:
+        return
+    import torch
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with _readable_errors():
+        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=LONGEST_WAIT)
+
+
+def barrier() -> None:
+    """Wait until every process is here. Raises DistributedError where one is gone."""
+    everyones(None)
+
+
+def everyones(mine: T) -> list[T]:
+    """What each process holds, by rank, in every process. Raises DistributedError where one is gone."""
+    if world() == 1:
+        return [mine]
+    import torch.distributed as dist
+
+    found: list[Any] = [None] * world()
+    with _readable_errors():
+        dist.all_gather_object(found, mine)
+    return found
+
+
+def share(rows: "pl.DataFrame") -> "pl.DataFrame":
+    """This process's part of `rows`, which must be the same in all: every WORLD_SIZE-th, from RANK on."""
+    return rows.gather_every(world(), rank()) if world() > 1 else rows
+
+
+def put_together(parts: Sequence[Sequence[T]]) -> list[T]:
+    """The parts that `share` made, by rank, in the order of the whole."""
+    whole: list[Any] = [None] * sum(map(len, parts))
+    for number, part in enumerate(parts):
+        whole[number :: len(parts)] = part
+    return whole
+
+
+def part_of_batch(batch: "np.ndarray") -> "np.ndarray":
+    """The row numbers `[ceil(B / world)]` of a batch `[B]` that this process encodes.
+
+    Equally many for each, so that one message gathers them: where B does not divide, the first rows are encoded twice,
+    and `gather` is cut to B.
+    """
+    import numpy as np
+
+    size = -(-len(batch) // world())
+    return np.resize(batch, size * world())[rank() * size : (rank() + 1) * size]
+
+
+def gather(features: "Tensor", count: int) -> "Tensor":
+    """The features `[B / world, D]` of each process as the whole batch's `[count, D]`, in every process.
+
+    Gradients flow back to the process that encoded a feature, summed over all; with `average`, after each process has
+    computed the whole batch's loss, they are those of one process with the whole batch.
+    """
+    if world() == 1:
+        return features
+    return _gatherer().apply(features)[:count]
+
+
+def average(tensors: "Iterable[Tensor]") -> None:
+    """Replace each tensor by its mean over the processes, which must hold the same shapes in the same order."""
+    if world() == 1:
+        return
+    import torch
+    import torch.distributed as dist
+
+    for bucket in _buckets(tensors):
+        flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
+        with _readable_errors():
+            dist.all_reduce(flat)
+        flat /= world()
+        for tensor, mean in zip(bucket, flat.split([tensor.numel() for tensor in bucket]), strict=True):
+            tensor.copy_(mean.view_as(tensor))
+
+
+def average_gradients(model: "torch.nn.Module") -> None:
+    """Replace each parameter's gradient by its mean over the processes.
+
+    By hand rather than by DistributedDataParallel: that hooks into one `forward`, while a step here calls the two
+    towers apart, the text tower with a context that is cut short, and recipes freeze parts of either.
+    """
+    average(p.grad for p in model.parameters() if p.grad is not None)
+
+
+def average_statistics(model: "torch.nn.Module") -> None:
+    """Replace the running statistics (of batch norm) by their mean over the processes, each of which saw its part."""
+    average(buffer for name, buffer in model.named_buffers() if ".running_" in f".{name}")
+
+
+def _buckets(tensors: "Iterable[Tensor]") -> "Iterator[list[Tensor]]":
+    """Tensors of one type together, up to `BUCKET_VALUES` or one tensor."""
+    bucket: list[Tensor] = []
+    for tensor in tensors:
+        values = sum(one.numel() for one in bucket) + tensor.numel()
+        if bucket and (values > BUCKET_VALUES or bucket[0].dtype != tensor.dtype):
+            yield bucket
+            bucket = []
+        bucket.append(tensor)
+    if bucket:
+        yield bucket
+
+
+def _gatherer() -> Any:
+    """all_gather with a gradient, on any backend (torch's own emulates it by messages that gloo lacks)."""
+    import torch
+    import torch.distributed as dist
+
+    class Gather(torch.autograd.Function):
+        @staticmethod
+        def forward(context: Any, features: "Tensor") -> "Tensor":
+            parts = [torch.empty_like(features) for _ in range(world())]
+            with _readable_errors():
+                dist.all_gather(parts, features.contiguous())
+            return torch.cat(parts)
+
+        @staticmethod
+        def backward(context: Any, *gradients: Any) -> "Tensor":
+            summed = gradients[0].contiguous()
+            with _readable_errors():
+                dist.all_reduce(summed)
+            return summed.chunk(world())[rank()]
+
+    return Gather
+
+
+@contextmanager
+def _readable_errors() -> Iterator[None]:
+    """torch.distributed raises RuntimeError and its children where a process or the network is gone."""
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
+        raise DistributedError(
+            f"Another process of this command is gone or cannot be reached ({reason}). What was stored is kept: run "
+            f"the same torchrun command again."
+        ) from error
