@@ -136,17 +136,18 @@ SHARED = {name for parameter in _shared.params for name in parameter.opts if nam
 
 def planned(chosen: dict[str, Any], as_json: bool) -> "Plan":
     """The plan that the shared options ask for; says which data it is about."""
-    from toolkit import encoder, workflow
+    from toolkit import encoder
+    from toolkit.plans import default_model, make_plan
     from toolkit.sources import open_data
 
     dataset = open_data(chosen["data"])
-    labels = labels_of(chosen["labels"], dataset.labels())
-    model = chosen["model"] or ("nano" if dataset.kind == "sample" else "ViT-B-32")
     say(f"Data: {dataset.description}", as_json)
-    return workflow.Plan(
-        dataset=dataset.with_labels(labels),
-        source=encoder.source(model, chosen["pretrained"], chosen["precision"], chosen["device"]),
-        prompts=prompts_of(labels, chosen["prompts"]),
+    model = chosen["model"] or default_model(dataset)
+    return make_plan(
+        dataset,
+        encoder.source(model, chosen["pretrained"], chosen["precision"], chosen["device"]),
+        chosen["labels"] and chosen["labels"].split(","),
+        prompts_of(chosen["prompts"]),
         split=chosen["split"],
         train_per_label=None if chosen["full"] else chosen["train_per_label"],
         test_per_label=None if chosen["full"] else chosen["test_per_label"],
@@ -172,44 +173,25 @@ def asked() -> str:
     return shlex.join(words)
 
 
-def labels_of(wanted: str | None, present: list[str]) -> list[str]:
-    """The two labels to tell apart, the second one being what P is the probability of."""
+def prompts_of(given: tuple[str, ...]) -> dict[str, list[str]]:
+    """What --prompt says: label -> its prompts."""
     from toolkit.errors import SelectionError
 
-    labels = [label.strip() for label in wanted.split(",")] if wanted else present
-    if len(labels) != 2 or labels[0] == labels[1]:
-        raise SelectionError(f"Two labels are compared: name them, --labels A,B. The data has {', '.join(present)}.")
-    return labels
-
-
-def prompts_of(labels: list[str], given: tuple[str, ...]) -> dict[str, list[str]]:
-    """Each label's prompts: those of --prompt, else the study's, else the label's name in a plain sentence."""
-    from toolkit.errors import SelectionError
-    from toolkit.study import PROMPTS
-
-    prompts: dict[str, list[str]] = {label: [] for label in labels}
+    prompts: dict[str, list[str]] = {}
     for one in given:
         label, _, text = one.partition("=")
-        if label not in prompts or not text.strip():
-            raise SelectionError(f"--prompt {one!r} is not LABEL=TEXT with a label of {', '.join(labels)}.")
-        prompts[label].append(text)
-    return {label: texts or [PROMPTS.get(label, f"This is a {label} image.")] for label, texts in prompts.items()}
+        if not label.strip() or not text.strip():
+            raise SelectionError(f"--prompt {one!r} is not LABEL=TEXT, as in --prompt 'REAL=This is a real image.'")
+        prompts.setdefault(label.strip(), []).append(text)
+    return prompts
 
 
 def recipe_of(chosen: dict[str, Any]) -> Any:
     """The recipe that the training options ask for."""
-    from dataclasses import replace
+    from toolkit.recipes import make_recipe
 
-    from toolkit.errors import SelectionError, did_you_mean
-    from toolkit.recipes import RECIPES
-
-    name = chosen.pop("recipe")
-    changes = {field: chosen.pop(field) for field in ("epochs", "batch_size", "learning_rate", "temperature", "loss")}
-    if name not in RECIPES:
-        raise SelectionError(
-            f"There is no recipe {name!r}.{did_you_mean(name, RECIPES)} --recipe takes {', '.join(RECIPES)}."
-        )
-    return replace(RECIPES[name], **{field: value for field, value in changes.items() if value is not None})
+    names = ("epochs", "batch_size", "learning_rate", "temperature", "loss")
+    return make_recipe(chosen.pop("recipe"), **{name: chosen.pop(name) for name in names})
 
 
 def heads_of(wanted: str) -> list[str]:

@@ -1,6 +1,7 @@
 """How the command line behaves towards people, pipes and scripts, whatever commands there are."""
 
 import os
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -146,3 +147,8 @@ def test_the_version_is_said_in_one_place() -> None:
     version = cli.__version__
     assert version in call("--version").stdout and code_version().startswith(f"{version}+")
     assert f'"{version}"' not in (ROOT / "pyproject.toml").read_text().split("[project.optional")[0]
+
+
+def test_the_command_reference_is_current() -> None:
+    script = runpy.run_path(str(ROOT / "scripts/command_reference.py"))
+    assert script["PAGE"].read_text() == script["reference"](), "run: python scripts/command_reference.py"

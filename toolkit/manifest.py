@@ -85,7 +85,11 @@ def _hash(dataset: Dataset, path: str) -> tuple[str | None, str | None]:
 
 def escape(name: bytes | str) -> str:
     """A file name as text that Polars, CSV and a terminal can hold: bytes that are not UTF-8 and control characters
-    become `%XX`, and so does `%` itself, which makes it reversible."""
+    become `%XX`, and so does `%` itself, which makes it reversible.
+
+    >>> escape("50 %\\n.jpg"), unescape("50 %25%0A.jpg")
+    ('50 %25%0A.jpg', b'50 %\\n.jpg')
+    """
     data = os.fsencode(name)
     try:
         text = data.decode()
@@ -110,7 +114,11 @@ def _escape_character(character: str) -> str:
 
 
 def natural(text: str) -> Iterator[tuple[int, int | str]]:
-    """A sort key under which `2` comes before `10`."""
+    """A sort key under which `2` comes before `10`.
+
+    >>> sorted(["a10", "a2", "b"], key=lambda text: tuple(natural(text)))
+    ['a2', 'a10', 'b']
+    """
     import re
 
     return ((1, int(part)) if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", text) if part)

@@ -1,6 +1,9 @@
 """Recipes: how to fine-tune, as data. `study` is the study's and the default."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from toolkit.errors import SelectionError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -33,3 +36,22 @@ class Recipe:
 
 
 RECIPES: dict[str, Recipe] = {"study": Recipe()}
+
+
+def make_recipe(name: str = "study", **changes: Any) -> Recipe:
+    """The recipe of that name, with other values for some of its fields; None leaves a field as it is.
+
+    Raises SelectionError for a recipe or a field that does not exist.
+
+    >>> make_recipe("study", epochs=2).label("nano")
+    'study epochs=2'
+    """
+    if name not in RECIPES:
+        raise SelectionError(
+            f"There is no recipe {name!r}.{did_you_mean(name, RECIPES)} --recipe takes {', '.join(RECIPES)}."
+        )
+    known = [field.name for field in fields(Recipe)]
+    for field in changes:
+        if field not in known:
+            raise SelectionError(f"A recipe has no {field!r}.{did_you_mean(field, known)} It has {', '.join(known)}.")
+    return replace(RECIPES[name], **{field: value for field, value in changes.items() if value is not None})

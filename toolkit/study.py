@@ -62,6 +62,9 @@ def standing(accuracy: float | None, p_best: float | None) -> str:
     """`best`, `≈ best` (not distinguishable from it: exact McNemar test, p at least 0.05), or nothing: worse than it.
 
     `p_best` is the results' column: null for the best row itself.
+
+    >>> standing(0.91, None), standing(0.90, 0.4), standing(0.70, 0.001)
+    ('best', '≈ best', '')
     """
     if accuracy is None:
         return ""

@@ -30,7 +30,11 @@ Row = tuple[str, str, str | None, str]
 
 
 def parse_cifake_name(name: str) -> tuple[int, int] | None:
-    """`0012 (4).jpg` -> (12, 4), number and suffix; no suffix counts as 1. None for a name of another scheme."""
+    """`0012 (4).jpg` -> (12, 4), number and suffix; no suffix counts as 1. None for a name of another scheme.
+
+    >>> parse_cifake_name("0012 (4).jpg"), parse_cifake_name("0012.jpg"), parse_cifake_name("dog.jpg")
+    ((12, 4), (12, 1), None)
+    """
     found = NAME.fullmatch(name)
     if not found:
         return None
