@@ -10,6 +10,7 @@ from commands.compare import compare
 from commands.embed import embed
 from commands.finetune import finetune
 from commands.group import Commands
+from commands.predict import predict
 from commands.run import run
 from commands.verify_results import verify_results
 from toolkit import __version__
@@ -29,7 +30,7 @@ def cli() -> None:
 
 
 cli.add_section("Study", run, embed, finetune, compare)
-cli.add_section("Results", verify_results)
+cli.add_section("Results", predict, verify_results)
 cli.add_section("Data and cache", cache_group)
 
 

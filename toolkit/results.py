@@ -70,7 +70,7 @@ def in_order(table: pl.DataFrame) -> pl.DataFrame:
 def write_skipped(folder: Path, skipped: pl.DataFrame) -> None:
     """List the images that could not be read (columns path, sha256, reason) in `skipped.csv`; remove it if none."""
     if len(skipped):
-        write_whole(folder / SKIPPED, _csv(skipped))
+        write_whole(folder / SKIPPED, csv_bytes(skipped))
     else:
         (folder / SKIPPED).unlink(missing_ok=True)
 
@@ -113,9 +113,9 @@ def _write(folder: Path, table: pl.DataFrame, predictions: pl.DataFrame) -> None
     """Predictions first: whatever dies in between, no number stands there without the images that it came from."""
     table_hash, predictions_hash = _content_hash(table), _content_hash(predictions)
     write_whole(folder / f"{PREDICTIONS}.parquet", _parquet(predictions, predictions_hash, table_hash))
-    write_whole(folder / f"{PREDICTIONS}.csv", _csv(predictions))
+    write_whole(folder / f"{PREDICTIONS}.csv", csv_bytes(predictions))
     write_whole(folder / f"{RESULTS}.parquet", _parquet(table, table_hash, predictions_hash))
-    write_whole(folder / f"{RESULTS}.csv", _csv(table))
+    write_whole(folder / f"{RESULTS}.csv", csv_bytes(table))
     write_whole(folder / f"{RESULTS}.xlsx", workbook_bytes(table))
 
 
@@ -130,7 +130,7 @@ def _content_hash(frame: pl.DataFrame) -> str:
     return hashlib.sha256(frame.write_csv().encode()).hexdigest()
 
 
-def _csv(frame: pl.DataFrame) -> bytes:
+def csv_bytes(frame: pl.DataFrame) -> bytes:
     """Text that a spreadsheet would take for a formula gets an apostrophe in front; numbers are numbers."""
     guarded = [
         pl.when(pl.any_horizontal([pl.col(name).str.starts_with(start) for start in FORMULA_STARTS]))
@@ -173,7 +173,7 @@ def _read_or_rebuild(folder: Path, name: str, other: str) -> tuple[pl.DataFrame,
         except ResultsError:
             path.replace(path.with_name(path.name + ".damaged"))
     what = f"{path} was damaged and is set aside" if is_there else f"{path} was gone"
-    spare = _from_csv(folder / f"{name}.csv", expected, _others_checksum(folder / f"{other}.parquet"))
+    spare = _fromcsv_bytes(folder / f"{name}.csv", expected, _others_checksum(folder / f"{other}.parquet"))
     if spare is not None:
         return spare, [f"{what}: its rows are restored from {name}.csv."]
     empty = pl.DataFrame(schema=columns.schema(expected))
@@ -190,7 +190,7 @@ def _others_checksum(path: Path) -> str | None:
     return pl.read_parquet_metadata(path).get(OTHERS_CHECKSUM)
 
 
-def _from_csv(path: Path, expected: dict[str, Any], checksum: str | None) -> pl.DataFrame | None:
+def _fromcsv_bytes(path: Path, expected: dict[str, Any], checksum: str | None) -> pl.DataFrame | None:
     """The rows of a CSV of ours, if they are the very ones that `checksum` was taken of."""
     if checksum is None or not path.exists():
         return None

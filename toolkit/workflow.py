@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from toolkit import checkpoints, distributed, results, unreadable
+from toolkit import checkpoints, distributed, results, saved, unreadable
 from toolkit import embed as embedding
 from toolkit.cache import Cache, find_encoders
 from toolkit.checkpoints import Checkpoint
@@ -321,9 +321,13 @@ def compare(plan: Plan, heads: Sequence[str], choose_by: str = "category") -> Co
         finetuned, more = _finetuned_caches(plan, base, selection)
         notes += more
         comparisons.append(walk(selection, [base, *finetuned], settings))
+        saved.save(
+            plan.results / saved.FOLDER, comparisons[-1], selection, [base, *finetuned], plan.source, plan.prompts
+        )
         notes += [line for cache in finetuned for line in cache.damaged]
     compared = Compared(comparisons, selections, notes)
     damaged = results.store(plan.results, compared.table, compared.predictions)
+    saved.remember_last(plan.results / saved.FOLDER, comparisons)
     return Compared(comparisons, selections, [*base.damaged, *notes, *damaged])
 
 

@@ -17,14 +17,20 @@ LOCAL_HEADER = struct.Struct("<4s22xHH")
 
 def open_zip(path: Path, name: str) -> Dataset:
     """The data set in a zip. Members that lead out of it (`../`, absolute) are left out. Raises DataError."""
+    names, read = open_members(path)
+    kind, rows = rows_from_names(names, str(path))
+    what = "CIFAKE" if kind == "cifake" else "images"
+    return Dataset(name, f"{what} in {path}, read in place: {len(rows):,} images", rows, read, kind)
+
+
+def open_members(path: Path) -> tuple[list[str], Callable[[str], bytes]]:
+    """The escaped names of a zip's harmless members, and what reads one of them by its name. Raises DataError."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = {escape(info.filename): info for info in archive.infolist() if _harmless(info)}
     except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
         raise DataError(f"{path} cannot be read as a zip: {error}. Download it again.") from error
-    kind, rows = rows_from_names(members, str(path))
-    what = "CIFAKE" if kind == "cifake" else "images"
-    return Dataset(name, f"{what} in {path}, read in place: {len(rows):,} images", rows, _reader(path, members), kind)
+    return list(members), _reader(path, members)
 
 
 def _harmless(info: zipfile.ZipInfo) -> bool:

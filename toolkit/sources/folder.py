@@ -51,6 +51,11 @@ def _read_file(place: bytes, top: bytes) -> bytes:
     real = os.path.realpath(place)
     if os.path.commonpath([real, top]) != top:
         raise ImageError("outside the data's folder")
+    return read_regular(real)
+
+
+def read_regular(real: bytes) -> bytes:
+    """The bytes of a regular file. Raises ImageError for a device, a pipe or a huge file, OSError where `open` does."""
     # Opening a pipe would wait for a writer for ever, so it is opened without waiting and looked at first.
     handle = os.open(real, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     with open(handle, "rb") as file:

@@ -1,0 +1,163 @@
+"""When a saved head should abstain, and where its line lies: decided on training images alone, measured on test images.
+
+A head that was fitted on an image says nothing about how it does on new ones. So `abstaining` fits it anew on three
+quarters of the training images and calibrates on the rest, and `operating_point` takes each training image's score
+from a head that was fitted without its category.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from sklearn.base import clone
+
+from toolkit import conformal, saved
+from toolkit.cache import Cache
+from toolkit.errors import MissingEmbeddings
+from toolkit.heads.base import fold_numbers, folds
+from toolkit.saved import SavedHead
+
+CALIBRATION_SHARE = 0.25
+
+Progress = Callable[[str, int, int], None]
+Answers = Callable[[np.ndarray], np.ndarray]
+"""`[N, labels]` probabilities -> `[N, labels]` bool: which labels an answer leaves open; exactly one is an answer."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How probabilities become answers. `head` gives the probabilities, `measured` says what that does on each test
+    set, `note` states in words what is promised and what is not."""
+
+    head: Any
+    answers: Answers
+    note: str
+    measured: dict[str, dict[str, Any]]
+
+
+def likelier(head: Any) -> Rule:
+    """The likelier label wins; of two equally likely ones, the first."""
+    return Rule(head, lambda odds: np.eye(odds.shape[1], dtype=bool)[odds.argmax(axis=1)], "", {})
+
+
+def abstaining(about: SavedHead, head: Any, cache: Cache, alpha: float) -> Rule:
+    """Answer only where the conformal set holds a single label.
+
+    The training images (each content once) are split at random within each label; a copy of `head` with the same
+    settings is fitted and makes its choices on three quarters of them, and answers from then on; each label's limit is
+    a conformal quantile of the rest (`conformal.thresholds`). What is guaranteed: if an image of a label is
+    exchangeable with that label's calibration images, the chance that its set misses the label, and so that it is
+    answered wrongly, is at most `alpha`, for each label alone. That is a share of all images, not of those that are
+    answered. Nothing is guaranteed for images of another kind, nor where the encoder itself was trained on the
+    calibration images. Raises SelectionError for too few images, MissingEmbeddings where the cache lacks them.
+    """
+    rows = saved.training_rows(about).unique("sha256", keep="first", maintain_order=True)
+    labels, codes = list(head.classes_), _codes(rows, head)
+    held_back = _held_back(codes, about.record["seed"])
+    vectors = _vectors(cache, rows)
+    fitted = clone(head).fit(vectors[~held_back], *_targets(rows.filter(~held_back)))
+    limits = conformal.thresholds(fitted.predict_proba(vectors[held_back]), codes[held_back], alpha, labels)
+    promise = (
+        f"--alpha {alpha:g}: the head was fitted on {int((~held_back).sum()):,} training images and calibrated on "
+        f"{int(held_back.sum()):,} others. Of each label's images at most {alpha:.1%} are answered wrongly, if they "
+        f"are like the training images."
+    )
+    if about.record["encoder_record"]["kind"] != "base":
+        promise += (
+            " NOT guaranteed here: this encoder was fine-tuned on the calibration images too; see what was measured, "
+            "or take --encoder base."
+        )
+
+    def answers(odds: np.ndarray) -> np.ndarray:
+        return conformal.sets(odds, limits)
+
+    return Rule(fitted, answers, promise, _measured(about, fitted, answers, cache))
+
+
+def operating_point(about: SavedHead, head: Any, cache: Cache, recall: float, progress: Progress) -> Rule:
+    """Call an image the second label (REAL) only where P is above a line that training images of the first stay below.
+
+    Each training image is scored by a copy of `head` fitted without its category (or without its random fifth, where
+    there are no categories), which is what an image of a new kind meets; the line is the conformal quantile of the
+    first label's scores, so that at least `recall` of new images of that label stay below it, if they are like the
+    training images. The saved head answers. Raises what `abstaining` raises.
+    """
+    rows = saved.training_rows(about).unique("sha256", keep="first", maintain_order=True)
+    vectors, codes = _vectors(cache, rows), _codes(rows, head)
+    y, groups = _targets(rows)
+    numbers, how = fold_numbers(y, groups, "category", about.record["seed"])
+    first, second = about.record["labels"]
+    positive = positive_of(about, head)
+    scores = np.empty(len(rows))
+    for done, (fitting, out) in enumerate(folds(numbers)):
+        progress("Scoring left-out categories", done, int(numbers.max()) + 1)
+        rest = None if groups is None else groups[fitting]
+        scores[out] = clone(head).fit(vectors[fitting], y[fitting], rest).predict_proba(vectors[out])[:, positive]
+    line = conformal.ranked(scores[codes == 1 - positive], recall, first)
+
+    def answers(odds: np.ndarray) -> np.ndarray:
+        above = odds[:, positive] > line
+        return np.stack([above, ~above] if positive == 0 else [~above, above], axis=1)
+
+    what = "each category in its turn" if how == "category" else "a fifth at a time"
+    note = (
+        f"--fake-recall {recall:g}: {second} only where P({second}) is above {line:.4f}, chosen on training images, "
+        f"{what} left out, so that at most {1 - recall:.2%} of {first} are called {second}."
+    )
+    if about.record["encoder_record"]["kind"] != "base":
+        note += " This encoder was fine-tuned on those images, so expect more; see what was measured."
+    return Rule(head, answers, note, _measured(about, head, answers, cache))
+
+
+def positive_of(about: SavedHead, head: Any) -> int:
+    """Which of the head's classes is the second label, whose probability is reported."""
+    return [str(label) for label in head.classes_].index(about.record["labels"][1])
+
+
+def _held_back(codes: np.ndarray, seed: int) -> np.ndarray:
+    """`[N]` bool: a quarter of each label, by chance."""
+    rng = np.random.default_rng(seed)
+    held_back = np.zeros(len(codes), dtype=bool)
+    for code in np.unique(codes):
+        rows = np.flatnonzero(codes == code)
+        held_back[rng.permutation(rows)[: max(1, round(len(rows) * CALIBRATION_SHARE))]] = True
+    return held_back
+
+
+def _measured(about: SavedHead, head: Any, answers: Answers, cache: Cache) -> dict[str, dict[str, Any]]:
+    """What the answers are worth on each test set whose vectors the cache holds."""
+    rows, found = saved.rows_of(about), {}
+    for test in ("base", "novel"):
+        mine = rows.filter(pl.col("role") == test)
+        if mine.is_empty() or cache.missing_images(mine["sha256"].to_list()):
+            continue
+        contained = answers(head.predict_proba(_vectors(cache, mine)))
+        codes = _codes(mine, head)
+        single = contained.sum(axis=1) == 1
+        recalls = {
+            str(label): float((single & contained[:, code])[codes == code].mean())
+            for code, label in enumerate(head.classes_)
+            if (codes == code).any()
+        }
+        found[test] = {**conformal.measured_sets(contained, codes), "recall": recalls}
+    return found
+
+
+def _vectors(cache: Cache, rows: pl.DataFrame) -> np.ndarray:
+    try:
+        return cache.read_images(rows["sha256"].to_list())
+    except MissingEmbeddings as error:
+        raise MissingEmbeddings(
+            "The cache no longer holds this head's training images, which --alpha and --fake-recall need: run "
+            "python cli.py embed (and finetune) on that data again."
+        ) from error
+
+
+def _codes(rows: pl.DataFrame, head: Any) -> np.ndarray:
+    return np.searchsorted(head.classes_.astype(str), rows["label"].to_numpy().astype(str))
+
+
+def _targets(rows: pl.DataFrame) -> tuple[np.ndarray, np.ndarray | None]:
+    return rows["label"].to_numpy(), None if rows["category"].null_count() else rows["category"].to_numpy()

@@ -1,0 +1,125 @@
+"""A fitted head as a safetensors file: arrays as tensors, everything else as JSON in its metadata. Never code.
+
+skops would be the library for this, but importing it imports torch and all of scikit-learn (3 seconds), and `compare`
+does without both.
+"""
+
+import importlib
+import json
+import pkgutil
+from functools import cache
+from typing import Any
+
+import numpy as np
+import sklearn
+from sklearn.base import BaseEstimator
+
+from toolkit import heads
+from toolkit.errors import ResultsError
+
+FORMAT = "toolkit-head-1"
+OF_SCIKIT_LEARN = {
+    "sklearn.decomposition": ("PCA",),
+    "sklearn.linear_model": ("LogisticRegression",),
+    "sklearn.preprocessing": ("StandardScaler",),
+}
+"""Where to find those of scikit-learn's estimators that a head may hold."""
+
+
+@cache
+def trusted() -> dict[str, type]:
+    """The classes that a file may name, and no others: the heads of `toolkit.heads`, and a few of scikit-learn's."""
+    names = [module.name for module in pkgutil.iter_modules(heads.__path__) if module.name != "stored"]
+    ours = [vars(importlib.import_module(f"{heads.__name__}.{name}")) for name in names]
+    classes = {one for module in ours for one in module.values() if isinstance(one, type) and _is_ours(one)}
+    for module, wanted in OF_SCIKIT_LEARN.items():
+        classes |= {getattr(importlib.import_module(module), name) for name in wanted}
+    return {f"{one.__module__}.{one.__qualname__}": one for one in classes}
+
+
+def _is_ours(one: type) -> bool:
+    return issubclass(one, BaseEstimator) and one.__module__.startswith(f"{heads.__name__}.")
+
+
+def to_bytes(head: Any) -> bytes:
+    """The file of a fitted head. Raises TypeError where its state is more than arrays, plain values and estimators."""
+    from safetensors.numpy import save
+
+    tensors: dict[str, np.ndarray] = {}
+    tree = json.dumps(_plain(head, tensors))
+    return bytes(save(tensors, {"format": FORMAT, "scikit-learn": _minor(sklearn.__version__), "head": tree}))
+
+
+def from_bytes(data: bytes, name: str) -> Any:
+    """The head in a file that `to_bytes` made; `name` is what messages call it.
+
+    Raises ResultsError for anything else, for a class that is not `trusted`, and for another scikit-learn's estimators.
+    """
+    again = "run python cli.py compare again, which writes it anew"
+    try:
+        about, tensors = _open(data)
+        if about["format"] != FORMAT:
+            raise ValueError("not the file of a head")
+        made_with = about["scikit-learn"]
+        head = _revived(json.loads(about["head"]), tensors)
+    except Exception as error:  # whatever a damaged or hostile file makes safetensors, json and numpy raise
+        raise ResultsError(f"{name} is not a head that can be trusted ({str(error)[:120]}): {again}.") from error
+    if made_with != _minor(sklearn.__version__):
+        raise ResultsError(f"{name} was made with scikit-learn {made_with}, this is {sklearn.__version__}: {again}.")
+    return head
+
+
+def _open(data: bytes) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+    from safetensors.numpy import load
+
+    length = int.from_bytes(data[:8], "little")
+    tensors = load(data)  # checks the header first
+    return json.loads(data[8 : 8 + length])["__metadata__"], tensors
+
+
+def _minor(version: str) -> str:
+    return ".".join(version.split(".")[:2])
+
+
+def _plain(value: Any, tensors: dict[str, np.ndarray]) -> Any:
+    """`value` as what JSON can hold; arrays go into `tensors` and leave their number."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, np.generic):
+        return _plain(value.item(), tensors)
+    if isinstance(value, np.ndarray):
+        if value.dtype.kind in "OUS":
+            texts = [_plain(one, tensors) for one in value.ravel().tolist()]
+            return {"is": "texts", "of": texts, "shape": list(value.shape), "dtype": str(value.dtype)}
+        tensors[str(len(tensors))] = np.ascontiguousarray(value)
+        return {"is": "array", "of": str(len(tensors) - 1), "shape": list(value.shape)}
+    if isinstance(value, list | tuple):
+        return {"is": type(value).__name__, "of": [_plain(one, tensors) for one in value]}
+    if isinstance(value, dict):
+        return {"is": "dict", "of": [[_plain(key, tensors), _plain(one, tensors)] for key, one in value.items()]}
+    name = f"{type(value).__module__}.{type(value).__qualname__}"
+    if name not in trusted():
+        raise TypeError(f"a head cannot be stored with a {name} in it")
+    state = [[key, _plain(one, tensors)] for key, one in vars(value).items()]
+    return {"is": "object", "class": name, "of": state}
+
+
+def _revived(value: Any, tensors: dict[str, np.ndarray]) -> Any:
+    """The inverse of `_plain`."""
+    if not isinstance(value, dict):
+        return value
+    kind, of = value["is"], value["of"]
+    if kind == "array":
+        return tensors[of].reshape(value["shape"])
+    if kind == "texts":
+        return np.array(of, dtype=value["dtype"]).reshape(value["shape"])
+    if kind in ("list", "tuple"):
+        found = [_revived(one, tensors) for one in of]
+        return found if kind == "list" else tuple(found)
+    if kind == "dict":
+        return {_revived(key, tensors): _revived(one, tensors) for key, one in of}
+    if value["class"] not in trusted():
+        raise ValueError(f"it names the class {value['class']}")
+    made: Any = object.__new__(trusted()[value["class"]])
+    vars(made).update({key: _revived(one, tensors) for key, one in of})
+    return made

@@ -1,0 +1,165 @@
+"""A saved head on images of the user's own: label, P, and whether an image is far from everything in training."""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from toolkit import calibrate, checkpoints, saved
+from toolkit import embed as embedding
+from toolkit import encoder as encoders
+from toolkit.cache import Cache
+from toolkit.calibrate import Rule
+from toolkit.encoder import Encoder
+from toolkit.errors import EncoderError, MissingEmbeddings
+from toolkit.manifest import Dataset, hash_rows
+from toolkit.saved import SavedHead
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of `predict`, beside the images. `alpha` abstains, `first_recall` moves the line: not both."""
+
+    cache: Path
+    results: Path
+    encoder: str | None = None
+    head: str | None = None
+    alpha: float | None = None
+    first_recall: float | None = None
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """`images` has a row for each image, in the order given: path; label (null where unreadable, or where `open` says
+    otherwise); p_real, the second label's probability; open, the labels left open, joined by `|`; distance to the
+    nearest training image (cosine) and far; reason, why it could not be read. `rivals` is among how many kinds of heads
+    `head` was chosen."""
+
+    images: pl.DataFrame
+    head: SavedHead
+    rule: Rule
+    rivals: int
+
+    @property
+    def read(self) -> int:
+        """How many images could be read."""
+        return len(self.images) - self.images["reason"].count()
+
+
+def predict(dataset: Dataset, request: Request, progress: Progress = lambda stage, done, total: None) -> Predicted:
+    """Predict every image of `dataset`; those that cannot be read keep a reason and stop nothing.
+
+    Vectors are taken from the encoder's cache and stored there, so that predicting again loads no model. Raises
+    ResultsError where no head fits, EncoderError where its encoder cannot be loaded again, and what a rule raises.
+    """
+    about, rivals = saved.best(request.results / saved.FOLDER, request.encoder, request.head)
+    cache = Cache(request.cache, about.record["encoder_record"])
+    rule = _rule(about, saved.load(about, cache), cache, request, progress)
+    rows = hash_rows(dataset, dataset.rows, lambda done, total: progress("Reading", done, total))
+
+    def load() -> Encoder:
+        progress(f"Loading {about.record['model']}", 0, 1)
+        return load_again(about, request.cache, request.device)
+
+    with _writable(cache, request.cache, rows) as home:
+        readable = rows.drop_nulls("sha256").select("path", "sha256")
+        report = embedding.embed_images(
+            dataset, readable, load, home, lambda done, total: progress("Embedding", done, total)
+        )
+        rows = _with_reasons(rows, report.skipped)
+        vectors = home.read_images(rows.filter(pl.col("reason").is_null())["sha256"].to_list())
+    return Predicted(_frame(rows, vectors, rule, about, cache), about, rule, rivals)
+
+
+def _rule(about: SavedHead, head: Any, cache: Cache, request: Request, progress: Progress) -> Rule:
+    if request.alpha is not None:
+        return calibrate.abstaining(about, head, cache, request.alpha)
+    if request.first_recall is not None:
+        return calibrate.operating_point(about, head, cache, request.first_recall, progress)
+    return calibrate.likelier(head)
+
+
+def load_again(about: SavedHead, cache: Path, device: str = "auto") -> Encoder:
+    """The very encoder that the head was fitted on. Raises EncoderError where it is gone or has become another."""
+    record = about.record["encoder_record"]
+    origin = encoders.source(record["model"], about.record["weights"], record["precision"], device)
+    if record["kind"] == "base":
+        encoder = encoders.load(origin)
+    else:
+        checkpoint = checkpoints.read(checkpoints.folder_of(cache, str(record.get("checkpoint"))))
+        if checkpoint is None:
+            raise EncoderError(
+                f"The fine-tuned weights of this head are not in {cache / 'checkpoints'}: run python cli.py finetune "
+                f"again, or choose another head (--encoder base)."
+            )
+        encoder = checkpoints.load_finetuned(checkpoint, origin)
+    if encoder.identity != record["identity"]:
+        raise EncoderError(
+            f"{record['model']} with weights {about.record['weights']!r} is not the encoder that the head was fitted "
+            f"on: run python cli.py embed and compare again."
+        )
+    return encoder
+
+
+@contextmanager
+def _writable(cache: Cache, root: Path, rows: pl.DataFrame) -> Iterator[Cache]:
+    """The cache; where that is read-only and lacks some of the images, one for this command alone."""
+    parent = next(folder for folder in (cache.folder, root, *root.absolute().parents) if folder.exists())
+    if os.access(parent, os.W_OK) or not cache.missing_images(rows["sha256"].drop_nulls().to_list()):
+        yield cache
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield Cache(Path(folder), cache.record)
+
+
+def _with_reasons(rows: pl.DataFrame, skipped: pl.DataFrame) -> pl.DataFrame:
+    """Images that could not be decoded get their reason, and so do others with the same bytes."""
+    by_content = dict(skipped.drop_nulls("sha256").select("sha256", "reason").iter_rows())
+    by_path = dict(skipped.select("path", "reason").iter_rows())
+    found = [
+        reason or by_content.get(key) or by_path.get(path)
+        for path, key, reason in rows.select("path", "sha256", "reason").iter_rows()
+    ]
+    return rows.with_columns(pl.Series("reason", found, dtype=pl.String))
+
+
+def _frame(rows: pl.DataFrame, vectors: np.ndarray, rule: Rule, about: SavedHead, cache: Cache) -> pl.DataFrame:
+    read = rows["reason"].is_null().to_numpy()
+    labels = np.array([str(label) for label in rule.head.classes_])
+    odds = rule.head.predict_proba(vectors) if len(vectors) else np.empty((0, len(labels)))
+    left_open = rule.answers(odds)
+    answers = [labels[mask][0] if mask.sum() == 1 else None for mask in left_open]
+    distances = _distances(vectors, about, cache)
+    limit = about.record["far_beyond"]
+    return rows.select("path").with_columns(
+        _spread("label", answers, read, pl.String),
+        _spread("p_real", odds[:, calibrate.positive_of(about, rule.head)], read, pl.Float64),
+        _spread("open", ["|".join(labels[mask]) for mask in left_open], read, pl.String),
+        _spread("far", [None if d is None or limit is None else d > limit for d in distances], read, pl.Boolean),
+        _spread("distance", distances, read, pl.Float64),
+        rows["reason"],
+    )
+
+
+def _distances(vectors: np.ndarray, about: SavedHead, cache: Cache) -> list[float | None]:
+    """Null where the training images' vectors are no longer in the cache."""
+    try:
+        training = cache.read_images(saved.training_rows(about)["sha256"].to_list())
+    except MissingEmbeddings:
+        return [None] * len(vectors)
+    return [float(one) for one in saved.nearest(training, vectors)] if len(vectors) else []
+
+
+def _spread(name: str, values: Any, read: np.ndarray, kind: type[pl.DataType]) -> pl.Series:
+    """A column with `values` where an image was read, and null elsewhere."""
+    rest = iter(values)
+    return pl.Series(name, [next(rest) if one else None for one in read], dtype=kind)
