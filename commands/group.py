@@ -124,7 +124,8 @@ class Commands(click.Group):
 
 def write_options(parameters: Iterable[click.Parameter], ctx: click.Context, formatter: click.HelpFormatter) -> None:
     """Options under the titles of their sections; --json, -v and --help come last."""
-    for title, found in sections_of(parameters).items():
+    options = [parameter for parameter in parameters if not isinstance(parameter, click.Argument)]
+    for title, found in sections_of(options).items():
         lines = [line for line in (parameter.get_help_record(ctx) for parameter in found) if line]
         if lines:
             with formatter.section(title):

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from commands.group import Command
-from commands.options import as_json, chosen, option, options, place_options
+from commands.options import as_json, chosen, option, options, place_options, section
 from commands.output import bars, print_json, print_table, say
 
 if TYPE_CHECKING:
     from toolkit.predict import Predicted
 
+as_csv = section("Output", option("--csv", "as_csv", is_flag=True, help="Print a CSV on standard output."))
 device = chosen("device", "auto", "Where the model runs.")
 rule_options = options(
     option(
@@ -37,7 +38,7 @@ rule_options = options(
 @device
 @place_options
 @as_json
-@click.option("--csv", "as_csv", is_flag=True, help="Print the images as CSV on standard output.")
+@as_csv
 def predict(images: tuple[str, ...], as_json: bool, as_csv: bool, **asked: Any) -> None:
     """Predict the label of IMAGES: files, folders, zips, or - for a list of paths on standard input.
 

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from toolkit.compare import Comparison
 
 FOLDER, LAST = "heads", "last.json"
-NOT_ORDINARY = ("perturbation", "test_data")
-"""Columns of the results that are empty for the plain base and novel tests."""
 LARGEST = 32 << 20
 """Training vectors of more bytes are not stored with their head: they are in the cache already."""
 QUERIES = 2_000
@@ -224,9 +222,7 @@ def _rows(selection: Selection) -> bytes:
 
 def _scores(table: pl.DataFrame, identity: str, head: str) -> dict[str, Any]:
     """What the results say of one head: what it is called, and how it did on each test set."""
-    mine = table.filter((pl.col("encoder_id") == identity) & (pl.col("head") == head))
-    for name in set(NOT_ORDINARY).intersection(table.columns):
-        mine = mine.filter(pl.col(name).is_null() | (pl.col(name) == ""))
+    mine = columns.ordinary(table).filter((pl.col("encoder_id") == identity) & (pl.col("head") == head))
     tests = {}
     for (test,), rows in mine.group_by("test", maintain_order=True):
         row = rows.row(0, named=True)
@@ -242,7 +238,7 @@ def _scores(table: pl.DataFrame, identity: str, head: str) -> dict[str, Any]:
 
 def _key(row: Mapping[str, Any]) -> str:
     """16 hex characters over what tells one head from another."""
-    parts = [row[name] for name in columns.KEY if name not in ("test", *NOT_ORDINARY)]
+    parts = [row[name] for name in columns.KEY if name not in columns.TEST]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
