@@ -1,12 +1,18 @@
 """Where images come from. `open_data` decides by looking; each kind of source has a file of its own."""
 
-from pathlib import Path
+import re
+from glob import escape
+from pathlib import Path, PurePosixPath
 
 from toolkit.errors import DataError
 from toolkit.manifest import Dataset
+from toolkit.sources import files
 
 STANDARD_PLACES = (Path("data/cifake"), Path("data/cifake.zip"))
 TABLES = (".csv", ".parquet")
+SHARDS = (".tar", ".gz", ".tgz")
+PATTERN = r"[*?{[].*\.tar$"
+"""A path with one of these stands for several shards."""
 
 
 def open_data(path: str | Path | None = None, name: str | None = None) -> Dataset:
@@ -20,26 +26,45 @@ def open_data(path: str | Path | None = None, name: str | None = None) -> Datase
         from toolkit.sources.sample import sample
 
         return sample()
-    place = Path(path)
-    if not place.exists():
+    place = str(path).removeprefix("file://")
+    if re.search(PATTERN, place):
+        from toolkit.sources.shards import open_shards, shards_of
+
+        return open_shards(shards_of(place), name or PurePosixPath(place).parent.name or "shards", place)
+    if not (files.is_there(place) if files.is_address(place) else Path(place).exists()):
         raise DataError(
-            f"No data at {place}: --data takes CIFAKE as a folder or zip, folders split/label/category/, or a CSV or "
-            f"Parquet of paths; leave it out to use the built-in sample."
+            f"No data at {place}: --data takes CIFAKE as a folder or zip, folders split/label/category/, tar shards, "
+            f"or a CSV or Parquet of paths; leave it out to use the built-in sample."
         )
-    return _open(place, name or place.stem)
+    return _open(place, name or PurePosixPath(place).stem)
 
 
-def _open(place: Path, name: str) -> Dataset:
-    if place.is_dir():
-        from toolkit.sources.folder import open_folder
-
-        return open_folder(place, name)
-    if place.suffix.lower() == ".zip":
+def _open(place: str, name: str) -> Dataset:
+    suffix = PurePosixPath(place).suffix.lower()
+    if files.is_folder(place) if files.is_address(place) else Path(place).is_dir():
+        return _open_folder(place, name)
+    if suffix == ".zip":
         from toolkit.sources.archive import open_zip
 
         return open_zip(place, name)
-    if place.suffix.lower() in TABLES:
+    if suffix in TABLES:
         from toolkit.sources.table import open_table
 
         return open_table(place, name)
-    raise DataError(f"{place} is neither a folder, nor a .zip, nor a .csv or .parquet of paths.")
+    if suffix in SHARDS:
+        from toolkit.sources.shards import open_shards
+
+        return open_shards([place], name, place)
+    raise DataError(f"{place} is neither a folder, nor a .zip, a .tar, nor a .csv or .parquet of paths.")
+
+
+def _open_folder(place: str, name: str) -> Dataset:
+    """A folder may hold tar shards, in itself or in folders of their splits, instead of images."""
+    from toolkit.sources.folder import open_folder, open_folder_at
+    from toolkit.sources.shards import in_order, open_shards
+
+    root = escape(place.rstrip("/"))
+    shards = [one for pattern in ("*.tar", "*/*.tar") for one in files.matching(f"{root}/{pattern}")]
+    if shards:
+        return open_shards(in_order(shards), name, place)
+    return open_folder_at(place, name) if files.is_address(place) else open_folder(Path(place), name)

@@ -7,16 +7,24 @@ from pathlib import Path
 
 from toolkit.errors import DataError, ImageError
 from toolkit.manifest import Dataset, escape, unescape
+from toolkit.sources.files import LARGEST_FILE, names_below, reader_below
 from toolkit.sources.layout import rows_from_names
-
-LARGEST_FILE = 1 << 30
 
 
 def open_folder(root: Path, name: str) -> Dataset:
     """The data set below `root`. Raises DataError where its folders say nothing about splits and labels."""
-    kind, rows = rows_from_names(_names(root), str(root))
+    return _described(name, str(root), _names(root), reader(root))
+
+
+def open_folder_at(address: str, name: str) -> Dataset:
+    """The data set below an address of fsspec's. Raises DataError as `open_folder` does."""
+    return _described(name, address, names_below(address), reader_below(address))
+
+
+def _described(name: str, root: str, names: Iterator[str], read: Callable[[str], bytes]) -> Dataset:
+    kind, rows = rows_from_names(names, root)
     what = "CIFAKE" if kind == "cifake" else "images"
-    return Dataset(name, f"{what} in the folder {root}: {len(rows):,} images", rows, reader(root), kind)
+    return Dataset(name, f"{what} in the folder {root}: {len(rows):,} images", rows, read, kind)
 
 
 def _names(root: Path) -> Iterator[str]:

@@ -1,17 +1,21 @@
 """A CSV or Parquet that lists images: columns path, label, split, and (if there are any) category."""
 
+import io
+import posixpath
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
 
 from toolkit.errors import DataError
 from toolkit.manifest import SCHEMA, SPLITS, Dataset, escape
+from toolkit.sources.files import is_address, read_whole, reader_below
 from toolkit.sources.folder import reader
 
 NEEDED = ("path", "label", "split")
 
 
-def open_table(path: Path, name: str) -> Dataset:
+def open_table(path: Path | str, name: str) -> Dataset:
     """The images that a table lists, in its order; paths are relative to the table's folder and stay below it.
 
     Raises DataError where the table cannot be read, lacks a column, or names a split other than train and test.
@@ -28,19 +32,25 @@ def open_table(path: Path, name: str) -> Dataset:
     )
     _check(rows, path)
     rows = rows.unique("path", keep="first", maintain_order=True)
-    return Dataset(name, f"the {len(rows):,} images that {path} lists", rows, reader(path.parent), "table")
+    return Dataset(name, f"the {len(rows):,} images that {path} lists", rows, _reader_beside(path), "table")
 
 
-def _read(path: Path) -> pl.DataFrame:
+def _reader_beside(path: Path | str) -> Callable[[str], bytes]:
+    """Reads what lies below the table's own folder."""
+    return reader_below(posixpath.dirname(str(path))) if is_address(path) else reader(Path(path).parent)
+
+
+def _read(path: Path | str) -> pl.DataFrame:
     try:
-        if path.suffix.lower() == ".parquet":
-            return pl.read_parquet(path)
-        return pl.read_csv(path, infer_schema=False)
+        source = io.BytesIO(read_whole(str(path))) if is_address(path) else Path(path)
+        if str(path).lower().endswith(".parquet"):
+            return pl.read_parquet(source)
+        return pl.read_csv(source, infer_schema=False)
     except (OSError, pl.exceptions.PolarsError, ValueError) as error:
         raise DataError(f"{path} cannot be read as a table: {str(error).splitlines()[0][:160]}.") from error
 
 
-def _check(rows: pl.DataFrame, path: Path) -> None:
+def _check(rows: pl.DataFrame, path: Path | str) -> None:
     for column in NEEDED:
         empty = rows[column].null_count() + int((rows[column] == "").sum())
         if empty:
