@@ -4,7 +4,7 @@ import hashlib
 import re
 import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from toolkit import segments
 from toolkit.errors import CacheError, MissingEmbeddings
+from toolkit.index import KeyIndex
 from toolkit.records import read_record, write_record
 
 RECORD = "encoder.json"
@@ -29,7 +30,8 @@ class Cache:
         self.record = record
         self.folder = root / folder_name(record)
         self.damaged: list[str] = []
-        self._keys: dict[Path, np.ndarray] = {}
+        self._images: dict[Path, int] = {}
+        self._index = KeyIndex()
         self._prompts: dict[Path, list[str]] = {}
         self._bad: set[Path] = set()
 
@@ -51,11 +53,11 @@ class Cache:
     def missing_images(self, keys: Sequence[str]) -> list[str]:
         """Which of the keys have no vector yet: in their order, each once."""
         keys = list(dict.fromkeys(keys))
-        self._refresh_images()
-        if not keys or not self._keys:
-            return keys
-        stored = np.isin(segments.key_bytes(keys), np.concatenate(list(self._keys.values())))
-        return [key for key, have in zip(keys, stored, strict=True) if not have]
+        asked, places = np.unique(segments.key_bytes(keys), return_inverse=True)
+        found = np.zeros(len(asked), bool)
+        for _, which, _ in self._holding(asked):
+            found[which] = True
+        return [key for key, have in zip(keys, found[places].tolist(), strict=True) if not have]
 
     def missing_prompts(self, prompts: Sequence[str]) -> list[str]:
         """Which of the prompts have no vector yet: in their order, each once."""
@@ -65,23 +67,18 @@ class Cache:
 
     def read_images(self, keys: Sequence[str]) -> np.ndarray:
         """The vectors of these keys, `[N, D]` float32. Raises MissingEmbeddings where one is absent."""
-        missing = self.missing_images(keys)
-        if missing:
-            raise MissingEmbeddings(f"{len(missing)} of {len(set(keys))} images are not embedded: run cli.py embed.")
+        asked, first, places = np.unique(segments.key_bytes(keys), return_index=True, return_inverse=True)
         result = np.empty((len(keys), self.record["dimension"]), dtype=np.float32)
-        if not len(keys):
-            return result
-        paths = sorted(self._keys)
-        stored = np.concatenate([self._keys[path] for path in paths])
-        order = np.argsort(stored, kind="stable")  # of a key stored twice, the first segment's row
-        rows = order[np.searchsorted(stored, segments.key_bytes(keys), sorter=order)]
-        places = np.argsort(rows, kind="stable")  # of the result, in the order in which the segments hold them
-        first, done = 0, 0
-        for path in paths:
-            following = first + len(self._keys[path])
-            upto = int(np.searchsorted(rows, following, sorter=places))
-            self._copy(path, places[done:upto], rows[places[done:upto]] - first, result)
-            first, done = following, upto
+        found = np.zeros(len(asked), bool)
+        for path, which, rows in self._holding(asked):
+            new = ~found[which]  # of a key stored twice, the first segment's row
+            found[which] = True
+            self._copy(path, first[which[new]], rows[new], result)
+        if not found.all():
+            missing = len(found) - int(found.sum())
+            raise MissingEmbeddings(f"{missing} of {len(asked)} images are not embedded: run cli.py embed.")
+        again = np.flatnonzero(first[places] != np.arange(len(keys)))
+        result[again] = result[first[places[again]]]
         return result
 
     def read_prompts(self, prompts: Sequence[str]) -> np.ndarray:
@@ -95,13 +92,35 @@ class Cache:
             found.update(zip(self._prompts[path], vectors, strict=True))
         return np.stack([found[prompt] for prompt in prompts])
 
-    def _copy(self, path: Path, places: np.ndarray, rows: np.ndarray, result: np.ndarray) -> None:
-        """Copy the `rows` of a segment to their `places` in `result`."""
-        if not len(rows):
+    def count_images(self) -> int:
+        """How many images have a vector."""
+        self._refresh_images()
+        stored = [segments.read_keys(path) for path in self._images]
+        return len(np.unique(np.concatenate(stored))) if stored else 0
+
+    def count_prompts(self) -> int:
+        """How many prompts have a vector."""
+        self._refresh_prompts()
+        return len({prompt for stored in self._prompts.values() for prompt in stored})
+
+    def _holding(self, asked: np.ndarray) -> Iterator[tuple[Path, np.ndarray, np.ndarray]]:
+        """Each segment, oldest first, that holds some of the `asked` keys (`[N]` S32, sorted, distinct): its path,
+        which of them those are, and in which of its rows they lie."""
+        self._refresh_images()
+        if not len(asked):
             return
+        paths = {number: path for path, number in self._images.items()}
+        for path in sorted(paths[number] for number in self._index.segments_of(asked)):
+            stored = segments.read_keys(path)
+            places = np.minimum(np.searchsorted(asked, stored), len(asked) - 1)
+            here = np.flatnonzero(asked[places] == stored)
+            yield path, places[here], here
+
+    def _copy(self, path: Path, places: np.ndarray, rows: np.ndarray, result: np.ndarray) -> None:
+        """Copy the `rows` of a segment, which ascend, to their `places` in `result`."""
         for start, vectors in segments.read_vectors(path):
-            here = (rows >= start) & (rows < start + len(vectors))
-            result[places[here]] = vectors[rows[here] - start]
+            first, after = np.searchsorted(rows, (start, start + len(vectors)))
+            result[places[first:after]] = vectors[rows[first:after] - start]
 
     def _check(self, vectors: np.ndarray, count: int) -> None:
         if vectors.shape != (count, self.record["dimension"]):
@@ -117,8 +136,13 @@ class Cache:
             write_record(self.folder / RECORD, self.record)
 
     def _refresh_images(self) -> None:
-        for path in self._new_whole("images", self._keys):
-            self._keys[path] = segments.read_keys(path)
+        before = len(self._images)
+        new = list(self._new_whole("images", self._images))
+        if len(self._images) < before:  # segments are gone: their rows must not be found any more
+            new, self._index, self._images = [*self._images, *new], KeyIndex(), {}
+        numbers = range(len(self._images), len(self._images) + len(new))
+        self._index.add([segments.read_keys(path) for path in new], numbers)
+        self._images.update(zip(new, numbers, strict=True))
 
     def _refresh_prompts(self) -> None:
         for path in self._new_whole("texts", self._prompts):
@@ -181,8 +205,8 @@ def list_encoders(root: Path) -> list[dict[str, Any]]:
                 "encoder": folder.name,
                 "identity": record["identity"],
                 "kind": record["kind"],
-                "images": _count(cache, "images"),
-                "prompts": _count(cache, "texts"),
+                "images": cache.count_images(),
+                "prompts": cache.count_prompts(),
                 "bytes": sum(file.st_size for file in files),
                 "changed": time.strftime("%Y-%m-%d %H:%M", time.localtime(max(file.st_mtime for file in files))),
             }
@@ -211,14 +235,6 @@ def remove(root: Path, identity: str) -> list[str]:
     for folder in names:
         shutil.rmtree(folder)
     return [folder.name for folder in names]
-
-
-def _count(cache: Cache, kind: str) -> int:
-    if kind == "texts":
-        cache._refresh_prompts()
-        return len({prompt for stored in cache._prompts.values() for prompt in stored})
-    cache._refresh_images()
-    return len(np.unique(np.concatenate(list(cache._keys.values())))) if cache._keys else 0
 
 
 def _folders(root: Path) -> list[Path]:

@@ -13,6 +13,7 @@ from toolkit.manifest import hash_rows as hash_all
 
 NONE = "none"
 FEWEST = 2
+NOTHING = pl.Series("sha256", [], dtype=pl.String)
 
 HashRows = Callable[[Dataset, pl.DataFrame], pl.DataFrame]
 
@@ -100,8 +101,8 @@ def select(
     rows = dataset.rows
     trainable, tests = (rows.filter(pl.col("split") == split) for split in ("train", "test"))
     trainable = _shuffled(_of_other_categories(trainable, held_out), seed)
-    train = _first(dataset, trainable, train_per_label, hash_rows, set())[0]
-    seen = set() if keep_leaks else set(train["sha256"].to_list())
+    train = _first(dataset, trainable, train_per_label, hash_rows, NOTHING)[0]
+    seen = NOTHING if keep_leaks else train["sha256"]
     base, base_leaks = _first(dataset, _of_other_categories(tests, held_out), test_per_label, hash_rows, seen)
     is_novel = (pl.col("category") == held_out) & (held_out != NONE)
     novel, novel_leaks = _first(dataset, tests.filter(is_novel), test_per_label, hash_rows, seen)
@@ -121,7 +122,7 @@ def _shuffled(rows: pl.DataFrame, seed: int) -> pl.DataFrame:
 
 
 def _first(
-    dataset: Dataset, rows: pl.DataFrame, per_label: int | None, hash_rows: HashRows, seen: set[str]
+    dataset: Dataset, rows: pl.DataFrame, per_label: int | None, hash_rows: HashRows, seen: pl.Series
 ) -> tuple[pl.DataFrame, int]:
     """The first `per_label` readable rows of each label whose content is not in `seen`; and how many were in it."""
     kept, leaks = [], 0
@@ -133,7 +134,7 @@ def _first(
 
 
 def _first_of_label(
-    dataset: Dataset, rows: pl.DataFrame, count: int | None, hash_rows: HashRows, seen: set[str]
+    dataset: Dataset, rows: pl.DataFrame, count: int | None, hash_rows: HashRows, seen: pl.Series
 ) -> tuple[pl.DataFrame, int]:
     """Hashes just as many rows as it takes to have `count` that can be used."""
     count = len(rows) if count is None else count
@@ -142,20 +143,21 @@ def _first_of_label(
         hashed = hash_rows(dataset, rows.slice(start, count - have))
         start += count - have
         readable = hashed.filter(pl.col("sha256").is_not_null())
-        fresh = readable.filter(~pl.col("sha256").is_in(list(seen))) if seen else readable
+        fresh = readable.filter(~pl.col("sha256").is_in(seen.implode()))
         leaks += len(readable) - len(fresh)
         have += len(fresh)
         parts.append(fresh)
-    return pl.concat(parts).select("path", "label", "category", "split", "sha256"), leaks
+    names = pl.col("label", "category", "split").cast(pl.String)
+    return pl.concat(parts).select("path", names, "sha256"), leaks
 
 
-def _require_whole(selection: Selection, seen: set[str]) -> None:
+def _require_whole(selection: Selection, seen: pl.Series) -> None:
     """What must hold whatever the data; anything else is a mistake in this file, not the user's."""
     if selection.held_out != NONE:
         for name, rows in (("training", selection.train), ("base test", selection.base)):
             if rows["category"].null_count() or (rows["category"] == selection.held_out).any():
                 raise AssertionError(f"an image that may be of the novel category is in the {name} set")
-    if not seen.isdisjoint([*selection.base["sha256"], *selection.novel["sha256"]]):
+    if any(rows["sha256"].is_in(seen.implode()).any() for rows in (selection.base, selection.novel)):
         raise AssertionError("the bytes of a test image are in the training set")
 
 

@@ -1,22 +1,23 @@
 """What the commands do, in their order, without a word printed: embed, fine-tune, compare."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import polars as pl
 
-from toolkit import checkpoints, distributed, results, saved, unreadable
+from toolkit import checkpoints, distributed, results, saved
 from toolkit import embed as embedding
 from toolkit.cache import Cache, find_encoders
 from toolkit.checkpoints import Checkpoint
+from toolkit.contents import Contents
 from toolkit.encoder import Encoder, Source, load
 from toolkit.errors import DataError, EncoderError, MissingEmbeddings
 from toolkit.finetune import describe
 from toolkit.finetune import finetune as train
-from toolkit.manifest import Dataset, hash_rows
+from toolkit.manifest import Dataset
 from toolkit.protocol import Selection, held_out_categories, select
 from toolkit.recipes import Recipe
 
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from toolkit.compare import Comparison
 
 MOST_SKIPPED = 0.01
-QUICKLY_READ = 5_000
-"""So many images are read within a moment: no progress to show."""
 
 Progress = Callable[[str, int, int], None]
 
@@ -64,50 +63,18 @@ class Plan:
         return [text for texts in self.prompts.values() for text in texts]
 
 
-@dataclass
-class Contents:
-    """What was learned about the images' contents: each is read once a command, and unreadable ones are noted."""
+def contents_of(plan: Plan) -> Contents:
+    """Nothing is read yet."""
+    return Contents(plan.dataset, plan.cache, partial(plan.progress, "Reading"))
 
-    plan: Plan
-    known: dict[str, tuple[str | None, str | None]] = field(default_factory=dict)
 
-    def hash_rows(self, dataset: Dataset, rows: pl.DataFrame) -> pl.DataFrame:
-        """`rows` with `sha256` and `reason`; an image that could not be decoded before counts as unreadable."""
-        new = rows.filter(~pl.col("path").is_in(list(self.known)))
-        if len(new):
-            hashed = hash_rows(dataset, new, self._watch if len(new) > QUICKLY_READ else None)
-            bad = unreadable.read(self.plan.cache)
-            for path, key, reason in hashed.select("path", "sha256", "reason").iter_rows():
-                self.known[path] = (None, bad[key]) if key in bad else (key, reason)
-        found = [self.known[path] for path in rows["path"]]
-        return rows.with_columns(
-            pl.Series("sha256", [key for key, _ in found], dtype=pl.String),
-            pl.Series("reason", [reason for _, reason in found], dtype=pl.String),
-        )
-
-    def _watch(self, done: int, total: int) -> None:
-        self.plan.progress("Reading", done, total)
-
-    def skipped(self) -> pl.DataFrame:
-        """The unreadable images among those that were looked at: path, reason."""
-        rows = [(path, reason) for path, (key, reason) in self.known.items() if key is None]
-        return pl.DataFrame(rows, schema={"path": pl.String, "reason": pl.String}, orient="row")
-
-    def selections(self) -> list[Selection]:
-        """One for each category that the plan holds out."""
-        plan = self.plan
-        return [
-            select(
-                plan.dataset,
-                held_out,
-                plan.train_per_label,
-                plan.test_per_label,
-                plan.keep_leaks,
-                plan.seed,
-                self.hash_rows,
-            )
-            for held_out in held_out_categories(plan.dataset, plan.split)
-        ]
+def selections_of(plan: Plan, contents: Contents) -> list[Selection]:
+    """One for each category that the plan holds out."""
+    sizes = plan.train_per_label, plan.test_per_label
+    return [
+        select(contents.dataset, held_out, *sizes, plan.keep_leaks, plan.seed, contents.hash_rows)
+        for held_out in held_out_categories(plan.dataset, plan.split)
+    ]
 
 
 class LazyEncoder:
@@ -134,7 +101,13 @@ class Embedded:
     leaks: int
     notes: list[str]
     cache: Cache
-    selections: list[Selection]
+    plan: Plan
+    contents: Contents
+
+    @cached_property
+    def selections(self) -> list[Selection]:
+        """One for each category that the plan holds out. Nothing is read for it any more."""
+        return selections_of(self.plan, self.contents)
 
 
 def embed(plan: Plan, strict: bool = False) -> Embedded:
@@ -144,17 +117,26 @@ def embed(plan: Plan, strict: bool = False) -> Embedded:
     could not be read.
     """
     distributed.start()
-    contents, encoder = Contents(plan), LazyEncoder(lambda: _load(plan))
-    contents.selections()  # a mistake in the data or the split should show before a model is loaded
+    contents, encoder = contents_of(plan), LazyEncoder(lambda: _load(plan))
+    leaks = _read_what_is_needed(plan, contents)  # a mistake in data or split should show before a model is loaded
     cache = Cache(plan.cache, base_record(plan) or encoder().record)
-    prompts = embedding.embed_prompts(plan.texts(), encoder, cache)
-    selections, embedded, cached = _embed_all(plan, contents, encoder, cache)
-    skipped = contents.skipped()
-    _list_skipped(plan, skipped)
-    leaks = sum(selection.leaks for selection in selections)
-    done = Embedded(embedded, cached, prompts, skipped, leaks, cache.damaged, cache, selections)
+    prompts, embedded = embedding.embed_prompts(plan.texts(), encoder, cache), 0
+    while True:
+        report = _embed_what_was_read(plan, contents, encoder, cache)
+        embedded += report.embedded
+        if report.skipped.is_empty():
+            break
+        _pass_over(plan, contents, report.skipped)
+        leaks = _read_what_is_needed(plan, contents)  # an unreadable image makes room: supports stay whole
+    cached = report.cached + report.embedded - embedded
+    _list_skipped(plan, contents.skipped())
     _complain(plan, contents, strict)
-    return done
+    return Embedded(embedded, cached, prompts, contents.skipped(), leaks, cache.damaged, cache, plan, contents)
+
+
+def _read_what_is_needed(plan: Plan, contents: Contents) -> int:
+    """Read as many images as the plan asks for, and keep no more than their keys -> how many were dropped as leaks."""
+    return sum(selection.leaks for selection in selections_of(plan, contents))
 
 
 def _load(plan: Plan) -> Encoder:
@@ -170,25 +152,27 @@ def base_record(plan: Plan) -> dict[str, object] | None:
     return found[-1] if found else None
 
 
-def _embed_all(
+def _embed_what_was_read(
     plan: Plan, contents: Contents, encoder: Callable[[], Encoder], cache: Cache
-) -> tuple[list[Selection], int, int]:
-    """An image that turns out unreadable makes room for the next one, so that supports stay whole."""
-    embedded = 0
-    while True:
-        selections = contents.selections()
-        rows = pl.concat([selection.rows() for selection in selections]).unique("path", maintain_order=True)
-        report = embedding.embed_images(plan.dataset, rows, encoder, cache, partial(plan.progress, "Embedding"))
-        embedded += report.embedded
-        if report.skipped.is_empty():
-            return selections, embedded, report.cached + report.embedded - embedded
-        undecodable = report.skipped.drop_nulls("sha256")
-        unreadable.add(plan.cache, dict(undecodable.select("sha256", "reason").iter_rows()))
-        for path, _, reason in report.skipped.iter_rows():
-            contents.known[path] = (None, reason)
-        if len(undecodable) < len(report.skipped):  # files vanish or change: look no further for others in their place
-            _list_skipped(plan, contents.skipped())
-            _complain(plan, contents, strict=False)
+) -> embedding.EmbedReport:
+    """Embed some of the images at a time. Those that were passed over as leaks are bytes of the training set."""
+    wanted, done, reports = contents.readable(), 0, []
+    for rows in contents.slices(wanted):
+        done += len(rows)
+
+        def watch(now: int, missing: int, upto: int = done) -> None:
+            plan.progress("Embedding", upto - missing + now, len(wanted))
+
+        reports.append(embedding.embed_images(plan.dataset, rows, encoder, cache, watch))
+    embedded, skipped = sum(report.embedded for report in reports), pl.concat([report.skipped for report in reports])
+    return embedding.EmbedReport(embedded, len(wanted) - embedded - len(skipped), skipped)
+
+
+def _pass_over(plan: Plan, contents: Contents, skipped: pl.DataFrame) -> None:
+    contents.note(skipped)
+    if skipped["sha256"].null_count():  # files vanish or change: look no further for others in their place
+        _list_skipped(plan, contents.skipped())
+        _complain(plan, contents, strict=False)
 
 
 def _list_skipped(plan: Plan, skipped: pl.DataFrame) -> None:
@@ -197,7 +181,7 @@ def _list_skipped(plan: Plan, skipped: pl.DataFrame) -> None:
 
 
 def _complain(plan: Plan, contents: Contents, strict: bool) -> None:
-    skipped, looked_at = contents.skipped(), len(contents.known)
+    skipped, looked_at = contents.skipped(), contents.looked_at()
     if len(skipped) and (strict or len(skipped) > MOST_SKIPPED * looked_at):
         raise DataError(
             f"{len(skipped)} of {looked_at} images could not be read (the first: {skipped['path'][0]}, "
@@ -299,7 +283,7 @@ def compare(plan: Plan, heads: Sequence[str], choose_by: str = "category") -> Co
     from toolkit.compare import Settings  # scikit-learn takes a second to import, and embedding does without
     from toolkit.compare import compare as walk
 
-    selections = Contents(plan).selections()
+    selections = selections_of(plan, contents_of(plan))
     record = base_record(plan)
     if record is None:
         raise MissingEmbeddings(
