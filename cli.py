@@ -7,6 +7,7 @@ import click
 
 from commands.cache import cache_group
 from commands.compare import compare
+from commands.completion import completion
 from commands.embed import embed
 from commands.finetune import finetune
 from commands.group import Commands
@@ -32,6 +33,7 @@ def cli() -> None:
 cli.add_section("Study", run, embed, finetune, compare)
 cli.add_section("Results", predict, verify_results)
 cli.add_section("Data and cache", cache_group)
+cli.add_section("This program", completion)
 
 
 def main(name: str = "clip-toolkit", complete_var: str = "_CLIP_TOOLKIT_COMPLETE") -> None:

@@ -85,9 +85,14 @@ def table(lines: list[tuple[str, str]]) -> str:
     """Options as a table; nothing where there are none."""
     if not lines:
         return ""
-    escaped = [(name.replace("|", "\\|"), " ".join(text.split()).replace("|", "\\|")) for name, text in lines]
+    escaped = [(name.replace("|", "\\|"), escape(" ".join(text.split()))) for name, text in lines]
     cells = [f"| `{name}` | {text} |" for name, text in escaped]
     return "\n".join(["| Option | What it does |", "|---|---|", *cells, ""])
+
+
+def escape(text: str) -> str:
+    """Text whose brackets are no links, in a cell of a table."""
+    return text.replace("|", "\\|").replace("[", "\\[")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import os
 import runpy
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -152,3 +153,41 @@ def test_the_version_is_said_in_one_place() -> None:
 def test_the_command_reference_is_current() -> None:
     script = runpy.run_path(str(ROOT / "scripts/command_reference.py"))
     assert script["PAGE"].read_text() == script["reference"](), "run: python scripts/command_reference.py"
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("python cli.py em", "embed"),
+        ("python ./cli.py cache li", "list"),
+        ("python cli.py embed --train-p", "--train-per-label"),
+        ("python cli.py embed --precision b", "bf16"),
+        ("python other.py em", ""),
+    ],
+)
+def test_bash_completes_commands_options_and_values(typed: str, offered: str) -> None:
+    words = typed.split()
+    script = f"""
+        eval "$({sys.executable} cli.py completion bash)"
+        COMP_WORDS=({typed}) COMP_CWORD={len(words) - 1}
+        _python_cli_py {sys.executable}
+        echo "${{COMPREPLY[@]}}"
+    """
+    done = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == offered, done.stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_there_for_the_installed_program(shell: str) -> None:
+    assert "_CLIP_TOOLKIT_COMPLETE" in call("completion", shell).stdout
+    words = {
+        "COMP_WORDS": "clip-toolkit fine",
+        "COMP_CWORD": "fine" if shell == "fish" else "1",
+        "_CLIP_TOOLKIT_COMPLETE": f"{shell}_complete",
+    }
+    code = "import cli; cli.main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=os.environ | words, capture_output=True, text=True
+    )
+    assert "finetune" in done.stdout
