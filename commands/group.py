@@ -50,7 +50,7 @@ class Command(click.Command):
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The example, never broken into lines, so that it can be copied."""
         if self.epilog:
-            formatter.write(f"\n{self.epilog}\n")
+            formatter.write(f"\n{as_typed(self.epilog, ctx)}\n")
 
 
 class Commands(click.Group):
@@ -97,10 +97,10 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except ToolkitError as error:
-            click.echo(f"Error{who}: {error}", err=True)
+            click.echo(f"Error{who}: {as_typed(str(error), ctx)}", err=True)
             ctx.exit(2)
         except KeyboardInterrupt:
-            again = shlex.join(["python", "cli.py", *sys.argv[1:]])
+            again = as_typed(f"python cli.py {shlex.join(sys.argv[1:])}", ctx)
             click.echo(f"\nInterrupted{who}. Everything finished is kept; go on with: {again}", err=True)
             ctx.exit(130)
         except BrokenPipeError:
@@ -120,6 +120,12 @@ class Commands(click.Group):
         if distributed.world() > 1 and name not in TOGETHER:
             raise click.UsageError(f"torchrun takes {' and '.join(TOGETHER)}; {name} runs in one process, by python.")
         return name, command, rest
+
+
+def as_typed(text: str, ctx: click.Context) -> str:
+    """Text that names a command, with the program called as the user called it."""
+    installed = ctx.find_root().info_name == "clip-toolkit"
+    return text.replace("python cli.py", "clip-toolkit") if installed else text
 
 
 def write_options(parameters: Iterable[click.Parameter], ctx: click.Context, formatter: click.HelpFormatter) -> None:
