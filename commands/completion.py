@@ -21,10 +21,10 @@ complete -o default -F _python_cli_py python python3
 @click.command(cls=Command, epilog='Example: eval "$(python cli.py completion bash)"')
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print what a shell needs for completion with Tab: of `clip-toolkit`, and in bash of `python cli.py` as well.
+    """Print what bash, zsh or fish needs to complete commands and options with Tab.
 
-    For good, put the example's line into ~/.bashrc; in zsh the same with zsh, in fish
-    `clip-toolkit completion fish > ~/.config/fish/completions/clip-toolkit.fish`.
+    It completes `clip-toolkit`, and in bash `python cli.py` as well. For good, put the example's line into ~/.bashrc; in
+    zsh the same with zsh into ~/.zshrc; in fish write it to ~/.config/fish/completions/clip-toolkit.fish.
     """
     from click.shell_completion import get_completion_class
 

@@ -71,8 +71,8 @@ data_options = section(
         "--data",
         type=click.Path(),
         metavar="PATH",
-        help="CIFAKE as folder or zip, folders split/label/category/, tar shards, a CSV or Parquet of paths; here or at "
-        "an address (s3://, gs://, https://).  "
+        help="CIFAKE as folder or zip, folders split/label/category/, tar shards, a CSV or Parquet of paths; here or "
+        "at an address (s3://, gs://, https://).  "
         "[default: data/cifake, data/cifake.zip, else the built-in sample]",
     ),
     option("--labels", metavar="A,B", help="The two labels; P is the second's.  [default: the data's own two]"),
