@@ -128,7 +128,7 @@ def nearest(vectors: np.ndarray, queries: np.ndarray, itself: bool = False) -> n
     `itself` says that each query is one of the vectors, which then does not count.
     """
     from toolkit.heads.base import unit
-    from toolkit.heads.knn import search
+    from toolkit.heads.neighbours import search
 
     similarities, _ = search(unit(vectors), unit(queries), 2 if itself else 1)
     return np.maximum(1.0 - similarities[:, -1].astype(np.float64), 0.0)

@@ -1,6 +1,5 @@
 """Nearest neighbours on a FAISS index (Ojha et al. 2023, section 4.2, let neighbours in CLIP's space tell fakes)."""
 
-import sys
 from typing import Any
 
 import numpy as np
@@ -9,6 +8,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from toolkit.heads.base import fold_numbers, log_loss, unit
+from toolkit.heads.neighbours import nearest, search_outside_their_fold
 
 K_GRID = (1, 3, 5, 9, 15, 25, 51, 101)
 WEIGHTINGS = ("uniform", "similarity")
@@ -40,7 +40,7 @@ class NearestNeighbours(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def _choose(self, numbers: np.ndarray) -> dict[str, Any]:
-        """One search with room to spare serves every fold: a query's neighbours are those outside its own fold."""
+        """The `k` and weighting with the least log loss, where a query's neighbours are those outside its own fold."""
         largest_fold = int(np.bincount(numbers).max())
         grid = [k for k in self.k_grid if k <= len(numbers) - largest_fold] or [1]
         if numbers.max() == 0:
@@ -48,7 +48,7 @@ class NearestNeighbours(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         queries = np.arange(len(numbers))
         if len(queries) > MOST_QUERIES:
             queries = np.sort(np.random.default_rng(self.seed).choice(queries, MOST_QUERIES, replace=False))
-        similarities, neighbours = _outside_their_fold(self.vectors_, numbers, queries, grid[-1])
+        similarities, neighbours = search_outside_their_fold(self.vectors_, numbers, queries, grid[-1])
         scored = []
         for weighting in WEIGHTINGS:
             for k in grid:
@@ -71,48 +71,13 @@ class NearestNeighbours(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """`[N, D]` -> `[N, classes]` float64."""
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float32, reset=False)
-        similarities, neighbours = search(self.vectors_, unit(X), self.k_)
+        similarities, neighbours = nearest(self.vectors_, unit(X), self.k_)
         return self._shares(similarities, neighbours, self.weighting_)
 
     def predict(self, X: np.ndarray) -> np.ndarray:
         """The likeliest class of each row; of equally likely ones, the first."""
         check_is_fitted(self)
         return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
-
-
-def search(vectors: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The `k` nearest of `vectors` `[N, D]` to each query `[Q, D]`, all of unit length, nearest first.
-
-    Returns cosines `[Q, k]` float32 and row numbers `[Q, k]` int64, by exhaustive search (FAISS, IndexFlatIP).
-    """
-    import faiss
-
-    if sys.platform == "darwin" and "torch" in sys.modules:
-        faiss.omp_set_num_threads(1)  # two OpenMP runtimes in one process crash there (faiss-wheels, issue 73)
-    index = faiss.IndexFlatIP(vectors.shape[1])
-    index.add(vectors)
-    similarities, rows = index.search(queries, k)
-    return similarities, rows
-
-
-def _outside_their_fold(
-    vectors: np.ndarray, numbers: np.ndarray, queries: np.ndarray, k: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """The `k` nearest rows of other folds than the query's own. Rows that run short are searched again, wider."""
-    similarities = np.empty((len(queries), k), dtype=np.float32)
-    neighbours = np.empty((len(queries), k), dtype=np.int64)
-    open_rows, width = np.arange(len(queries)), 3 * k
-    while len(open_rows):
-        width = min(width, len(vectors))
-        found, rows = search(vectors, vectors[queries[open_rows]], width)
-        outside = numbers[rows] != numbers[queries[open_rows]][:, None]
-        enough = outside.sum(axis=1) >= k
-        first = np.argsort(~outside, axis=1, kind="stable")[:, :k]
-        ready = open_rows[enough]
-        similarities[ready] = np.take_along_axis(found, first, axis=1)[enough]
-        neighbours[ready] = np.take_along_axis(rows, first, axis=1)[enough]
-        open_rows, width = open_rows[~enough], 4 * width
-    return similarities, neighbours
 
 
 def _mean_over_folds(shares: np.ndarray, codes: np.ndarray, numbers: np.ndarray) -> float:

@@ -1,0 +1,152 @@
+"""Exact nearest neighbours on FAISS, and what several searches among nearly the same vectors can share."""
+
+import hashlib
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+Found = tuple[np.ndarray, np.ndarray]
+"""Cosines `[Q, k]` float32 and row numbers `[Q, k]` int64, nearest first."""
+
+ROOM = 320
+
+
+def search(vectors: np.ndarray, queries: np.ndarray, k: int) -> Found:
+    """The `k` nearest of `vectors` `[N, D]` to each query `[Q, D]`, all of unit length, by exhaustive search."""
+    import faiss
+
+    if sys.platform == "darwin" and "torch" in sys.modules:
+        faiss.omp_set_num_threads(1)  # two OpenMP runtimes in one process crash there (faiss-wheels, issue 73)
+    similarities, rows = faiss.knn(queries, vectors, k, metric=faiss.METRIC_INNER_PRODUCT)
+    return similarities, rows
+
+
+def search_outside_their_fold(vectors: np.ndarray, numbers: np.ndarray, queries: np.ndarray, k: int) -> Found:
+    """The `k` nearest rows of other folds to the rows `queries` `[Q]`; `numbers` `[N]` is each row's fold.
+
+    One search with room to spare serves every fold; a query with too few of other folds among its neighbours, as where
+    folds are large clusters, is searched again among their rows alone.
+    """
+    wide = search(vectors, vectors[queries], min(3 * k, len(vectors)))
+    own = numbers[queries]
+    found, short = _first_allowed(wide, numbers[wide[1]] != own[:, None], k)
+    for number in np.unique(own[short]):
+        others, mine = np.flatnonzero(numbers != number), short[own[short] == number]
+        found[0][mine], rows = search(vectors[others], vectors[queries[mine]], k)
+        found[1][mine] = others[rows]
+    return found
+
+
+def _first_allowed(wide: Found, allowed: np.ndarray, k: int) -> tuple[Found, np.ndarray]:
+    """The first `k` allowed neighbours of each query, and the numbers of the queries that have fewer."""
+    first = np.argsort(~allowed, axis=1, kind="stable")[:, :k]
+    found = np.take_along_axis(wide[0], first, axis=1), np.take_along_axis(wide[1], first, axis=1)
+    return found, np.flatnonzero(np.take_along_axis(allowed, first, axis=1).sum(axis=1) < k)
+
+
+class Memory:
+    """Searches among vectors that are mostly those of an earlier search, as where one category after another is left
+    out: it keeps the `ROOM` nearest of all the vectors that it has met to each query that it has met, and of those it
+    passes over what a search leaves out. A query that is left with too few is searched again."""
+
+    def __init__(self) -> None:
+        self.vectors = _Rows()
+        self.queries = _Rows()
+        self.wide: Found = np.empty((0, ROOM), dtype=np.float32), np.empty((0, ROOM), dtype=np.int64)
+
+    def search(self, vectors: np.ndarray, queries: np.ndarray, k: int) -> Found:
+        """What `search` returns, up to the order of equal cosines."""
+        if k > ROOM:
+            return search(vectors, queries, k)
+        numbers = self._learn(vectors)
+        asked = self._ask(queries)
+        places = np.full(len(self.vectors) + 1, -1, dtype=np.int64)  # the last one for lists that are not full
+        places[numbers] = np.arange(len(vectors))
+        rows = places[self.wide[1][asked]]
+        found, short = _first_allowed((self.wide[0][asked], rows), rows >= 0, k)
+        if len(short):
+            found[0][short], found[1][short] = search(vectors, queries[short], k)
+        return found
+
+    def _learn(self, vectors: np.ndarray) -> np.ndarray:
+        """The number of each vector. New ones may be nearer to a query than those met before."""
+        first = len(self.vectors)
+        numbers, new = self.vectors.add(vectors)
+        if len(new) and len(self.queries):
+            queries = np.concatenate(self.queries.parts)
+            self.wide = _nearest_of_both(self.wide, _wide(new, queries, first))
+        return numbers
+
+    def _ask(self, queries: np.ndarray) -> np.ndarray:
+        """The number of each query, new ones searched among all the vectors."""
+        numbers, new = self.queries.add(queries)
+        if len(new):
+            nearest, first = _wide(self.vectors.parts[0], new, 0), len(self.vectors.parts[0])
+            for part in self.vectors.parts[1:]:
+                nearest, first = _nearest_of_both(nearest, _wide(part, new, first)), first + len(part)
+            self.wide = np.concatenate([self.wide[0], nearest[0]]), np.concatenate([self.wide[1], nearest[1]])
+        return numbers
+
+
+class _Rows:
+    """Rows numbered by their content, in the order in which they were met; a row that one matrix holds twice has two
+    numbers."""
+
+    def __init__(self) -> None:
+        self.parts: list[np.ndarray] = []
+        self.numbers: dict[tuple[bytes, int], int] = {}
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def add(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Each row's number, and the new rows."""
+        first, times = len(self.numbers), Counter[bytes]()
+        numbers = np.empty(len(rows), dtype=np.int64)
+        for place, row in enumerate(rows):
+            content = hashlib.blake2b(row.data, digest_size=16).digest()
+            numbers[place] = self.numbers.setdefault((content, times[content]), len(self.numbers))
+            times[content] += 1
+        new = rows[numbers >= first]
+        self.parts += [new] if len(new) else []
+        return numbers, new
+
+
+def _wide(vectors: np.ndarray, queries: np.ndarray, first: int) -> Found:
+    """The `ROOM` nearest vectors, numbered from `first` on; where there are fewer, -1 fills up."""
+    similarities, rows = search(vectors, queries, min(ROOM, len(vectors)))
+    missing = ((0, 0), (0, ROOM - rows.shape[1]))
+    return np.pad(similarities, missing, constant_values=-np.inf), np.pad(rows + first, missing, constant_values=-1)
+
+
+def _nearest_of_both(one: Found, other: Found) -> Found:
+    similarities = np.concatenate([one[0], other[0]], axis=1)
+    order = np.argsort(-similarities, axis=1, kind="stable")[:, :ROOM]
+    rows = np.concatenate([one[1], other[1]], axis=1)
+    return np.take_along_axis(similarities, order, axis=1), np.take_along_axis(rows, order, axis=1)
+
+
+_MEMORY: ContextVar[Memory | None] = ContextVar("memory", default=None)
+_MEMORIES: WeakKeyDictionary[Any, Memory] = WeakKeyDictionary()
+
+
+@contextmanager
+def remembering(owner: Any) -> Iterator[None]:
+    """Searches by `nearest` in the block share a memory, also with other blocks of the same `owner` while it lives."""
+    token = _MEMORY.set(_MEMORIES.setdefault(owner, Memory()))
+    try:
+        yield
+    finally:
+        _MEMORY.reset(token)
+
+
+def nearest(vectors: np.ndarray, queries: np.ndarray, k: int) -> Found:
+    """`search`, with the memory of the surrounding `remembering` block where there is one."""
+    memory = _MEMORY.get()
+    return memory.search(vectors, queries, k) if memory else search(vectors, queries, k)
