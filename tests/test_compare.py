@@ -112,3 +112,18 @@ def test_the_table_names_its_data_settings_and_code(made: tuple[Selection, Cache
     assert first["data_hash"][0] == second["data_hash"][0]
     assert first["config_hash"][0] != second["config_hash"][0]
     assert first["train_rows"].unique().to_list() == [24]
+
+
+def test_holding_out_each_category_in_turn_gives_what_each_gives_alone(tmp_path: Path) -> None:
+    """One cache object serves all comparisons, and what it remembers changes no score."""
+    dataset = open_data(write_folder(tmp_path / "cifake", cifake_files(8, 6)))
+    encoder = FakeEncoder()
+    selections = [select(dataset, category, None, None) for category in dataset.categories()]
+    shared = Cache(tmp_path / "cache", encoder.record)
+    embed_images(dataset, pl.concat([one.rows() for one in selections]), lambda: encoder, shared)
+    embed_prompts(["fake", "real"], lambda: encoder, shared)
+    for selection in selections:
+        together = compare(selection, [shared], SETTINGS).predictions
+        alone = compare(selection, [Cache(tmp_path / "cache", encoder.record)], SETTINGS).predictions
+        assert together.drop("p_real").equals(alone.drop("p_real"))
+        assert np.allclose(together["p_real"], alone["p_real"], atol=1e-6)

@@ -13,6 +13,7 @@ from toolkit import columns, provenance
 from toolkit.cache import Cache
 from toolkit.errors import SelectionError
 from toolkit.heads import make_head
+from toolkit.heads.neighbours import remembering
 from toolkit.protocol import NONE, Selection
 from toolkit.scoring import rescore, score, with_p_best
 
@@ -66,7 +67,8 @@ def compare(selection: Selection, encoders: Sequence[Cache], settings: Settings)
             for test, rows in selection.tests().items():
                 about = {"test": test, "head": name, "chosen_by": head.choice_.get("by", "")}
                 about |= _about(cache, selection, settings)
-                predictions.append(_predict(head, vectors[test], rows, list(settings.prompts)[1], about))
+                with remembering(cache):
+                    predictions.append(_predict(head, vectors[test], rows, list(settings.prompts)[1], about))
     every = pl.concat(predictions)
     return Comparison(tabulate(every, choices, selection, settings), every, fitted)
 
