@@ -112,7 +112,7 @@ class Study:
         `changes` to the recipe are fields of `toolkit.Recipe`: `epochs=2`, `learning_rate=1e-5`, …
         """
         how = make_recipe(recipe, **changes)
-        selection = _one(workflow.Contents(self.plan).selections(), held_out)
+        selection = _one(workflow.selections_of(self.plan, workflow.contents_of(self.plan)), held_out)
         plan = replace(self.plan, split=(selection.held_out,))
         (done,) = workflow.finetune(plan, how)
         record = find_encoders(plan.cache, kind="finetuned", checkpoint=done.folder.name)[-1]
