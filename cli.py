@@ -12,6 +12,7 @@ from commands.embed import embed
 from commands.finetune import finetune
 from commands.group import Commands
 from commands.predict import predict
+from commands.report import report
 from commands.run import run
 from commands.verify_results import verify_results
 from toolkit import __version__
@@ -31,7 +32,7 @@ def cli() -> None:
 
 
 cli.add_section("Study", run, embed, finetune, compare)
-cli.add_section("Results", predict, verify_results)
+cli.add_section("Results", report, predict, verify_results)
 cli.add_section("Data and cache", cache_group)
 cli.add_section("This program", completion)
 

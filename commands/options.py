@@ -1,7 +1,7 @@
 """The options that commands share, and what they ask for."""
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -139,7 +139,7 @@ def planned(chosen: dict[str, Any], as_json: bool) -> "Plan":
     """The plan that the shared options ask for; says which data it is about."""
     from toolkit import encoder
     from toolkit.plans import default_model, make_plan
-    from toolkit.sources import open_data
+    from toolkit.sources import open_data, place_of
 
     dataset = open_data(chosen["data"])
     say(f"Data: {dataset.description}", as_json)
@@ -157,18 +157,35 @@ def planned(chosen: dict[str, Any], as_json: bool) -> "Plan":
         cache=chosen["cache"],
         results=chosen["results"],
         asked=asked(),
+        typed=typed(),
+        data=place_of(chosen["data"]),
     )
 
 
 def asked() -> str:
     """The shared options as the user wrote them, for the commands that messages name."""
+    return _given(SHARED, (click.core.ParameterSource.COMMANDLINE,))
+
+
+def typed() -> str:
+    """The whole command, with what the environment set, so that it can be run again."""
+    context: click.Context | None = click.get_current_context()
+    names: list[str] = []
+    while context is not None and context.parent is not None:
+        names, context = [context.info_name or "", *names], context.parent
+    sources = (click.core.ParameterSource.COMMANDLINE, click.core.ParameterSource.ENVIRONMENT)
+    return f"python cli.py {' '.join(names)} {_given(None, sources)}".strip()
+
+
+def _given(wanted: Collection[str] | None, sources: tuple[click.core.ParameterSource, ...]) -> str:
+    """The options of the current command that were given, all or the `wanted` ones, as a shell takes them."""
     context = click.get_current_context()
     words = []
     for parameter in context.command.params:
-        name = parameter.opts[0]
-        given = context.get_parameter_source(parameter.name or "") is click.core.ParameterSource.COMMANDLINE
-        if name in SHARED and given:
-            value = context.params[parameter.name or ""]
+        name, key = parameter.opts[0], parameter.name or ""
+        is_wanted = name in wanted if wanted is not None else name != "--json"
+        if is_wanted and key in context.params and context.get_parameter_source(key) in sources:
+            value = context.params[key]
             values = value if isinstance(value, tuple) else (value,)
             words += [word for one in values for word in ([name] if one is True else [name, str(one)])]
     return shlex.join(words)

@@ -10,6 +10,7 @@ from commands.finetune import show_finetuned
 from commands.group import Command
 from commands.options import as_json, head_options, heads_of, plan_options, planned, recipe_of, recipe_options
 from commands.output import watched
+from commands.report import draw
 
 
 @click.command(cls=Command, epilog="Example: python cli.py run --data data/cifake.zip --split all")
@@ -33,3 +34,4 @@ def run(heads: str, choose_by: str, as_json: bool, **chosen: Any) -> None:
     if not as_json:
         show_finetuned(finetuned, as_json)
     show_compared(workflow.compare(plan, names, choose_by), plan, as_json)
+    draw(plan, as_json)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from toolkit import checkpoints, distributed, results, saved
+from toolkit import checkpoints, distributed, results, runs, saved
 from toolkit import embed as embedding
 from toolkit.cache import Cache, find_encoders
 from toolkit.checkpoints import Checkpoint
@@ -38,7 +38,8 @@ class Plan:
     """What the commands share: the data, the encoder, who trains and who tests, and where things are kept.
 
     `prompts` maps the two labels, in their order, to their prompts; the second label's probability is what heads
-    report. `asked` is how the user chose all this on the command line, for the commands that messages name.
+    report. `asked` is how the user chose all this on the command line, for the commands that messages name; `typed` is
+    the whole command and `data` where the images are, for whoever runs it again.
     """
 
     dataset: Dataset
@@ -52,6 +53,8 @@ class Plan:
     cache: Path = Path("cache")
     results: Path = Path("results")
     asked: str = ""
+    typed: str = ""
+    data: str = ""
     progress: Progress = silent
 
     def command(self, name: str) -> str:
@@ -312,7 +315,20 @@ def compare(plan: Plan, heads: Sequence[str], choose_by: str = "category") -> Co
     compared = Compared(comparisons, selections, notes)
     damaged = results.store(plan.results, compared.table, compared.predictions)
     saved.remember_last(plan.results / saved.FOLDER, comparisons)
+    runs.note(plan.results, compared.table, _how(plan))
     return Compared(comparisons, selections, [*base.damaged, *notes, *damaged])
+
+
+def _how(plan: Plan) -> dict[str, object]:
+    """What it takes to run a comparison of this plan again, and to find its images and vectors."""
+    return {
+        "command": plan.typed,
+        "asked": plan.asked,
+        "data": plan.data,
+        "cache": str(plan.cache.absolute()),
+        "prompts": {label: list(texts) for label, texts in plan.prompts.items()},
+        "precision": plan.source.precision,
+    }
 
 
 def _require_embedded(plan: Plan, cache: Cache, selection: Selection) -> None:

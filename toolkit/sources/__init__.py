@@ -20,9 +20,8 @@ def open_data(path: str | Path | None = None, name: str | None = None) -> Datase
 
     Looks at names only; no image is read. Raises DataError where nothing is there, or nothing that it knows.
     """
-    if path is None:
-        path = next((place for place in STANDARD_PLACES if place.exists()), None)
-    if path is None or str(path) == "sample":
+    path = _standard(path)
+    if path == "sample":
         from toolkit.sources.sample import sample
 
         return sample()
@@ -37,6 +36,18 @@ def open_data(path: str | Path | None = None, name: str | None = None) -> Datase
             f"or a CSV or Parquet of paths; leave it out to use the built-in sample."
         )
     return _open(place, name or PurePosixPath(place).stem)
+
+
+def place_of(path: str | Path | None = None) -> str:
+    """What `open_data` opens for `path`, so that it finds the same from any folder."""
+    place = _standard(path)
+    return str(Path(place).absolute()) if place != "sample" and Path(place).exists() else place
+
+
+def _standard(path: str | Path | None) -> str:
+    if path is None:
+        path = next((place for place in STANDARD_PLACES if place.exists()), "sample")
+    return str(path)
 
 
 def _open(place: str, name: str) -> Dataset:

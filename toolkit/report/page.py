@@ -1,0 +1,322 @@
+"""The page: what goes on it, in what order, and the files that are written."""
+
+import base64
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from toolkit import results, runs
+from toolkit.errors import DataError, ResultsError, SelectionError, ToolkitError, did_you_mean
+from toolkit.records import write_whole
+from toolkit.report import again, charts, maps, pictures, thumbnails, verdict, words
+from toolkit.report.entrants import WAYS, Entrant, Score, Subject, studies, subject
+from toolkit.report.pictures import Picture
+from toolkit.workbook import LARGE_DROP
+
+PAGE, PICTURES = "report.html", "pictures"
+MOST_CARDS = 12
+MILDER_ABOVE = ("jpeg", "resize")
+WHAT = {
+    "prompt": "Words alone; nothing is trained.",
+    "probe": "A small head on frozen CLIP.",
+    "finetune": "CLIP itself is trained further.",
+}
+SETTINGS = ["held_out", "encoder", "recipe", "head", "choice", "chosen_by", "seed", "train_rows", "leaks_dropped"]
+SETTINGS += ["encoder_id", "data_hash", "config_hash", "code_version", "created"]
+
+
+@dataclass(frozen=True)
+class Written:
+    """The page, the pictures' files, and the verdict in a few words."""
+
+    page: Path
+    pictures: list[Path]
+    headline: str
+    lead: str
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Where on a bar a share lies, in percent of its width."""
+
+    low: float
+
+    def at(self, share: float) -> float:
+        return round(100 * min(max((share - self.low) / (1 - self.low), 0.0), 1.0), 2)
+
+
+@dataclass(frozen=True)
+class Detail:
+    """The one run (held-out category and seed) that curves, confusions, maps and images are of."""
+
+    held_out: str
+    seed: int
+    table: pl.DataFrame
+    predictions: pl.DataFrame
+    noted: Mapping[str, Any]
+
+
+def write(
+    folder: Path,
+    cache: Path | None = None,
+    data: str | None = None,
+    number: int = 1,
+    held_out: str | None = None,
+) -> Written:
+    """Write `report.html` and `pictures/` for a results folder, from its tables and the cache; no model is loaded.
+
+    `cache` and `data` are where `compare` found them, unless given. Study `number` is shown (1: the newest), its
+    details for `held_out` (default: the category that the best head finds hardest). Raises ResultsError where there are
+    no results, SelectionError for a study or category that is not there.
+    """
+    table, predictions = results.read(folder)
+    if table.is_empty():
+        raise ResultsError(f"{folder} holds no results yet: run python cli.py compare first.")
+    shown = subject(table, predictions, number)
+    reached = verdict.reach(shown)
+    detail = _detail(shown, reached, runs.read(folder), held_out)
+    context, drawn = _contents(shown, reached, detail, cache, data)
+    context["others"] = [{**one, "number": n} for n, one in enumerate(studies(table), start=1) if n != number]
+    html = render(context)
+    write_whole(folder / PAGE, html.encode())
+    files = [path for one in drawn for path in _write_picture(folder / PICTURES, one)]
+    return Written(folder / PAGE, files, context["headline"], context["lead"])
+
+
+def render(context: Mapping[str, Any]) -> str:
+    """The HTML of the page. Whatever comes from data is escaped by the template."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    places = Environment(
+        loader=PackageLoader("toolkit.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    source = places.loader.get_source  # type: ignore[union-attr]
+    script, style = (source(places, name)[0] for name in ("report.js", "report.css"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    page = places.get_template("report.html").render(
+        **context, script=script, script_hash=digest, style=pictures.style() + style
+    )
+    return page.lstrip()
+
+
+def _contents(
+    shown: Subject, reached: verdict.Verdict | None, detail: Detail, cache: Path | None, data: str | None
+) -> tuple[dict[str, Any], list[Picture]]:
+    """Everything that the template asks for, and the pictures in it."""
+    with pictures.drawing():
+        scatter, heat = charts.base_against_novel(shown.entrants), charts.heat_map(shown)
+        cards = _cards(shown, detail)
+        place = cache or Path(detail.noted.get("cache", "cache"))
+        mapped = _maps(shown, detail, place)
+        curves = _curves(shown)
+    best = reached.best[reached.way] if reached else shown.entrants[0]
+    context = {
+        **_opening(shown, reached),
+        "about": shown.about,
+        "labels": shown.labels,
+        "tests": shown.tests,
+        "test_names": words.test_names(shown),
+        "entrants": shown.entrants,
+        "scale": _scale(shown),
+        "chance": _chance(shown),
+        "large_drop": LARGE_DROP,
+        "signed": verdict.signed,
+        "p_value": words.p_value,
+        "scatter": scatter,
+        "heat": heat,
+        "cards": cards,
+        "detail_words": words.of_detail(shown, detail.held_out, detail.seed),
+        "maps": mapped,
+        "map_reason": f"The embeddings are not in {place} any more, so the map cannot be drawn.",
+        **_images(shown, detail, best, data),
+        "curves": curves,
+        "elsewhere": _elsewhere(shown),
+        **again.how(shown, detail.table, detail.noted),
+        "settings": shown.table.select(SETTINGS).unique(maintain_order=True),
+    }
+    drawn = [one for one in (scatter, heat, *mapped, *curves) if one] + [card["picture"] for card in cards]
+    return context, drawn
+
+
+def _opening(shown: Subject, reached: verdict.Verdict | None) -> dict[str, Any]:
+    won = reached.way if reached else ""
+    titles = {**WAYS, "": "Nothing to choose between"}
+    best = reached.best if reached else {}
+    ways = [
+        {"key": key, "title": title, "what": WHAT[key], "entrant": best.get(key), "won": key == won}
+        for key, title in WAYS.items()
+    ]
+    return {
+        "title": f"{titles[won]}: {shown.about['dataset']}",
+        "headline": f"{titles[won]}.",
+        "lead": reached.sentence if reached else "No way of using CLIP was compared.",
+        "warning": words.warning(shown, best.get(won), _chance(shown)),
+        "facts": words.facts(shown),
+        "ways": ways,
+        "compared": words.compared(shown),
+        "contests": reached.contests if reached else [],
+        "rule": verdict.RULE,
+        "p_words": words.p_words(shown),
+        "table_note": words.of_table(shown, _chance(shown)),
+        "bars": words.bars(shown),
+    }
+
+
+def _detail(shown: Subject, reached: verdict.Verdict | None, noted: Mapping[str, Any], held_out: str | None) -> Detail:
+    """The run of `held_out`; else of the category that the best entrant finds hardest. The lowest seed's."""
+    categories = shown.held_out or ["none"]
+    if held_out is not None and held_out not in categories:
+        guess = did_you_mean(held_out, categories)
+        raise SelectionError(f"{held_out!r} was not held out.{guess} --held-out takes {', '.join(categories)}.")
+    best = reached.best[reached.way] if reached else shown.entrants[0]
+    mine = shown.table.filter((pl.col("entrant") == best.key) & (pl.col("test") == shown.decides))
+    hardest = mine.sort("accuracy", "held_out")["held_out"].first()
+    wanted = held_out or str(hardest)
+    seed = int(shown.table.filter(pl.col("held_out") == wanted)["seed"].min())  # type: ignore[arg-type]
+    table, predictions = (
+        frame.filter((pl.col("held_out") == wanted) & (pl.col("seed") == seed))
+        for frame in (shown.table, shown.predictions)
+    )
+    return Detail(wanted, seed, table, predictions, noted.get(runs.name_of(table.row(0, named=True)), {}))
+
+
+def _scale(shown: Subject) -> Scale:
+    lowest = min(score.low for entrant in shown.entrants for score in entrant.scores.values())
+    return Scale(min(0.4, int(lowest * 10) / 10))
+
+
+def _chance(shown: Subject) -> float:
+    """What always calling the commoner label would get on the deciding test set."""
+    images = shown.predictions.filter(pl.col("test") == shown.decides).unique("path")
+    return max(float((images["label"] == label).mean()) for label in shown.labels)  # type: ignore[arg-type]
+
+
+def _cards(shown: Subject, detail: Detail) -> list[dict[str, Any]]:
+    """One a head, in the order of the table; of very many the most accurate ones."""
+    there = set(detail.predictions["entrant"])
+    best = {entrant.key for entrant in shown.ranked([*WAYS, "reference"])[:MOST_CARDS]}
+    chosen = [entrant for entrant in shown.entrants if entrant.key in there & best]
+    return [_card(shown, detail, entrant, number) for number, entrant in enumerate(chosen, start=1)]
+
+
+def _card(shown: Subject, detail: Detail, entrant: Entrant, number: int) -> dict[str, Any]:
+    confusions, notes = [], []
+    for test in shown.tests:
+        rows = detail.predictions.filter((pl.col("entrant") == entrant.key) & (pl.col("test") == test))
+        counts = [
+            [len(rows.filter((pl.col("label") == true) & (pl.col("predicted") == called))) for called in shown.labels]
+            for true in shown.labels
+        ]
+        confusions.append({"test": test, "counts": counts})
+        figures = detail.table.filter((pl.col("entrant") == entrant.key) & (pl.col("test") == test)).row(0, named=True)
+        notes.append(f"{test}: AUC {figures['roc_auc']:.3f}, calibration error {figures['calibration_error']:.3f}")
+    drawn = charts.roc_and_calibration(entrant, shown, detail.predictions, number)
+    return {"entrant": entrant, "picture": drawn, "confusions": confusions, "note": "; ".join(notes) + "."}
+
+
+def _maps(shown: Subject, detail: Detail, cache: Path) -> list[Picture]:
+    """Before and after fine-tuning, of the same images; only what the cache still holds."""
+    encoders = detail.table.filter(pl.col("recipe").is_in(["", _recipe(shown, detail)])).unique(
+        "recipe", maintain_order=True
+    )
+    images = maps.few(detail.predictions)
+    found: list[Picture] = []
+    for row in encoders.iter_rows(named=True):
+        points = maps.flatten(cache, row["encoder_id"], images)
+        if points is not None:
+            title = "before fine-tuning" if row["recipe"] == "" else f"after fine-tuning ({row['recipe']})"
+            name = f"map-{len(found) + 1}"
+            found.append(charts.embedding_map(points, shown.labels, detail.held_out, name, title))
+    return found
+
+
+def _recipe(shown: Subject, detail: Detail) -> str:
+    """The recipe of the best fine-tuned entrant of this run."""
+    there = {key: recipe for key, recipe in detail.table.select("entrant", "recipe").iter_rows()}
+    return next((there[one.key] for one in shown.ranked(["finetune"]) if one.key in there), "")
+
+
+def _images(shown: Subject, detail: Detail, best: Entrant, data: str | None) -> dict[str, Any]:
+    rows = detail.predictions.filter((pl.col("entrant") == best.key) & (pl.col("test") == shown.decides))
+    novel = shown.decides == "novel"
+    said = words.of_images(best, detail.held_out, novel, shown.labels[1])
+    try:
+        read = _reader(data or detail.noted.get("data"))
+        found = thumbnails.rows(rows, shown.labels, read)
+    except ToolkitError as error:
+        found, said = [], f"The images cannot be shown: {error} --data PATH says where they are now."
+    return {"thumbnails": found, "pictures_title": "Surest mistakes and hits", "pictures_words": said, "novel": novel}
+
+
+def _reader(data: str | None) -> Callable[[str], bytes]:
+    from toolkit.sources import open_data
+
+    if not data:
+        raise DataError("where they are was not noted.")
+    return open_data(data).read
+
+
+def _curves(shown: Subject) -> list[Picture]:
+    """A figure for each kind of perturbation and test set: `jpeg:75` and `jpeg:50` are two strengths of one kind."""
+    changed = shown.changed.filter((pl.col("class") == "all") & (pl.col("perturbation") != ""))
+    parts = pl.col("perturbation").str.split_exact(":", 1).struct
+    changed = changed.with_columns(kind=parts.field("field_0"), strength=parts.field("field_1").fill_null(""))
+    found: list[Picture] = []
+    for (test, kind), rows in changed.group_by("test", "kind", maintain_order=True):
+        strengths = _by_harm(str(kind), rows["strength"].unique(maintain_order=True).to_list())
+        lines = []
+        for entrant in shown.entrants:
+            if test in entrant.scores and entrant.key in set(rows["entrant"]):
+                lines.append((entrant, [entrant.scores[str(test)].mean, *_means(rows, entrant.key, strengths)]))
+        if lines:
+            found.append(charts.robustness(str(kind), strengths, lines, str(test), f"robustness-{len(found) + 1}"))
+    return found
+
+
+def _by_harm(kind: str, strengths: list[str]) -> list[str]:
+    """The mildest first: of JPEG's quality and of a share of the size the largest number, else the smallest."""
+
+    def number(strength: str) -> float:
+        try:
+            return float(strength)
+        except ValueError:
+            return 0.0
+
+    return sorted(strengths, key=number, reverse=kind in MILDER_ABOVE)
+
+
+def _means(rows: pl.DataFrame, key: str, strengths: list[str]) -> list[float]:
+    mine = rows.filter(pl.col("entrant") == key)
+    means = dict(mine.group_by("strength").agg(pl.col("accuracy").mean()).iter_rows())
+    return [means.get(strength, float("nan")) for strength in strengths]
+
+
+def _elsewhere(shown: Subject) -> list[dict[str, Any]]:
+    """One row for each other data set and entrant: of a single run with its interval, else the mean with the range."""
+    rows = shown.changed.filter(
+        (pl.col("class") == "all") & (pl.col("test_data") != "") & (pl.col("perturbation") == "")
+    )
+    named = {entrant.key: entrant for entrant in shown.entrants}
+    found = []
+    for (data, key), group in rows.group_by("test_data", "entrant", maintain_order=True):
+        first = group.row(0, named=True)
+        ends = ("accuracy_low", "accuracy_high") if len(group) == 1 else ("accuracy", "accuracy")
+        low, high = float(group[ends[0]].min()), float(group[ends[1]].max())  # type: ignore[arg-type]
+        score = Score(float(group["accuracy"].mean()), low, high, len(group), None, "", None)  # type: ignore[arg-type]
+        if key in named:
+            found.append({"data": data, "entrant": named[str(key)], "images": first["support"], "score": score})
+    return found
+
+
+def _write_picture(folder: Path, one: Picture) -> list[Path]:
+    write_whole(folder / f"{one.name}.svg", one.svg)
+    write_whole(folder / f"{one.name}.png", one.png)
+    return [folder / f"{one.name}.svg", folder / f"{one.name}.png"]
