@@ -41,7 +41,9 @@ def open_data(path: str | Path | None = None, name: str | None = None) -> Datase
 def place_of(path: str | Path | None = None) -> str:
     """What `open_data` opens for `path`, so that it finds the same from any folder."""
     place = _standard(path)
-    return str(Path(place).absolute()) if place != "sample" and Path(place).exists() else place
+    if place == "sample" or files.is_address(place):
+        return place
+    return str(Path(place.removeprefix("file://")).absolute())
 
 
 def _standard(path: str | Path | None) -> str:

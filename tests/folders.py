@@ -1,0 +1,113 @@
+"""Results folders made on the spot: predictions with a given accuracy, their images on disk, their vectors cached."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from trees import jpeg
+
+from toolkit import columns, results, runs
+from toolkit.cache import Cache
+from toolkit.scoring import score, with_p_best
+
+LABELS = ("FAKE", "REAL")
+EACH = 20
+RIGHT = {
+    ("base", "zero-shot"): (0.55, 0.5),
+    ("base", "logreg"): (0.8, 0.6),
+    ("finetuned", "zero-shot"): (0.9, 0.85),
+    ("finetuned", "logreg"): (0.95, 0.9),
+}
+"""(encoder, head) -> the share that it gets right on base and on novel."""
+
+Right = Mapping[tuple[str, str], tuple[float, float]]
+
+
+class Images:
+    """A folder `test/<label>/<category>/<number>.jpg` with `EACH` images of each label and category."""
+
+    def __init__(self, root: Path, categories: Sequence[str] = ("dog", "cat"), labels: Sequence[str] = LABELS):
+        self.root, self.labels = root, list(labels)
+        rows = []
+        for label in labels:
+            for category in categories:
+                for number in range(EACH):
+                    data = jpeg(len(rows), "REAL" if label == labels[1] else "FAKE", 16)
+                    place = root / "test" / label / category / f"{number}.jpg"
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    place.write_bytes(data)
+                    path = place.relative_to(root).as_posix()
+                    rows.append((path, hashlib.sha256(data).hexdigest(), category, label))
+        names = ["path", "sha256", "category", "label"]
+        self.rows = pl.DataFrame(rows, schema=names, orient="row")
+
+
+def predict(images: Images, right: float, scatter: int = 0, **about: object) -> pl.DataFrame:
+    """Predictions on the images of one test set, of which the share `right` is right, scattered by that seed."""
+    every: dict[str, object] = {"dataset": "made", "held_out": "cat", "encoder": "base", "head": "logreg"}
+    every |= {"test": "base", "model": "nano", "pretrained": "p", "encoder_id": "e0", "recipe": "", "seed": 0}
+    every |= {
+        "perturbation": "",
+        "test_data": "",
+        "train_per_label": 450,
+        "test_per_label": 100,
+        "chosen_by": "",
+    } | about
+    is_novel = pl.col("category") == every["held_out"]
+    rows = images.rows.filter(is_novel if every["test"] == "novel" else ~is_novel)
+    rng = np.random.default_rng(scatter)
+    good = rng.permutation(len(rows)) < round(right * len(rows))
+    positive = (rows["label"] == images.labels[1]).to_numpy()
+    p = np.where(positive == good, 0.6, 0.1) + rng.uniform(0, 0.3, len(rows))
+    called = [images.labels[int(one > 0.5)] for one in p]
+    made = rows.with_columns(
+        *(pl.lit(value, dtype=columns.PREDICTIONS[name][0]).alias(name) for name, value in every.items()),
+        predicted=pl.Series(called, dtype=pl.String),
+        p_real=pl.Series(p),
+    )
+    return made.select(list(columns.PREDICTIONS))
+
+
+def study(images: Images, right: Right = RIGHT, **about: object) -> list[pl.DataFrame]:
+    """Both test sets of every encoder and head; fine-tuned ones are called `study`."""
+    found = []
+    held_out = about.get("held_out", "cat")
+    for number, ((encoder, head), shares) in enumerate(right.items()):
+        recipe = "" if encoder == "base" else "study"
+        identity = "e0" if encoder == "base" else f"f-{held_out}-{about.get('seed', 0)}"
+        one = {"encoder": encoder, "head": head, "recipe": recipe, "encoder_id": identity, **about}
+        tests = ("base",) if held_out == "none" else ("base", "novel")
+        for test, share in zip(tests, shares, strict=False):
+            found.append(predict(images, share, number, test=test, **one))
+    return found
+
+
+def store(folder: Path, predictions: Sequence[pl.DataFrame], labels: Sequence[str] = LABELS, **facts: object) -> Path:
+    """The results folder of these predictions; `facts` are noted of them, as `compare` does."""
+    every = pl.concat(predictions)
+    rows = [
+        {**row, "train_rows": 900, "leaks_dropped": 0, "created": "2026-01-01 00:00:00"}
+        for row in score(every, labels, 0)
+    ]
+    table = pl.DataFrame(rows, schema=columns.schema(columns.RESULTS))
+    results.store(folder, with_p_best(table, every), every)
+    if facts:
+        runs.note(folder, table, facts)
+    return folder
+
+
+def cache_vectors(root: Path, identity: str, images: Images) -> Path:
+    """A cache in which the encoder `identity` has a vector of each image."""
+    record = {
+        "kind": "base",
+        "model": "nano",
+        "pretrained": "p",
+        "identity": identity,
+        "dimension": 8,
+        "precision": "fp32",
+    }
+    vectors = np.random.default_rng(1).standard_normal((len(images.rows), 8)).astype(np.float32)
+    Cache(root, record).append_images(images.rows["sha256"].to_list(), vectors)
+    return root
