@@ -23,8 +23,8 @@ complete -o default -F _python_cli_py python python3
 def completion(shell: str) -> None:
     """Print what bash, zsh or fish needs to complete commands and options with Tab.
 
-    It completes `clip-toolkit`, and in bash `python cli.py` as well. For good, put the example's line into ~/.bashrc; in
-    zsh the same with zsh into ~/.zshrc; in fish write it to ~/.config/fish/completions/clip-toolkit.fish.
+    It completes `clip-toolkit`, and in bash `python cli.py` as well. For good, put the example's line into ~/.bashrc;
+    in zsh the same with zsh into ~/.zshrc; in fish write it to ~/.config/fish/completions/clip-toolkit.fish.
     """
     from click.shell_completion import get_completion_class
 
