@@ -17,12 +17,10 @@ from typing import Any, Protocol
 import numpy as np
 import polars as pl
 from filelock import FileLock, Timeout
-from PIL import Image
 
 from toolkit import distributed
 from toolkit.cache import Cache
 from toolkit.errors import ImageError
-from toolkit.images import decode
 from toolkit.manifest import Dataset
 
 CHUNK = 1024
@@ -41,7 +39,7 @@ class EncoderLike(Protocol):
 
     batch_size: int
 
-    def preprocess(self, image: Image.Image) -> np.ndarray: ...
+    def prepare(self, data: bytes) -> np.ndarray: ...
 
     def embed_images(self, pixels: np.ndarray) -> np.ndarray: ...
 
@@ -243,7 +241,7 @@ def _prepare(work: _Work, encoder: EncoderLike, keys: Sequence[str]) -> list[tup
             if hashlib.sha256(data).hexdigest() != key:
                 raise ImageError("changed while it was being embedded")
             content = key
-            ready.append((key, encoder.preprocess(decode(data))))
+            ready.append((key, encoder.prepare(data)))
         except ImageError as error:
             work.skipped.append((path, content, str(error)))
     return ready
