@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 from PIL import Image
 
+from toolkit.images import decode
 from toolkit.manifest import Dataset
 
 DIMENSION = 512

@@ -92,12 +92,13 @@ def initial_weights(seed: int) -> Weights:
 
 def _logits(weights: "dict[str, Tensor]", pixels: "Tensor") -> "Tensor":
     """`[B, 3 x 32 x 32]` from 0 to 255 -> `[B]`."""
+    import torch
     import torch.nn.functional as functional
 
-    images = pixels.view(-1, 3, SIDE, SIDE) / 255
+    images = pixels.view(-1, 3, SIDE, SIDE).contiguous(memory_format=torch.channels_last) / 255  # pools twice as fast
     for name in ("first", "second"):
         maps = functional.conv2d(images, weights[name], weights[f"{name}_bias"], padding=KERNEL // 2)
-        images = functional.max_pool2d(functional.relu(maps), 2)
+        images = functional.relu(functional.max_pool2d(maps, 2))  # the same as ReLU first, on a quarter of the numbers
     hidden = functional.relu(functional.linear(images.flatten(1), weights["dense"], weights["dense_bias"]))
     return functional.linear(hidden, weights["output"], weights["output_bias"])[:, 0]
 
@@ -117,7 +118,7 @@ def _train(X: np.ndarray, codes: np.ndarray, seed: int) -> Iterator[Weights]:
             logits = _logits(weights, torch.from_numpy(X[rows]))
             target = torch.from_numpy(codes[rows].astype(np.float32))
             optimizer.zero_grad(set_to_none=True)
-            functional.binary_cross_entropy_with_logits(logits, target).backward()  # type: ignore[no-untyped-call]
+            functional.binary_cross_entropy_with_logits(logits, target).backward()
             optimizer.step()
         yield {name: tensor.detach().numpy().copy() for name, tensor in weights.items()}
 
