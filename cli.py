@@ -8,6 +8,7 @@ import click
 from commands.cache import cache_group
 from commands.compare import compare
 from commands.completion import completion
+from commands.data import data_group
 from commands.embed import embed
 from commands.finetune import finetune
 from commands.group import Commands
@@ -33,7 +34,7 @@ def cli() -> None:
 
 cli.add_section("Study", run, embed, finetune, compare)
 cli.add_section("Results", report, predict, verify_results)
-cli.add_section("Data and cache", cache_group)
+cli.add_section("Data and cache", data_group, cache_group)
 cli.add_section("This program", completion)
 
 

@@ -65,7 +65,7 @@ place_options = section(
     option("--cache", type=A_PATH, default=Path("cache"), show_default=True, help="Embeddings and checkpoints."),
     option("--results", type=A_PATH, default=Path("results"), show_default=True, help="Where tables are written."),
 )
-data_options = section(
+data_option = section(
     "Data",
     option(
         "--data",
@@ -75,6 +75,10 @@ data_options = section(
         "at an address (s3://, gs://, https://).  "
         "[default: data/cifake, data/cifake.zip, else the built-in sample]",
     ),
+)
+data_options = section(
+    "Data",
+    data_option,
     option("--labels", metavar="A,B", help="The two labels; P is the second's.  [default: the data's own two]"),
     option(
         "--prompt",
