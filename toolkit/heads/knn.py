@@ -7,8 +7,9 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from toolkit.heads import partitioned
 from toolkit.heads.base import fold_numbers, log_loss, unit
-from toolkit.heads.neighbours import nearest, search_outside_their_fold
+from toolkit.heads.neighbours import Found, nearest, search_outside_their_fold
 
 K_GRID = (1, 3, 5, 9, 15, 25, 51, 101)
 WEIGHTINGS = ("uniform", "similarity")
@@ -21,6 +22,7 @@ class NearestNeighbours(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     `k` and the weighting are those with the least log loss over the held-out folds. The share is smoothed as if one
     more neighbour were split evenly among the classes, so that no P is 0 or 1; the likeliest class is the same without.
+    Neighbours are exact up to `partitioned.EXACT_UP_TO` vectors; beyond, `choice_` and `notes_` say with what recall.
     """
 
     def __init__(self, choose_by: str = "category", k_grid: tuple[int, ...] = K_GRID, seed: int = 0):
@@ -35,7 +37,10 @@ class NearestNeighbours(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.vectors_ = unit(X)
         self.classes_, self.codes_ = np.unique(y, return_inverse=True)
         numbers, how = fold_numbers(np.asarray(y), groups, self.choose_by, self.seed)
-        self.choice_ = {**self._choose(numbers), "by": how}
+        large = len(X) > partitioned.EXACT_UP_TO
+        self.partition_ = partitioned.partition(self.vectors_, self.seed) if large else None
+        self.choice_ = {**self._choose(numbers), "by": how, **partitioned.describe(self.partition_)}
+        self.notes_ = [partitioned.note(self.partition_)] if self.partition_ else []
         self.k_, self.weighting_ = int(self.choice_["k"]), str(self.choice_["weighting"])
         return self
 
@@ -48,7 +53,7 @@ class NearestNeighbours(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         queries = np.arange(len(numbers))
         if len(queries) > MOST_QUERIES:
             queries = np.sort(np.random.default_rng(self.seed).choice(queries, MOST_QUERIES, replace=False))
-        similarities, neighbours = search_outside_their_fold(self.vectors_, numbers, queries, grid[-1])
+        similarities, neighbours = self._outside_their_fold(numbers, queries, grid[-1])
         scored = []
         for weighting in WEIGHTINGS:
             for k in grid:
@@ -56,6 +61,16 @@ class NearestNeighbours(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 scored.append((_mean_over_folds(shares, self.codes_[queries], numbers[queries]), k, weighting))
         loss, k, weighting = min(scored, key=lambda one: one[0])
         return {"k": k, "weighting": weighting, "log_loss": round(loss, 4)}
+
+    def _outside_their_fold(self, numbers: np.ndarray, queries: np.ndarray, k: int) -> Found:
+        if self.partition_:
+            return partitioned.search_outside_their_fold(self.vectors_, self.partition_, numbers, queries, k)
+        return search_outside_their_fold(self.vectors_, numbers, queries, k)
+
+    def _nearest(self, queries: np.ndarray) -> Found:
+        if self.partition_:
+            return partitioned.search(self.vectors_, self.partition_, queries, self.k_)
+        return nearest(self.vectors_, queries, self.k_)
 
     def _shares(self, similarities: np.ndarray, neighbours: np.ndarray, weighting: str) -> np.ndarray:
         """`[Q, k]` similarities and rows of neighbours -> `[Q, classes]` float64."""
@@ -71,7 +86,7 @@ class NearestNeighbours(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """`[N, D]` -> `[N, classes]` float64."""
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float32, reset=False)
-        similarities, neighbours = nearest(self.vectors_, unit(X), self.k_)
+        similarities, neighbours = self._nearest(unit(X))
         return self._shares(similarities, neighbours, self.weighting_)
 
     def predict(self, X: np.ndarray) -> np.ndarray:

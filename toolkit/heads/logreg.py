@@ -8,6 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from toolkit.heads import streamed
 from toolkit.heads.base import fold_numbers, folds, log_loss, unit
 from toolkit.heads.newton import EVERYTHING, LogisticFamily
 
@@ -61,6 +62,7 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     `C` is the value of `grid` with the least mean log loss over the held-out folds; then everything is fitted with it.
     Log loss rather than accuracy: on a few hundred images, accuracies of neighbouring values differ by chance alone.
+    Beyond `streamed.MOST_VALUES` a sample chooses `C`, and everything is fitted part by part; `notes_` say so.
     """
 
     def __init__(self, choose_by: str = "category", grid: tuple[float, ...] = GRID, seed: int = 0):
@@ -72,7 +74,10 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Fit on `X` `[N, D]` and `y` `[N]`; `groups` `[N]` are the categories to leave out when choosing `C`."""
         X, y = validate_data(self, X, y, dtype=np.float32)
         check_classification_targets(y)
+        if streamed.is_large(X, y):
+            return self._fit_part_by_part(X, np.asarray(y), groups)
         X, y = unit(X), np.asarray(y)
+        self.notes_: list[str] = []
         numbers, how = fold_numbers(y, groups, self.choose_by, self.seed)
         losses, starts = self._losses(X, y, numbers)
         best = int(np.argmin(losses))
@@ -82,6 +87,19 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.model_ = model.fit(X.astype(np.float64), y)  # in float32, Newton's matrix can be too close to singular
         self.model_.set_params(warm_start=False)
         self.classes_ = self.model_.classes_
+        return self
+
+    def _fit_part_by_part(self, X: np.ndarray, y: np.ndarray, groups: np.ndarray | None) -> "LogisticProbe":
+        """The sample's model is where the fit on every row begins."""
+        rows = streamed.sample(X, self.seed)
+        part = LogisticProbe(self.choose_by, self.grid, self.seed)
+        part.fit(X[rows], y[rows], None if groups is None else np.asarray(groups)[rows])
+        self.model_, self.classes_ = part.model_, part.classes_
+        start = np.append(self.model_.coef_[0], self.model_.intercept_)
+        weights = streamed.solve(X, y == self.classes_[1], self.model_.C, start)
+        self.model_.coef_, self.model_.intercept_ = weights[None, :-1], weights[-1:]
+        self.choice_ = {**part.choice_, "chosen_on": len(rows)}
+        self.notes_ = [streamed.note(len(X), len(rows))]
         return self
 
     def _losses(self, X: np.ndarray, y: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, dict[int, np.ndarray]]:

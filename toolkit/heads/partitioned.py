@@ -1,0 +1,122 @@
+"""Nearest neighbours among more vectors than an exhaustive search is good for: an inverted file (FAISS, IndexIVFFlat).
+
+The vectors are divided among the nearest of a few centroids (Sivic & Zisserman 2003; Jégou et al. 2011, section IV.A),
+and a query looks into the lists of the `probes` centroids that are nearest to it. How many those are is decided by the
+recall against an exhaustive search, on a sample of the training vectors. What is kept are arrays; FAISS's own index is
+made from them where it is needed.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from toolkit.heads.neighbours import Found
+from toolkit.heads.neighbours import search as search_all
+
+EXACT_UP_TO = 500_000
+"""So many vectors are searched exhaustively."""
+
+SAMPLED_QUERIES = 500
+WANTED_RECALL = 0.98
+NEIGHBOURS = 25
+POINTS_A_CENTROID = 64
+ROUNDS = 10
+
+Partition = dict[str, Any]
+"""`centroids` `[L, D]` float32, `lists` `[N]` int32 (each vector's centroid), `probes` and `recall`."""
+
+
+def partition(vectors: np.ndarray, seed: int = 0) -> Partition:
+    """Divide `vectors` `[N, D]`, all of unit length, among about the root of `N` centroids.
+
+    `recall` is the share of an exhaustive search's `NEIGHBOURS` nearest that is found with `probes` lists, a power of
+    two: the least that reaches `WANTED_RECALL` for `SAMPLED_QUERIES` of the vectors, themselves not counted.
+    """
+    count = max(1, min(int(np.sqrt(len(vectors))), len(vectors) // POINTS_A_CENTROID))
+    rng = np.random.default_rng(seed)
+    made: Partition = {"centroids": _centroids(vectors, count, rng)}
+    made["lists"] = search_all(made["centroids"], vectors, 1)[1][:, 0].astype(np.int32)
+    queries = vectors[np.sort(rng.choice(len(vectors), min(SAMPLED_QUERIES, len(vectors)), replace=False))]
+    truth, index, probes = search_all(vectors, queries, NEIGHBOURS + 1)[1], _index(vectors, made), 1
+    while True:
+        found = index.search(queries, NEIGHBOURS + 1, params=_parameters(probes))[1]
+        both = [len(np.intersect1d(*pair)) - 1 for pair in zip(found, truth, strict=True)]
+        recall = float(np.mean(both)) / NEIGHBOURS
+        if recall >= WANTED_RECALL or probes >= count:
+            return {**made, "probes": probes, "recall": round(recall, 4)}
+        probes = min(2 * probes, count)
+
+
+def search(vectors: np.ndarray, made: Partition, queries: np.ndarray, k: int) -> Found:
+    """About the `k` nearest of `vectors` to each of `queries` `[Q, D]`: cosines and row numbers `[Q, k]`."""
+    return _filled(_index(vectors, made), queries, k, made, None)
+
+
+def search_outside_their_fold(
+    vectors: np.ndarray, made: Partition, numbers: np.ndarray, queries: np.ndarray, k: int
+) -> Found:
+    """About the `k` nearest rows of other folds to the rows `queries` `[Q]`; `numbers` `[N]` is each row's fold."""
+    index, own = _index(vectors, made), numbers[queries]
+    similarities, rows = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
+    for number in np.unique(own):
+        allowed = np.packbits(numbers != number, bitorder="little")
+        mine = np.flatnonzero(own == number)
+        selector = _faiss().IDSelectorBitmap(allowed)
+        similarities[mine], rows[mine] = _filled(index, vectors[queries[mine]], k, made, selector)
+    return similarities, rows
+
+
+def describe(made: Partition | None) -> dict[str, Any]:
+    """The partition in numbers, for `choice_`; nothing where search is exhaustive."""
+    return {} if made is None else {"lists": len(made["centroids"]), "probes": made["probes"], "recall": made["recall"]}
+
+
+def note(made: Partition) -> str:
+    """The line that tells the user."""
+    return (
+        f"knn: {len(made['lists']):,} training images are more than {EXACT_UP_TO:,}, so neighbours come from an IVF "
+        f"index ({made['probes']} of {len(made['centroids']):,} lists) with {made['recall']:.1%} of the exact."
+    )
+
+
+def _filled(index: Any, queries: np.ndarray, k: int, made: Partition, selector: Any) -> Found:
+    """Queries whose lists hold fewer than `k` allowed vectors look into more of them."""
+    probes, count = made["probes"], len(made["centroids"])
+    similarities, rows = index.search(queries, k, params=_parameters(probes, selector))
+    while probes < count and (short := np.flatnonzero(rows[:, -1] < 0)).size:
+        probes = min(4 * probes, count)
+        similarities[short], rows[short] = index.search(queries[short], k, params=_parameters(probes, selector))
+    return similarities, rows
+
+
+def _centroids(vectors: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Spherical k-means on a sample."""
+    size = min(len(vectors), count * POINTS_A_CENTROID)
+    sample = vectors[np.sort(rng.choice(len(vectors), size, replace=False))]
+    means = _faiss().Kmeans(
+        vectors.shape[1], count, niter=ROUNDS, spherical=True, seed=1, min_points_per_centroid=1, verbose=False
+    )
+    means.train(sample)
+    return np.asarray(means.centroids)
+
+
+def _index(vectors: np.ndarray, made: Partition) -> Any:
+    """FAISS's index of a partition; nothing is assigned again."""
+    faiss = _faiss()
+    quantizer = faiss.IndexFlatIP(vectors.shape[1])
+    quantizer.add(made["centroids"])
+    index = faiss.IndexIVFFlat(quantizer, vectors.shape[1], len(made["centroids"]), faiss.METRIC_INNER_PRODUCT)
+    index.is_trained = True
+    numbers, lists = np.arange(len(vectors)), made["lists"].astype(np.int64)
+    index.add_core(len(vectors), *map(faiss.swig_ptr, (np.ascontiguousarray(vectors), numbers, lists)))
+    return index
+
+
+def _parameters(probes: int, selector: Any = None) -> Any:
+    return _faiss().SearchParametersIVF(nprobe=probes, sel=selector)
+
+
+def _faiss() -> Any:
+    import faiss
+
+    return faiss
