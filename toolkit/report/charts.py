@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH = 4.75  # inches, 72 points each
-MARKERS = "osD^vPX*<>hpd8H"
+MARKERS = "os^vPX*<>hpd8H"
 BINS, FEWEST = 10, 5
 MOST_POINTS = 200
 MOST_CATEGORIES = 10
@@ -56,7 +56,7 @@ def base_against_novel(entrants: Sequence[Entrant]) -> Picture | None:
         tips[gid] = f"{entrant.name}: base {base.mean:.1%}, novel {novel.mean:.1%}"
         _cross(axes, entrant, shapes[entrant.head], gid)
         if base.study is not None and novel.study is not None:
-            axes.plot(base.study, novel.study, "*", **HOLLOW, markersize=13, zorder=4)
+            axes.plot(base.study, novel.study, "D", **HOLLOW, markersize=7.5, zorder=4)
     axes.set(xlim=(start, 1.005), ylim=(start, 1.005), xlabel="accuracy on base", ylabel="accuracy on novel")
     axes.set_aspect("equal")
     _percent(axes)
@@ -85,7 +85,7 @@ def _legend(figure: "Figure", entrants: Sequence[Entrant], shapes: Mapping[str, 
     handles = [Line2D([], [], marker="o", color=colour(way), label=names[way], **plain) for way in ways]
     handles += [Line2D([], [], marker=m, color=colour("muted"), label=h, **plain) for h, m in shapes.items()]
     if studied:
-        handles.append(Line2D([], [], marker="*", label="the study", **{**plain, **HOLLOW, "markersize": 11}))
+        handles.append(Line2D([], [], marker="D", label="the study", **{**plain, **HOLLOW, "markersize": 6.5}))
     figure.legend(handles=handles, loc="lower center", ncols=4, handletextpad=0.1, columnspacing=1.2, fontsize=9)
 
 
@@ -95,6 +95,25 @@ def _percent(axes: "Axes", x: bool = True, y: bool = True) -> None:
     for wanted, axis in ((x, axes.xaxis), (y, axes.yaxis)):
         if wanted:
             axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+
+
+def roc_of_best(best: Sequence[Entrant], subject: Subject, predictions: pl.DataFrame) -> Picture:
+    """The best of each way on one chart: on the test set that decides, and thin and dashed on base."""
+    figure, axes = new(4.5)
+    axes.plot([0, 1], [0, 1], color=colour("faint"), linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+    for entrant in best:
+        for test in subject.tests:
+            rows = predictions.filter((pl.col("entrant") == entrant.key) & (pl.col("test") == test))
+            decides = {"linewidth": 2.0, "label": short(entrant.name, 30)}
+            line = decides if test == subject.decides else {"linewidth": 1, "linestyle": (0, (3, 2))}
+            axes.plot(*roc_curve(rows, subject.labels[1]), color=colour(entrant.way), zorder=3, **line)
+    first, second = (short(label) for label in subject.labels)
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+    axes.set(xlabel=f"{first} taken for {second}", ylabel=f"{second} found")
+    _percent(axes)
+    figure.legend(loc="lower center", ncols=2, fontsize=9, columnspacing=1.2)
+    figure.subplots_adjust(left=0.13, right=0.985, top=0.985, bottom=0.215)
+    return picture(figure, "roc", "ROC curves of the best encoder and head of each way to use CLIP")
 
 
 def roc_and_calibration(entrant: Entrant, subject: Subject, predictions: pl.DataFrame, number: int) -> Picture:

@@ -113,6 +113,7 @@ def _contents(
     """Everything that the template asks for, and the pictures in it."""
     with pictures.drawing():
         scatter, heat = charts.base_against_novel(shown.entrants), charts.heat_map(shown)
+        roc = charts.roc_of_best(list(reached.best.values()) if reached else [], shown, detail.predictions)
         cards = _cards(shown, detail)
         place = cache or Path(detail.noted.get("cache", "cache"))
         mapped = _maps(shown, detail, place)
@@ -130,8 +131,11 @@ def _contents(
         "large_drop": LARGE_DROP,
         "signed": verdict.signed,
         "p_value": words.p_value,
+        "points": verdict.points,
+        "probability": words.probability,
         "scatter": scatter,
         "heat": heat,
+        "roc": roc,
         "cards": cards,
         "detail_words": words.of_detail(shown, detail.held_out, detail.seed),
         "maps": mapped,
@@ -142,7 +146,7 @@ def _contents(
         **again.how(shown, detail.table, detail.noted),
         "settings": shown.table.select(SETTINGS).unique(maintain_order=True),
     }
-    drawn = [one for one in (scatter, heat, *mapped, *curves) if one] + [card["picture"] for card in cards]
+    drawn = [one for one in (scatter, roc, heat, *mapped, *curves) if one] + [card["picture"] for card in cards]
     return context, drawn
 
 

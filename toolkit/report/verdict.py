@@ -108,11 +108,11 @@ def _sentence(subject: Subject, way: str, best: dict[str, Entrant], contests: li
     name = {"probe": "Probing", "finetune": "Fine-tuning"}[last.challenger.way]
     cheaper = {"prompt": "prompts alone", "probe": "a probe on the frozen CLIP"}[last.holder.way]
     if any(one.sure for one in last.duels.values()):
-        gains = " and ".join(_gain(subject, one) for one in last.duels.values())
+        gains = " and ".join(_gain(subject, one) for one in last.duels.values()).replace(" and gains ", " and ")
         words = f"Compared with {cheaper}, {name.lower()} {gains}."
     else:
-        points = " and ".join(f"{signed(one.difference)} points {_where(subject, one)}" for one in last.duels.values())
-        words = f"{name} changes nothing that chance would not explain: {points}, compared with {cheaper}."
+        found = " and ".join(f"{signed(one.difference)} points {_where(subject, one)}" for one in last.duels.values())
+        words = f"{name} changes nothing that chance would not explain: {found}, compared with {cheaper}."
     missing = "" if "finetune" in best else " Fine-tuning has not been tried yet."
     return f"{words}{missing}"
 
@@ -120,8 +120,9 @@ def _sentence(subject: Subject, way: str, best: dict[str, Entrant], contests: li
 def _gain(subject: Subject, one: Duel) -> str:
     if not one.sure:
         return f"changes nothing for sure {_where(subject, one)} ({signed(one.difference)})"
-    points = f"{100 * abs(one.difference):.1f} points"
-    return f"{'gains' if one.difference > 0 else 'loses'} {points} {_where(subject, one)}"
+    low, high = (one.low, one.high) if one.difference > 0 else (-one.high, -one.low)
+    gained = f"{points(abs(one.difference))} points ({points(low)} to {points(high)})"
+    return f"{'gains' if one.difference > 0 else 'loses'} {gained} {_where(subject, one)}"
 
 
 def _where(subject: Subject, one: Duel) -> str:
@@ -130,6 +131,11 @@ def _where(subject: Subject, one: Duel) -> str:
     if one.test == "base":
         return "on categories that training saw"
     return f"on {'categories' if len(subject.held_out) > 1 else 'the category'} that training never saw"
+
+
+def points(share: float) -> str:
+    """0.16 -> `16.0`, with a true minus sign."""
+    return f"{100 * share:.1f}".replace("-", "−")
 
 
 def signed(share: float) -> str:

@@ -94,7 +94,7 @@ def of_table(shown: Subject, chance: float) -> str:
             "The diamond is the figure of the study that this toolkit starts from (ViT-B/32, OpenAI’s weights)."
         )
     if len(shown.tests) > 1:
-        said.append("Drop: novel minus base, in points.")
+        said.append("Drop: base minus novel, in points.")
     return " ".join(said)
 
 
@@ -134,6 +134,11 @@ def p_value(p: float) -> str:
     if p < 0.001:
         return "< 0.001"
     return f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
+def probability(p: float) -> str:
+    """Never rounded to certainty."""
+    return "< 0.001" if p < 0.001 else "> 0.999" if p > 0.999 else f"{p:.3f}"
 
 
 def p_words(shown: Subject) -> str:
