@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 from PIL import Image
 
+from toolkit.images import decode
 from toolkit.manifest import Dataset
 
 DIMENSION = 512
@@ -42,8 +43,8 @@ class GeneratedEncoder:
         }
         self._projection = np.random.default_rng(0).standard_normal((192, DIMENSION)).astype(np.float32)
 
-    def preprocess(self, image: Image.Image) -> np.ndarray:
-        return np.asarray(image)
+    def prepare(self, data: bytes) -> np.ndarray:
+        return np.asarray(decode(data))
 
     def embed_images(self, pixels: np.ndarray) -> np.ndarray:
         return pixels.reshape(len(pixels), -1).astype(np.float32) @ self._projection

@@ -122,7 +122,7 @@ recipe_options = section(
 )
 head_options = section(
     "Heads",
-    option("--heads", default="zero-shot,logreg,knn", show_default=True, help="Which heads to compare."),
+    option("--heads", default="zero-shot,logreg,knn,shortcut", show_default=True, help="Which heads to compare."),
     chosen(
         "choose-by", "category", "How C, k and the like are chosen: one training category left out, or random folds."
     ),

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from toolkit.images import decode
+
 
 class FakeEncoder:
     """Embeds an image as a fixed random projection of its 4x4 thumbnail, and counts what it was asked for."""
@@ -26,6 +28,9 @@ class FakeEncoder:
             "kind": "base",
         }
         self._projection = np.random.default_rng(0).standard_normal((48, dimension)).astype(np.float32)
+
+    def prepare(self, data: bytes) -> np.ndarray:
+        return self.preprocess(decode(data))
 
     def preprocess(self, image: Image.Image) -> np.ndarray:
         return np.asarray(image.resize((4, 4))).transpose(2, 0, 1)

@@ -49,9 +49,9 @@ def test_run_does_the_whole_study_and_says_what_it_did(study: Path) -> None:
     assert table.columns[:11] == (
         ["dataset", "held_out", "encoder", "head", "test", "class", "precision", "recall", "f1", "support", "accuracy"]
     )
-    assert len(table) == 2 * 3 * 2 * 3
+    assert len(table) == (2 * 3 + 1) * 2 * 3
     assert set(table["dataset"]) == {"cifake"} and set(table["held_out"]) == {"cat"}
-    assert table.filter(pl.col("class") != "all")["support"].to_list() == [5] * 24
+    assert table.filter(pl.col("class") != "all")["support"].to_list() == [5] * 28
 
 
 def test_the_second_embed_embeds_nothing(study: Path) -> None:
@@ -136,7 +136,7 @@ def test_too_many_unreadable_images_are_an_error_after_all_good_ones_are_safe(tm
 def test_cache_list_verify_and_remove_speak_json(study: Path) -> None:
     place = ["--cache", study / "cache", "--json"]
     listed = json.loads(call("cache", "list", *place).stdout)
-    assert {one["kind"] for one in listed} == {"base", "finetuned"}
+    assert {one["kind"] for one in listed} == {"base", "finetuned", "file facts"}
     assert all(one["state"] == "whole" for one in json.loads(call("cache", "verify", *place).stdout))
 
 

@@ -12,9 +12,10 @@ import polars as pl
 from toolkit import columns, provenance
 from toolkit.cache import Cache
 from toolkit.errors import SelectionError
-from toolkit.heads import make_head
+from toolkit.features import FEATURES, FileFacts
+from toolkit.heads import fits, make_head
 from toolkit.heads.neighbours import remembering
-from toolkit.protocol import NONE, Selection
+from toolkit.protocol import NONE, ScoredSet, Selection
 from toolkit.scoring import rescore, score, with_p_best
 
 __all__ = ["Comparison", "Settings", "compare", "require_unseen", "rescore", "score", "tabulate", "with_p_best"]
@@ -51,39 +52,59 @@ class Comparison:
         return [line for head in self.heads.values() for line in getattr(head, "notes_", [])]
 
 
-def compare(selection: Selection, encoders: Sequence[Cache], settings: Settings) -> Comparison:
-    """Fit every head on every encoder's training vectors and score it on each test set.
+def compare(
+    selection: Selection, encoders: Sequence[Cache], settings: Settings, more: Sequence[ScoredSet] = ()
+) -> Comparison:
+    """Fit every head on every encoder's training vectors and score it on each test set, and on `more` of them.
 
-    Raises SelectionError for an encoder that saw the held-out category or another training set, and MissingEmbeddings
-    where vectors are not in the cache.
+    The first of `encoders` gives the comparison its model's name. A head is fitted on those encoders alone that give
+    what it looks at (`heads.fits`). Raises SelectionError for an encoder that saw the held-out category or another
+    training set, and MissingEmbeddings where vectors are not in the cache.
     """
-    predictions, choices, fitted = [], {}, {}
+    sets, model = [*selection.scored_sets(), *more], encoders[0].record
+    predictions: list[pl.DataFrame] = []
+    fitted: dict[tuple[str, str], Any] = {}
     for cache in encoders:
         require_unseen(cache.record, selection)
-        vectors = {name: cache.read_images(rows["sha256"].to_list()) for name, rows in selection.tests().items()}
-        train = cache.read_images(selection.train["sha256"].to_list())
-        prompts = {label: cache.read_prompts(list(texts)) for label, texts in settings.prompts.items()}
-        for name in settings.heads:
-            head = make_head(name, prompts, settings.choose_by)
-            head.fit(train, selection.train["label"].to_numpy(), groups=_groups(selection.train))
-            fitted[cache.record["identity"], name] = head
-            choices[cache.record["identity"], name] = head.choice_
-            for test, rows in selection.tests().items():
-                about = {"test": test, "head": name, "chosen_by": head.choice_.get("by", "")}
-                about |= _about(cache, selection, settings)
+        heads = _fitted_heads(cache, selection, settings)
+        fitted |= {(cache.record["identity"], name): head for name, head in heads.items()}
+        for one in _sensible(sets, cache.record["kind"]) if heads else ():
+            vectors = cache.read_images(one.rows["sha256"].to_list())
+            about = _about(cache, model, selection, settings) | dict(zip(columns.TEST, one.key(), strict=True))
+            for name, head in heads.items():
+                of_head = {**about, "head": name, "chosen_by": head.choice_.get("by", "")}
                 with remembering(cache):
-                    predictions.append(_predict(head, vectors[test], rows, list(settings.prompts)[1], about))
+                    predictions.append(_predict(head, vectors, one.rows, list(settings.prompts)[1], of_head))
     every = pl.concat(predictions)
-    return Comparison(tabulate(every, choices, selection, settings), every, fitted)
+    choices = {key: head.choice_ for key, head in fitted.items()}
+    return Comparison(tabulate(every, choices, selection, settings, sets), every, fitted)
+
+
+def _fitted_heads(cache: Cache, selection: Selection, settings: Settings) -> dict[str, Any]:
+    """Those of the settings' heads that look at what this encoder gives, fitted on the training rows."""
+    names = [name for name in settings.heads if fits(name, cache.record["kind"])]
+    if not names:
+        return {}
+    train, y = cache.read_images(selection.train["sha256"].to_list()), selection.train["label"].to_numpy()
+    with_prompts = cache.record["kind"] not in FEATURES
+    texts = settings.prompts.items() if with_prompts else ()
+    prompts = {label: cache.read_prompts(list(some)) for label, some in texts}
+    heads = {name: make_head(name, prompts, settings.choose_by, settings.seed) for name in names}
+    return {name: head.fit(train, y, groups=_groups(selection.train)) for name, head in heads.items()}
+
+
+def _sensible(sets: Sequence[ScoredSet], kind: str) -> list[ScoredSet]:
+    """A perturbed image is a new file, so that its facts say nothing of the data's."""
+    return [one for one in sets if not (one.perturbation and kind == FileFacts.kind)]
 
 
 def require_unseen(record: Mapping[str, Any], selection: Selection) -> None:
     """Raise SelectionError unless the encoder's record proves that it never saw the held-out category.
 
-    A base encoder has seen no image of ours. A fine-tuned one must have been trained on exactly the selection's
-    training rows, which hold no image of that category.
+    A base encoder has seen no image of ours, and pixels and file facts come from no training. A fine-tuned one must
+    have been trained on exactly the selection's training rows, which hold no image of that category.
     """
-    if record["kind"] == "base":
+    if record["kind"] == "base" or record["kind"] in FEATURES:
         return
     seen = record.get("train_categories")
     same = record.get("train_sha256") == selection.train_sha256() and record.get("held_out") == selection.held_out
@@ -100,41 +121,46 @@ def tabulate(
     choices: Mapping[tuple[str, str], Mapping[str, Any]],
     selection: Selection,
     settings: Settings,
+    sets: Sequence[ScoredSet],
 ) -> pl.DataFrame:
-    """The results table of one comparison's predictions."""
+    """The results table of one comparison's predictions on `sets`."""
     facts = {
         "train_rows": len(selection.train),
-        "leaks_dropped": selection.leaks,
         "code_version": provenance.code_version(),
         "config_hash": provenance.config_hash(vars(settings)),
-        "data_hash": provenance.data_hash(selection.rows()),
         "created": datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S"),
     }
+    of_set = {one.key(): {"leaks_dropped": one.leaks, "data_hash": _data_hash(one, selection)} for one in sets}
     rows = []
     for (identity, head), choice in choices.items():
         chosen = {"choice": json.dumps(choice, sort_keys=True), **facts}
         mine = predictions.filter((pl.col("encoder_id") == identity) & (pl.col("head") == head))
-        rows += [{**row, **chosen} for row in score(mine, list(settings.prompts), settings.seed)]
+        for row in score(mine, list(settings.prompts), settings.seed):
+            rows.append({**row, **chosen, **of_set[tuple(row[name] for name in columns.TEST)]})
     table = pl.DataFrame(rows, schema=columns.schema(columns.RESULTS))
     return with_p_best(table, predictions)
+
+
+def _data_hash(one: ScoredSet, selection: Selection) -> str:
+    """Over all of an ordinary comparison's images; over training images and `one` where that is not among them."""
+    ordinary = not one.perturbation and not one.test_data
+    return provenance.data_hash(selection.rows() if ordinary else pl.concat([selection.train, one.rows]))
 
 
 def _groups(train: pl.DataFrame) -> np.ndarray | None:
     return None if train["category"].null_count() else train["category"].to_numpy()
 
 
-def _about(cache: Cache, selection: Selection, settings: Settings) -> dict[str, Any]:
+def _about(cache: Cache, model: Mapping[str, Any], selection: Selection, settings: Settings) -> dict[str, Any]:
     record = cache.record
     return {
         "dataset": settings.dataset,
         "held_out": selection.held_out,
         "encoder": record["kind"],
-        "model": record["model"],
-        "pretrained": record["pretrained"],
+        "model": model["model"],
+        "pretrained": model["pretrained"],
         "encoder_id": record["identity"],
         "recipe": record.get("recipe", ""),
-        "perturbation": "",
-        "test_data": "",
         "seed": settings.seed,
         "train_per_label": settings.train_per_label,
         "test_per_label": settings.test_per_label,

@@ -12,17 +12,17 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import polars as pl
 from filelock import FileLock, Timeout
-from PIL import Image
 
 from toolkit import distributed
 from toolkit.cache import Cache
-from toolkit.errors import ImageError
-from toolkit.images import decode
+from toolkit.errors import CacheError, ImageError
+from toolkit.features import FEATURES
 from toolkit.manifest import Dataset
 
 CHUNK = 1024
@@ -41,7 +41,7 @@ class EncoderLike(Protocol):
 
     batch_size: int
 
-    def preprocess(self, image: Image.Image) -> np.ndarray: ...
+    def prepare(self, data: bytes) -> np.ndarray: ...
 
     def embed_images(self, pixels: np.ndarray) -> np.ndarray: ...
 
@@ -112,6 +112,23 @@ def _of_all(embedded: int, skipped: list[Skipped]) -> tuple[int, list[Skipped]]:
     """What every process did, together."""
     done = distributed.everyones((embedded, skipped))
     return sum(count for count, _ in done), [one for _, some in done for one in some]
+
+
+def read_features(
+    dataset: Dataset, rows: pl.DataFrame, kinds: Sequence[str], root: Path, on_progress: Progress | None = None
+) -> tuple[list[Cache], list[str]]:
+    """The caches of these `kinds` of features (`toolkit.features.FEATURES`) for `rows`, read from the images where they
+    lack them; and a line for each that could not be stored, which is left out."""
+    caches, notes = [], []
+    for kind in kinds:
+        features = FEATURES[kind]()
+        cache = Cache(root, features.record)
+        try:
+            embed_images(dataset, rows, lambda features=features: features, cache, on_progress)  # type: ignore[misc]
+            caches.append(cache)
+        except CacheError as error:
+            notes.append(f"What looks at {kind} is left out: {error}")
+    return caches, notes
 
 
 @dataclass
@@ -243,7 +260,7 @@ def _prepare(work: _Work, encoder: EncoderLike, keys: Sequence[str]) -> list[tup
             if hashlib.sha256(data).hexdigest() != key:
                 raise ImageError("changed while it was being embedded")
             content = key
-            ready.append((key, encoder.preprocess(decode(data))))
+            ready.append((key, encoder.prepare(data)))
         except ImageError as error:
             work.skipped.append((path, content, str(error)))
     return ready

@@ -16,6 +16,7 @@ from PIL import Image
 
 from toolkit import nano
 from toolkit.errors import EncoderError
+from toolkit.images import decode
 
 if TYPE_CHECKING:
     import torch
@@ -119,6 +120,10 @@ class Encoder:
             "identity": hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16],
             **facts,
         }
+
+    def prepare(self, data: bytes) -> np.ndarray:
+        """An image file's bytes -> what `embed_images` takes. Raises ImageError."""
+        return self.preprocess(decode(data))
 
     def preprocess(self, image: Image.Image) -> np.ndarray:
         """One RGB image -> `[3, H, W]` uint8, resized and cropped as open_clip does it. Safe from several threads."""

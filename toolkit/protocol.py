@@ -19,6 +19,25 @@ HashRows = Callable[[Dataset, pl.DataFrame], pl.DataFrame]
 
 
 @dataclass(frozen=True)
+class ScoredSet:
+    """Test rows (path, label, category, split, sha256) that are scored together, and what tells them from others.
+
+    `test` is `base` or `novel`, or `other` where the rows are another data set's, `test_data`. `perturbation` says what
+    was done to the images. `leaks` counts those that were passed over because their bytes are in the training set.
+    """
+
+    test: str
+    rows: pl.DataFrame
+    leaks: int = 0
+    perturbation: str = ""
+    test_data: str = ""
+
+    def key(self) -> tuple[str, ...]:
+        """Its values of the columns `columns.TEST`."""
+        return self.test, self.perturbation, self.test_data
+
+
+@dataclass(frozen=True)
 class Selection:
     """The rows of one comparison, each with path, label, category, split, sha256.
 
@@ -36,6 +55,10 @@ class Selection:
     def tests(self) -> dict[str, pl.DataFrame]:
         """The test sets that have images: `base`, and `novel` where a category is held out."""
         return {name: rows for name, rows in (("base", self.base), ("novel", self.novel)) if len(rows)}
+
+    def scored_sets(self) -> list[ScoredSet]:
+        """The same as sets to score."""
+        return [ScoredSet(name, rows, self.leaks) for name, rows in self.tests().items()]
 
     def rows(self) -> pl.DataFrame:
         """Every row of the comparison."""

@@ -24,7 +24,7 @@ RESULTS, PREDICTIONS, SKIPPED = "results", "predictions", "skipped.csv"
 CHECKSUM, OTHERS_CHECKSUM = "toolkit_sha256", "toolkit_other_sha256"
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 WHERE = ("dataset", "held_out", "encoder", "head", *columns.TEST)
-HEAD_ORDER = ("zero-shot", "logreg", "knn")
+HEAD_ORDER = ("zero-shot", "logreg", "knn", "cnn", "shortcut")
 
 
 def store(folder: Path, table: pl.DataFrame, predictions: pl.DataFrame) -> list[str]:

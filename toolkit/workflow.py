@@ -283,8 +283,10 @@ def compare(plan: Plan, heads: Sequence[str], choose_by: str = "category") -> Co
     Works from the cache: no model is loaded. Raises MissingEmbeddings, naming the command, where the base encoder's
     vectors are not there.
     """
+    from toolkit import audit
     from toolkit.compare import Settings  # scikit-learn takes a second to import, and embedding does without
     from toolkit.compare import compare as walk
+    from toolkit.heads import READS
 
     selections = selections_of(plan, contents_of(plan))
     record = base_record(plan)
@@ -293,6 +295,7 @@ def compare(plan: Plan, heads: Sequence[str], choose_by: str = "category") -> Co
             f"Nothing of {plan.dataset.name} is embedded with {plan.source.model} yet: run {plan.command('embed')}"
         )
     base, notes, comparisons = Cache(plan.cache, record), [], []
+    kinds = list(dict.fromkeys(READS[name] for name in heads if name in READS))
     settings = Settings(
         plan.dataset.name,
         plan.prompts,
@@ -306,12 +309,16 @@ def compare(plan: Plan, heads: Sequence[str], choose_by: str = "category") -> Co
     for selection in selections:
         _require_embedded(plan, base, selection)
         finetuned, more = _finetuned_caches(plan, base, selection)
-        notes += more
-        comparisons.append(walk(selection, [base, *finetuned], settings))
+        features, also = embedding.read_features(
+            plan.dataset, selection.rows(), kinds, plan.cache, partial(plan.progress, "Reading")
+        )
+        comparisons.append(walk(selection, [base, *finetuned, *features], settings))
         saved.save(
             plan.results / saved.FOLDER, comparisons[-1], selection, [base, *finetuned], plan.source, plan.prompts
         )
-        notes += [line for cache in finetuned for line in cache.damaged] + comparisons[-1].notes()
+        notes += [*more, *also, *(line for cache in [*finetuned, *features] for line in cache.damaged)]
+        notes += comparisons[-1].notes()
+    notes += audit.lines(comparisons, selections)
     compared = Compared(comparisons, selections, notes)
     damaged = results.store(plan.results, compared.table, compared.predictions)
     saved.remember_last(plan.results / saved.FOLDER, comparisons)

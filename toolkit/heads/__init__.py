@@ -1,7 +1,8 @@
 """Heads: from embeddings to P(label). One file a head, one line here, the manners of scikit-learn.
 
-Every head takes raw embeddings `[N, D]` float32 and brings them to unit length itself. What it has to choose it chooses
-inside the rows that it is fitted on; `choice_` says what and how.
+Every head takes raw embeddings `[N, D]` float32 and brings them to unit length itself, but for those in `READS`, which
+take other numbers of an image. What it has to choose it chooses inside the rows that it is fitted on; `choice_` says
+what and how.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,8 +11,11 @@ from typing import Any
 import numpy as np
 
 from toolkit.errors import SelectionError, did_you_mean
+from toolkit.features import FEATURES, FileFacts, Pixels
+from toolkit.heads.cnn import SmallCNN
 from toolkit.heads.knn import NearestNeighbours
 from toolkit.heads.logreg import LogisticProbe
+from toolkit.heads.shortcut import Shortcut
 from toolkit.heads.zero_shot import ZeroShot
 
 Prompts = Mapping[str, np.ndarray]
@@ -20,7 +24,17 @@ HEADS: dict[str, Callable[[Prompts, str], Any]] = {
     "zero-shot": lambda prompts, choose_by: ZeroShot(prompts),
     "logreg": lambda prompts, choose_by: LogisticProbe(choose_by),
     "knn": lambda prompts, choose_by: NearestNeighbours(choose_by),
+    "cnn": lambda prompts, choose_by: SmallCNN(choose_by),
+    "shortcut": lambda prompts, choose_by: Shortcut(choose_by),
 }
+
+READS = {"cnn": Pixels.kind, "shortcut": FileFacts.kind}
+"""The heads that look at something else than embeddings, and at what (`toolkit.features`)."""
+
+
+def fits(name: str, kind: str) -> bool:
+    """Whether the head looks at what an encoder of this `kind` (in its record) gives."""
+    return READS[name] == kind if name in READS else kind not in FEATURES
 
 
 def check_names(names: Sequence[str]) -> list[str]:
@@ -34,10 +48,12 @@ def check_names(names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def make_head(name: str, prompts: Prompts, choose_by: str = "category") -> Any:
+def make_head(name: str, prompts: Prompts, choose_by: str = "category", seed: int = 0) -> Any:
     """A new head by its name. `prompts` maps each label to its prompts' vectors `[P, D]`; only some heads look at them.
+    `seed` decides what is random in it, if anything is.
 
     Raises SelectionError for a name that is not in `HEADS`.
     """
     check_names([name])
-    return HEADS[name](prompts, choose_by)
+    head = HEADS[name](prompts, choose_by)
+    return head.set_params(seed=seed) if "seed" in head.get_params() else head
