@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from commands.group import Command
-from commands.options import as_json, head_options, heads_of, plan_options, planned
+from commands.options import as_json, beyond_of, beyond_options, head_options, heads_of, plan_options, planned
 from commands.output import print_json, print_table, watched
 
 if TYPE_CHECKING:
@@ -15,15 +15,16 @@ if TYPE_CHECKING:
 @click.command(cls=Command, epilog="Example: python cli.py compare --split all --heads logreg,knn")
 @plan_options
 @head_options
+@beyond_options
 @as_json
 def compare(heads: str, choose_by: str, as_json: bool, **chosen: Any) -> None:
     """Score every head on every encoder in the cache, on base and novel images, and write the results."""
     from toolkit import workflow
 
-    names = heads_of(heads)
+    names, beyond = heads_of(heads), beyond_of(chosen)
     plan = planned(chosen, as_json)
     with watched(plan) as plan:
-        done = workflow.compare(plan, names, choose_by)
+        done = workflow.compare(plan, names, choose_by, beyond)
     show_compared(done, plan, as_json)
 
 

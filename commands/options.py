@@ -11,6 +11,7 @@ from commands.group import Option, variable_of
 from commands.output import say
 
 if TYPE_CHECKING:
+    from toolkit.scored_sets import Beyond
     from toolkit.workflow import Plan
 
 Command = Callable[..., None]
@@ -127,6 +128,16 @@ head_options = section(
         "choose-by", "category", "How C, k and the like are chosen: one training category left out, or random folds."
     ),
 )
+beyond_options = section(
+    "Other test images",
+    option(
+        "--perturb",
+        multiple=True,
+        metavar="KIND:AMOUNT",
+        help="Score perturbed test images, too; repeat it for several. jpeg:QUALITY, blur:RADIUS, resize:FACTOR, "
+        "noise:DEVIATION, as in jpeg:75.",
+    ),
+)
 
 
 @click.command()
@@ -137,6 +148,14 @@ def _shared(**_: Any) -> None:
 
 SHARED = {name for parameter in _shared.params for name in parameter.opts if name.startswith("--")}
 """The options that every command on a plan takes."""
+
+
+def beyond_of(chosen: dict[str, Any]) -> "Beyond":
+    """What `beyond_options` ask to score beside base and novel; checked before anything long begins."""
+    from toolkit.perturb import parse_all
+    from toolkit.scored_sets import Beyond
+
+    return Beyond(parse_all(chosen.pop("perturb")))
 
 
 def planned(chosen: dict[str, Any], as_json: bool) -> "Plan":

@@ -12,6 +12,7 @@ from toolkit.study import LEFT_OUT, against_study, labels_of, left_out_means, st
 ALPHA = 0.05
 TESTS = {"base": "base", "novel": "novel"}
 LEGEND = "★ the most accurate; ≈ not distinguishable from it (exact McNemar test, p ≥ 0.05). Brackets: 95 % intervals."
+PLAIN: dict[str, Any] = {"box": None, "header_style": "bold", "title_justify": "left", "caption_justify": "left"}
 LEGEND_MEANS = "Against the study's way: mean accuracy minus that of zero-shot on finetuned (study), 95 % interval."
 
 
@@ -19,6 +20,9 @@ def tables(table: pl.DataFrame, predictions: pl.DataFrame) -> Iterator[Table]:
     """One table for each comparison, in the study's layout; and the means over held-out categories, if several."""
     for _, group in columns.ordinary(table).group_by(columns.COMPARISON, maintain_order=True):
         yield _comparison(group)
+    for _, group in table.group_by(columns.COMPARISON, maintain_order=True):
+        if (group["perturbation"] != "").any():
+            yield _perturbed(group)
     means = left_out_means(table)
     if len(means):
         yield _means(means.join(against_study(predictions), on=LEFT_OUT, how="left", nulls_equal=True))
@@ -28,9 +32,7 @@ def _comparison(group: pl.DataFrame) -> Table:
     about, labels = group.row(0, named=True), labels_of(group)
     held_out = "" if about["held_out"] == "none" else f", {about['held_out']} held out"
     title = f"{about['dataset']}{held_out}: {about['model']}, trained on {about['train_rows']:,} images"
-    shown = Table(
-        title=title, caption=LEGEND, box=None, header_style="bold", title_justify="left", caption_justify="left"
-    )
+    shown = Table(title=title, caption=LEGEND, **PLAIN)
     for name in ("Encoder", "Head", "Test", "Accuracy"):
         shown.add_column(name, no_wrap=True)
     for label in labels:
@@ -54,6 +56,29 @@ def _line(rows: pl.DataFrame, labels: list[str]) -> list[str]:
         cells += [f"{row['precision']:.2f}", f"{row['recall']:.2f}", f"{row['f1']:.2f}", f"{row['support']:,}"]
     figure = study_figure(first, first["test"], "accuracy")
     return [*cells, f"{figure:.2f}" if figure is not None else ""]
+
+
+def _perturbed(group: pl.DataFrame) -> Table:
+    """A line for each encoder, head and test set, a column for each perturbation: accuracies."""
+    rows = group.filter((pl.col("class") == "all") & (pl.col("test_data") == ""))
+    kinds = sorted(rows["perturbation"].unique().to_list(), key=_by_kind_and_amount)
+    about = rows.row(0, named=True)
+    held_out = "" if about["held_out"] == "none" else f", {about['held_out']} held out"
+    shown = Table(title=f"Accuracy under perturbation: {about['dataset']}{held_out}", **PLAIN)
+    for name in ("Encoder", "Head", "Test", *(kind or "as it is" for kind in kinds)):
+        shown.add_column(name, no_wrap=True)
+    for _, same in rows.group_by(["encoder_id", "recipe", "head", "chosen_by", "test"], maintain_order=True):
+        found = dict(same.select("perturbation", "accuracy").iter_rows())
+        first = same.row(0, named=True)
+        if len(found) > 1:
+            figures = [f"{found[kind]:.3f}" if kind in found else "" for kind in kinds]
+            shown.add_row(_encoder(first), first["head"], first["test"], *figures)
+    return shown
+
+
+def _by_kind_and_amount(perturbation: str) -> tuple[str, float]:
+    kind, _, amount = perturbation.partition(":")
+    return kind, float(amount or 0)
 
 
 def _means(means: pl.DataFrame) -> Table:

@@ -17,9 +17,12 @@ from toolkit.encoder import Encoder, Source, load
 from toolkit.errors import DataError, EncoderError, MissingEmbeddings
 from toolkit.finetune import describe
 from toolkit.finetune import finetune as train
+from toolkit.loaders import LazyEncoder, Loaders
 from toolkit.manifest import Dataset
 from toolkit.protocol import Selection, held_out_categories, select
 from toolkit.recipes import Recipe
+from toolkit.scored_sets import NOTHING_BEYOND, Beyond, perturbed_sets
+from toolkit.scored_sets import embed_all as embed_sets
 
 if TYPE_CHECKING:
     from toolkit.compare import Comparison
@@ -78,18 +81,6 @@ def selections_of(plan: Plan, contents: Contents) -> list[Selection]:
         select(contents.dataset, held_out, *sizes, plan.keep_leaks, plan.seed, contents.hash_rows)
         for held_out in held_out_categories(plan.dataset, plan.split)
     ]
-
-
-class LazyEncoder:
-    """Loads an encoder when it is first needed, and only then."""
-
-    def __init__(self, loader: Callable[[], Encoder]):
-        self.loader = loader
-        self.loaded: Encoder | None = None
-
-    def __call__(self) -> Encoder:
-        self.loaded = self.loaded or self.loader()
-        return self.loaded
 
 
 @dataclass(frozen=True)
@@ -277,11 +268,11 @@ class Compared:
         return pl.concat([comparison.predictions for comparison in self.comparisons])
 
 
-def compare(plan: Plan, heads: Sequence[str], choose_by: str = "category") -> Compared:
+def compare(plan: Plan, heads: Sequence[str], choose_by: str = "category", beyond: Beyond = NOTHING_BEYOND) -> Compared:
     """Score every head on every encoder that the cache holds for this plan, and store the table.
 
-    Works from the cache: no model is loaded. Raises MissingEmbeddings, naming the command, where the base encoder's
-    vectors are not there.
+    Works from the cache: a model is loaded only where `beyond` asks for test images that were never embedded. Raises
+    MissingEmbeddings, naming the command, where the base encoder's vectors are not there.
     """
     from toolkit import audit
     from toolkit.compare import Settings  # scikit-learn takes a second to import, and embedding does without
@@ -295,6 +286,7 @@ def compare(plan: Plan, heads: Sequence[str], choose_by: str = "category") -> Co
             f"Nothing of {plan.dataset.name} is embedded with {plan.source.model} yet: run {plan.command('embed')}"
         )
     base, notes, comparisons = Cache(plan.cache, record), [], []
+    loaders = Loaders(plan.cache, plan.source, lambda: _load(plan))
     kinds = list(dict.fromkeys(READS[name] for name in heads if name in READS))
     settings = Settings(
         plan.dataset.name,
@@ -312,7 +304,11 @@ def compare(plan: Plan, heads: Sequence[str], choose_by: str = "category") -> Co
         features, also = embedding.read_features(
             plan.dataset, selection.rows(), kinds, plan.cache, partial(plan.progress, "Reading")
         )
-        comparisons.append(walk(selection, [base, *finetuned, *features], settings))
+        caches = [base, *finetuned, *features]
+        sets = perturbed_sets(plan.dataset, selection, beyond.perturbations, plan.cache)
+        for cache in caches if sets else ():
+            embed_sets(sets, cache, loaders.of(cache.record), plan.progress)
+        comparisons.append(walk(selection, caches, settings, [one.scored for one in sets]))
         saved.save(
             plan.results / saved.FOLDER, comparisons[-1], selection, [base, *finetuned], plan.source, plan.prompts
         )

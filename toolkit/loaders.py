@@ -1,0 +1,43 @@
+"""Encoders by their records, each loaded when it is first needed, and only then."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from toolkit import checkpoints
+from toolkit.embed import EncoderLike
+from toolkit.encoder import Encoder, Source
+from toolkit.errors import EncoderError
+from toolkit.features import FEATURES
+
+
+class LazyEncoder:
+    """Loads an encoder when it is first needed, and only then."""
+
+    def __init__(self, loader: Callable[[], Encoder]):
+        self.loader = loader
+        self.loaded: Encoder | None = None
+
+    def __call__(self) -> Encoder:
+        self.loaded = self.loaded or self.loader()
+        return self.loaded
+
+
+class Loaders:
+    """For the record of any encoder in a cache, what loads it. The base encoder, which all share, is loaded once."""
+
+    def __init__(self, cache: Path, origin: Source, load_base: Callable[[], Encoder]):
+        self.cache, self.origin = cache, origin
+        self.base = LazyEncoder(load_base)
+
+    def of(self, record: Mapping[str, Any]) -> Callable[[], EncoderLike]:
+        """What loads the encoder with this record."""
+        if record["kind"] in FEATURES:
+            return FEATURES[record["kind"]]
+        return self.base if record["kind"] == "base" else LazyEncoder(lambda: self._finetuned(record))
+
+    def _finetuned(self, record: Mapping[str, Any]) -> Encoder:
+        checkpoint = checkpoints.read(checkpoints.folder_of(self.cache, record["checkpoint"]))
+        if checkpoint is None:
+            raise EncoderError("The fine-tuned weights are gone or damaged: run python cli.py finetune again.")
+        return checkpoints.load_finetuned(checkpoint, self.origin)
