@@ -10,7 +10,6 @@ import io
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +63,7 @@ def save(
     """
     rows = _rows(selection)
     rows_name = f"rows-{hashlib.sha256(rows).hexdigest()[:16]}.parquet"
-    write_whole(folder / rows_name, rows)
+    _write_file(folder / rows_name, rows)
     encoders = {cache.record["identity"]: cache for cache in caches}
     distances: dict[str, float | None] = {}
     for (identity, name), head in comparison.heads.items():
@@ -99,15 +98,30 @@ def _write(folder: Path, head: Any, facts: dict[str, Any]) -> None:
     finally:
         if apart:
             head.vectors_ = vectors
-    write_whole(folder / f"{facts['key']}.safetensors", data)
+    _write_file(folder / f"{facts['key']}.safetensors", data)
     about = {**facts, "vectors": "cache" if apart else "file", "file_sha256": hashlib.sha256(data).hexdigest()}
-    write_record(folder / f"{facts['key']}.json", about)
+    _write_record(folder / f"{facts['key']}.json", about)
+
+
+def _write_file(path: Path, data: bytes) -> None:
+    """Comparing again gives the same bytes, and writing through to the disk takes longer than looking."""
+    if not (path.exists() and path.read_bytes() == data):
+        write_whole(path, data)
+
+
+def _write_record(path: Path, record: dict[str, Any]) -> None:
+    try:
+        same = path.exists() and read_record(path) == json.loads(json.dumps(record))
+    except CacheError:
+        same = False
+    if not same:
+        write_record(path, record)
 
 
 def remember_last(folder: Path, comparisons: "Iterable[Comparison]") -> None:
     """Note which heads the last `compare` made; `best` chooses among them."""
     keys = {_key(row) for comparison in comparisons for row in comparison.table.iter_rows(named=True)}
-    write_record(folder / LAST, {"heads": sorted(keys), "created": datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")})
+    _write_record(folder / LAST, {"heads": sorted(keys)})
 
 
 def far_beyond(vectors: np.ndarray) -> float | None:
@@ -232,7 +246,7 @@ def _scores(table: pl.DataFrame, identity: str, head: str) -> dict[str, Any]:
         tests[str(test)] = {**figures, "images": images, "recall": recalls}
     row = mine.row(0, named=True)
     names = [*columns.COMPARISON, "encoder", "recipe", "encoder_id", "head", "chosen_by"]
-    more = ["train_rows", "choice", "code_version", "created"]
+    more = ["train_rows", "choice", "code_version"]
     return {"key": _key(row), **{name: row[name] for name in dict.fromkeys([*names, *more])}, "tests": tests}
 
 

@@ -18,6 +18,7 @@ from toolkit import heads
 from toolkit.errors import ResultsError
 
 FORMAT = "toolkit-head-1"
+"""The one key of the file's metadata: several are written in any order, and equal heads should be equal bytes."""
 OF_SCIKIT_LEARN = {
     "sklearn.decomposition": ("PCA",),
     "sklearn.linear_model": ("LogisticRegression",),
@@ -46,8 +47,8 @@ def to_bytes(head: Any) -> bytes:
     from safetensors.numpy import save
 
     tensors: dict[str, np.ndarray] = {}
-    tree = json.dumps(_plain(head, tensors))
-    return bytes(save(tensors, {"format": FORMAT, "scikit-learn": _minor(sklearn.__version__), "head": tree}))
+    about = {"scikit-learn": _minor(sklearn.__version__), "head": _plain(head, tensors)}
+    return bytes(save(tensors, {FORMAT: json.dumps(about)}))
 
 
 def from_bytes(data: bytes, name: str) -> Any:
@@ -58,10 +59,8 @@ def from_bytes(data: bytes, name: str) -> Any:
     again = "run python cli.py compare again, which writes it anew"
     try:
         about, tensors = _open(data)
-        if about["format"] != FORMAT:
-            raise ValueError("not the file of a head")
         made_with = about["scikit-learn"]
-        head = _revived(json.loads(about["head"]), tensors)
+        head = _revived(about["head"], tensors)
     except Exception as error:  # whatever a damaged or hostile file makes safetensors, json and numpy raise
         raise ResultsError(f"{name} is not a head that can be trusted ({str(error)[:120]}): {again}.") from error
     if made_with != _minor(sklearn.__version__):
@@ -69,12 +68,12 @@ def from_bytes(data: bytes, name: str) -> Any:
     return head
 
 
-def _open(data: bytes) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+def _open(data: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     from safetensors.numpy import load
 
     length = int.from_bytes(data[:8], "little")
     tensors = load(data)  # checks the header first
-    return json.loads(data[8 : 8 + length])["__metadata__"], tensors
+    return json.loads(json.loads(data[8 : 8 + length])["__metadata__"][FORMAT]), tensors
 
 
 def _minor(version: str) -> str:
