@@ -31,6 +31,7 @@ def show_finetuned(done: Any, as_json: bool) -> None:
         return
     for one in done:
         without = "" if one.held_out == "none" else f" without {one.held_out}"
+        without += f" (seed {one.seed})" if one.seed else ""
         losses = " → ".join(f"{loss:.3f}" for loss in one.losses)
         state = f"Fine-tuned{without}: loss {losses}" if one.trained else f"Was fine-tuned{without} before"
         click.echo(f"{state}; embedded {one.embedded:,} images again, {one.cached:,} were in the cache.")

@@ -99,6 +99,12 @@ data_options = section(
     option("--full", is_flag=True, help="Every image instead of the first N."),
     option("--keep-leaks", is_flag=True, help="Keep test images whose bytes are in the training set."),
     option("--seed", type=click.IntRange(0), default=0, show_default=True, help="0: the first N; others draw N."),
+    option(
+        "--seeds",
+        type=click.IntRange(1),
+        metavar="N",
+        help="Do it for the seeds 0 to N-1, and show mean and spread.  [default: --seed alone]",
+    ),
 )
 model_options = section(
     "Model",
@@ -161,9 +167,12 @@ def beyond_of(chosen: dict[str, Any]) -> "Beyond":
 def planned(chosen: dict[str, Any], as_json: bool) -> "Plan":
     """The plan that the shared options ask for; says which data it is about."""
     from toolkit import encoder
+    from toolkit.errors import SelectionError
     from toolkit.plans import default_model, make_plan
     from toolkit.sources import open_data, place_of
 
+    if chosen["seed"] and chosen["seeds"]:
+        raise SelectionError("--seeds N does it for the seeds 0 to N-1: leave --seed out.")
     dataset = open_data(chosen["data"])
     say(f"Data: {dataset.description}", as_json)
     model = chosen["model"] or default_model(dataset)
@@ -177,6 +186,7 @@ def planned(chosen: dict[str, Any], as_json: bool) -> "Plan":
         test_per_label=None if chosen["full"] else chosen["test_per_label"],
         keep_leaks=chosen["keep_leaks"],
         seed=chosen["seed"],
+        seeds=chosen["seeds"],
         cache=chosen["cache"],
         results=chosen["results"],
         asked=asked(),

@@ -7,7 +7,7 @@ import polars as pl
 from rich.table import Table
 
 from toolkit import columns
-from toolkit.study import LEFT_OUT, against_study, labels_of, left_out_means, study_figure
+from toolkit.study import LEFT_OUT, against_study, labels_of, left_out_means, over_seeds, study_figure
 
 ALPHA = 0.05
 TESTS = {"base": "base", "novel": "novel"}
@@ -23,6 +23,9 @@ def tables(table: pl.DataFrame, predictions: pl.DataFrame) -> Iterator[Table]:
     for _, group in table.group_by(columns.COMPARISON, maintain_order=True):
         if (group["perturbation"] != "").any():
             yield _perturbed(group)
+    spread = over_seeds(table)
+    if len(spread):
+        yield _seeds(spread)
     means = left_out_means(table)
     if len(means):
         yield _means(means.join(against_study(predictions), on=LEFT_OUT, how="left", nulls_equal=True))
@@ -81,21 +84,30 @@ def _by_kind_and_amount(perturbation: str) -> tuple[str, float]:
     return kind, float(amount or 0)
 
 
+def _seeds(spread: pl.DataFrame) -> Table:
+    """Where several categories were held out, the lines of their means alone."""
+    of_means = spread.filter(pl.col("held_out").str.starts_with("mean of "))
+    shown = Table(title=f"Accuracy over {max(spread['seeds'].to_list())} seeds", **PLAIN)
+    for name in ("Held out", "Encoder", "Head", "Test", "Mean", "Deviation", "Lowest", "Highest"):
+        shown.add_column(name, no_wrap=True)
+    for row in (of_means if len(of_means) else spread).iter_rows(named=True):
+        test = row["perturbation"] or row["test_data"]
+        figures = [f"{row[name]:.3f}" for name in ("mean", "deviation", "lowest", "highest")]
+        shown.add_row(row["held_out"], _encoder(row), row["head"], f"{row['test']} {test}".strip(), *figures)
+    return shown
+
+
 def _means(means: pl.DataFrame) -> Table:
     shown = Table(
-        title="Over the held-out categories",
-        caption=LEGEND_MEANS if means["difference"].count() else None,
-        box=None,
-        header_style="bold",
-        title_justify="left",
-        caption_justify="left",
+        title="Over the held-out categories", caption=LEGEND_MEANS if means["difference"].count() else None, **PLAIN
     )
-    for name in ("Encoder", "Head", "Test", "Mean accuracy", "Worst", "on", "Against the study's way"):
+    several = ["Seed"] if means["seed"].n_unique() > 1 else []
+    for name in (*several, "Encoder", "Head", "Test", "Mean accuracy", "Worst", "on", "Against the study's way"):
         shown.add_column(name, no_wrap=True)
     for row in means.iter_rows(named=True):
         worst = row["worst_category"] if row["test"] == "novel" else f"({row['worst_category']} held out)"
         figures = f"{row['mean']:.3f}", f"{row['worst']:.3f}", worst, _difference(row)
-        shown.add_row(_encoder(row), row["head"], row["test"], *figures)
+        shown.add_row(*[str(row["seed"]) for _ in several], _encoder(row), row["head"], row["test"], *figures)
     return shown
 
 

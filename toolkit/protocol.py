@@ -43,7 +43,8 @@ class Selection:
 
     `train` and `base` hold no image of the category `held_out`, `novel` holds test images of that category alone. An
     image without a category might belong to it, so where a category is held out such an image is in none of them.
-    `leaks` counts the test images that were passed over because their bytes are in `train`.
+    `leaks` counts the test images that were passed over because their bytes are in `train`. `seed` is what chose the
+    training rows and decides all else that is random in the comparison.
     """
 
     held_out: str
@@ -51,6 +52,7 @@ class Selection:
     base: pl.DataFrame
     novel: pl.DataFrame
     leaks: int
+    seed: int = 0
 
     def tests(self) -> dict[str, pl.DataFrame]:
         """The test sets that have images: `base`, and `novel` where a category is held out."""
@@ -129,7 +131,7 @@ def select(
     base, base_leaks = _first(dataset, _of_other_categories(tests, held_out), test_per_label, hash_rows, seen)
     is_novel = (pl.col("category") == held_out) & (held_out != NONE)
     novel, novel_leaks = _first(dataset, tests.filter(is_novel), test_per_label, hash_rows, seen)
-    selection = Selection(held_out, train, base, novel, base_leaks + novel_leaks)
+    selection = Selection(held_out, train, base, novel, base_leaks + novel_leaks, seed)
     _require_whole(selection, seen)
     _require_enough(dataset, selection)
     return selection

@@ -146,6 +146,39 @@ def left_out_means(table: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+OVER_SEEDS = ("seeds", "mean", "deviation", "lowest", "highest")
+
+
+def over_seeds(table: pl.DataFrame) -> pl.DataFrame:
+    """Mean and spread of the accuracy over seeds, for each encoder, head and test set that was scored with several.
+
+    Columns of `ROW` but `seed` and `encoder_id`, the columns of `columns.TEST`, and those of `OVER_SEEDS`; `deviation`
+    is the standard deviation (of a sample). Where several categories were held out, rows whose `held_out` is `mean of
+    N` hold the same of the mean over those categories.
+    """
+    each = table.filter(pl.col("class") == "all").with_columns(figure=pl.col("accuracy"))
+    means = left_out_means(table).with_columns(
+        held_out=pl.concat_str(pl.lit("mean of "), pl.col("categories")),
+        figure=pl.col("mean"),
+        perturbation=pl.lit(""),
+        test_data=pl.lit(""),
+    )
+    by = [name for name in ROW if name not in ("seed", "encoder_id")] + columns.TEST
+    figure = pl.col("figure")
+    return (
+        pl.concat([frame.select(*by, "seed", "figure") for frame in (each, means)])
+        .group_by(by, maintain_order=True)
+        .agg(
+            seeds=pl.col("seed").n_unique(),
+            mean=figure.mean(),
+            deviation=figure.std(),
+            lowest=figure.min(),
+            highest=figure.max(),
+        )
+        .filter(pl.col("seeds") > 1)
+    )
+
+
 STUDIED_ROW = {"encoder": "finetuned", "recipe": "study", "head": "zero-shot"}
 """The study's own way: its recipe, its two prompts."""
 

@@ -9,7 +9,7 @@ import xlsxwriter
 from xlsxwriter.utility import xl_col_to_name
 
 from toolkit import columns
-from toolkit.study import PER_CLASS, labels_of, left_out_means, summary
+from toolkit.study import PER_CLASS, labels_of, left_out_means, over_seeds, summary
 
 LARGE_DROP, SMALL_DROP = 0.10, 0.03
 WIDEST = 60
@@ -20,6 +20,10 @@ ABOUT_SUMMARY = (
     f"Drop is base minus novel accuracy: red from {LARGE_DROP:.0%} on, green up to {SMALL_DROP:.0%}."
 )
 ABOUT_MEANS = "Each category was held out in its turn; mean and worst accuracy over those categories."
+ABOUT_SEEDS = (
+    "Other seeds draw other training images, and decide all that is random in fine-tuning and in a network: mean and "
+    "spread of the accuracy over them."
+)
 
 TERMS = {
     "Base, Novel": "Test images of the categories that training saw, and of the held-out one, which it never saw.",
@@ -58,6 +62,8 @@ def workbook_bytes(table: pl.DataFrame) -> bytes:
         _results_sheet(book.add_worksheet("Results"), table, formats)
         if len(means := left_out_means(table)):
             _means_sheet(book.add_worksheet("Leave-one-out"), means, formats)
+        if len(spread := over_seeds(table)):
+            _seeds_sheet(book.add_worksheet("Seeds"), spread, formats)
         _definitions_sheet(book.add_worksheet("Definitions"), formats)
         _settings_sheet(book.add_worksheet("Settings"), table, formats)
     return data.getvalue()
@@ -125,6 +131,16 @@ def _means_sheet(sheet: Any, means: pl.DataFrame, formats: Formats) -> None:
     sheet.write_string(0, 0, ABOUT_MEANS, formats["note"])
     _write_table(sheet, 1, means.select(list(names)), formats, names)
     sheet.freeze_panes(2, 4)
+
+
+def _seeds_sheet(sheet: Any, spread: pl.DataFrame, formats: Formats) -> None:
+    names = {"dataset": "Data", "held_out": "Held out", "model": "Model", "encoder": "Encoder", "head": "Head"}
+    names |= {"recipe": "Recipe", "test": "Test", "perturbation": "Perturbation", "test_data": "Test data"}
+    names |= {"seeds": "Seeds", "mean": "Mean accuracy", "deviation": "Standard deviation", "lowest": "Lowest"}
+    names |= {"highest": "Highest"} | {name: text for name, text in AFTER_CLASSES.items() if name != "seed"}
+    sheet.write_string(0, 0, ABOUT_SEEDS, formats["note"])
+    _write_table(sheet, 1, spread.select(list(names)), formats, names)
+    sheet.freeze_panes(2, 5)
 
 
 def _definitions_sheet(sheet: Any, formats: Formats) -> None:

@@ -53,12 +53,17 @@ class Plan:
     test_per_label: int | None = 100
     keep_leaks: bool = False
     seed: int = 0
+    seeds: int | None = None
     cache: Path = Path("cache")
     results: Path = Path("results")
     asked: str = ""
     typed: str = ""
     data: str = ""
     progress: Progress = silent
+
+    def every_seed(self) -> Sequence[int]:
+        """The seeds for which everything is done: `seed` alone, or the first `seeds` from 0 on."""
+        return [self.seed] if self.seeds is None else range(self.seeds)
 
     def command(self, name: str) -> str:
         """The command line that runs `name` on the same plan."""
@@ -75,10 +80,11 @@ def contents_of(plan: Plan) -> Contents:
 
 
 def selections_of(plan: Plan, contents: Contents) -> list[Selection]:
-    """One for each category that the plan holds out."""
+    """One for each seed and category that the plan holds out."""
     sizes = plan.train_per_label, plan.test_per_label
     return [
-        select(contents.dataset, held_out, *sizes, plan.keep_leaks, plan.seed, contents.hash_rows)
+        select(contents.dataset, held_out, *sizes, plan.keep_leaks, seed, contents.hash_rows)
+        for seed in plan.every_seed()
         for held_out in held_out_categories(plan.dataset, plan.split)
     ]
 
@@ -185,7 +191,7 @@ def _complain(plan: Plan, contents: Contents, strict: bool) -> None:
 
 @dataclass(frozen=True)
 class Finetuned:
-    """One fine-tuned encoder: which category it never saw, the mean loss of each epoch, and what was embedded."""
+    """One fine-tuned encoder: which category it never saw, the mean loss of each epoch, what was embedded, its seed."""
 
     held_out: str
     losses: list[float]
@@ -193,6 +199,7 @@ class Finetuned:
     embedded: int
     cached: int
     folder: Path
+    seed: int = 0
 
 
 def finetune(plan: Plan, recipe: Recipe) -> list[Finetuned]:
@@ -205,7 +212,7 @@ def finetune(plan: Plan, recipe: Recipe) -> list[Finetuned]:
 
 
 def _finetune_one(plan: Plan, recipe: Recipe, base: Embedded, selection: Selection) -> Finetuned:
-    recipe = replace(recipe, seed=plan.seed)
+    recipe = replace(recipe, seed=selection.seed)
     facts = describe(base.cache.record, selection.train, selection.held_out, plan.prompts, recipe)
     folder = checkpoints.folder_of(plan.cache, facts["checkpoint"])
     before = checkpoints.read(folder)
@@ -223,12 +230,18 @@ def _finetune_one(plan: Plan, recipe: Recipe, base: Embedded, selection: Selecti
         lambda done, total: plan.progress("Embedding again", done, total),
     )
     return Finetuned(
-        selection.held_out, checkpoint.record["losses"], trained, report.embedded, report.cached, checkpoint.folder
+        selection.held_out,
+        checkpoint.record["losses"],
+        trained,
+        report.embedded,
+        report.cached,
+        checkpoint.folder,
+        selection.seed,
     )
 
 
 def _train(plan: Plan, recipe: Recipe, selection: Selection) -> Checkpoint:
-    stage = f"Fine-tuning without {selection.held_out}"
+    stage = f"Fine-tuning without {selection.held_out}" + (f", seed {selection.seed}" if selection.seed else "")
     return train(
         load(plan.source),
         plan.dataset,
@@ -308,7 +321,9 @@ def compare(plan: Plan, heads: Sequence[str], choose_by: str = "category", beyon
         sets = perturbed_sets(plan.dataset, selection, beyond.perturbations, plan.cache)
         for cache in caches if sets else ():
             embed_sets(sets, cache, loaders.of(cache.record), plan.progress)
-        comparisons.append(walk(selection, caches, settings, [one.scored for one in sets]))
+        comparisons.append(
+            walk(selection, caches, replace(settings, seed=selection.seed), [one.scored for one in sets])
+        )
         saved.save(
             plan.results / saved.FOLDER, comparisons[-1], selection, [base, *finetuned], plan.source, plan.prompts
         )
@@ -351,7 +366,7 @@ def _finetuned_caches(plan: Plan, base: Cache, selection: Selection) -> tuple[li
         base_identity=base.record["identity"],
         held_out=selection.held_out,
         train_sha256=selection.train_sha256(),
-        seed=plan.seed,
+        seed=selection.seed,
     )
     caches = [Cache(plan.cache, record) for record in records]
     keys = selection.rows()["sha256"].to_list()
