@@ -143,6 +143,7 @@ beyond_options = section(
         help="Score perturbed test images, too; repeat it for several. jpeg:QUALITY, blur:RADIUS, resize:FACTOR, "
         "noise:DEVIATION, as in jpeg:75.",
     ),
+    option("--test-data", metavar="PATH", help="Score another data set's test images, too: same labels, as --data."),
 )
 
 
@@ -160,8 +161,10 @@ def beyond_of(chosen: dict[str, Any]) -> "Beyond":
     """What `beyond_options` ask to score beside base and novel; checked before anything long begins."""
     from toolkit.perturb import parse_all
     from toolkit.scored_sets import Beyond
+    from toolkit.sources import open_data
 
-    return Beyond(parse_all(chosen.pop("perturb")))
+    other = chosen.pop("test_data")
+    return Beyond(parse_all(chosen.pop("perturb")), open_data(other) if other else None)
 
 
 def planned(chosen: dict[str, Any], as_json: bool) -> "Plan":

@@ -12,7 +12,7 @@ import polars as pl
 from toolkit import columns, provenance
 from toolkit.cache import Cache
 from toolkit.errors import SelectionError
-from toolkit.features import FEATURES, FileFacts
+from toolkit.features import FEATURES, can_tell
 from toolkit.heads import fits, make_head
 from toolkit.heads.neighbours import remembering
 from toolkit.protocol import NONE, ScoredSet, Selection
@@ -68,7 +68,7 @@ def compare(
         require_unseen(cache.record, selection)
         heads = _fitted_heads(cache, selection, settings)
         fitted |= {(cache.record["identity"], name): head for name, head in heads.items()}
-        for one in _sensible(sets, cache.record["kind"]) if heads else ():
+        for one in [one for one in sets if heads and can_tell(cache.record["kind"], one.perturbation)]:
             vectors = cache.read_images(one.rows["sha256"].to_list())
             about = _about(cache, model, selection, settings) | dict(zip(columns.TEST, one.key(), strict=True))
             for name, head in heads.items():
@@ -91,11 +91,6 @@ def _fitted_heads(cache: Cache, selection: Selection, settings: Settings) -> dic
     prompts = {label: cache.read_prompts(list(some)) for label, some in texts}
     heads = {name: make_head(name, prompts, settings.choose_by, settings.seed) for name in names}
     return {name: head.fit(train, y, groups=_groups(selection.train)) for name, head in heads.items()}
-
-
-def _sensible(sets: Sequence[ScoredSet], kind: str) -> list[ScoredSet]:
-    """A perturbed image is a new file, so that its facts say nothing of the data's."""
-    return [one for one in sets if not (one.perturbation and kind == FileFacts.kind)]
 
 
 def require_unseen(record: Mapping[str, Any], selection: Selection) -> None:

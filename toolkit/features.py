@@ -86,6 +86,12 @@ class FileFacts(Features):
 FEATURES: dict[str, type[Pixels] | type[FileFacts]] = {Pixels.kind: Pixels, FileFacts.kind: FileFacts}
 
 
+def can_tell(kind: str, perturbation: str) -> bool:
+    """Whether an encoder of this `kind` says anything of perturbed images: they are new files, so that their facts say
+    nothing of the data's."""
+    return not (perturbation and kind == FileFacts.kind)
+
+
 def file_facts(data: bytes) -> np.ndarray:
     """The bytes of an image file -> what can be said of it without looking at the picture: `[len(FACTS)]` float32.
 

@@ -23,6 +23,8 @@ def tables(table: pl.DataFrame, predictions: pl.DataFrame) -> Iterator[Table]:
     for _, group in table.group_by(columns.COMPARISON, maintain_order=True):
         if (group["perturbation"] != "").any():
             yield _perturbed(group)
+        for _, elsewhere in group.filter(pl.col("test_data") != "").group_by("test_data", maintain_order=True):
+            yield _comparison(elsewhere)
     spread = over_seeds(table)
     if len(spread):
         yield _seeds(spread)
@@ -35,6 +37,7 @@ def _comparison(group: pl.DataFrame) -> Table:
     about, labels = group.row(0, named=True), labels_of(group)
     held_out = "" if about["held_out"] == "none" else f", {about['held_out']} held out"
     title = f"{about['dataset']}{held_out}: {about['model']}, trained on {about['train_rows']:,} images"
+    title += f", scored on {about['test_data']}" if about["test_data"] else ""
     shown = Table(title=title, caption=LEGEND, **PLAIN)
     for name in ("Encoder", "Head", "Test", "Accuracy"):
         shown.add_column(name, no_wrap=True)

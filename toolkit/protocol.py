@@ -137,6 +137,19 @@ def select(
     return selection
 
 
+def first_tests(
+    dataset: Dataset, test_per_label: int | None, hash_rows: HashRows, seen: pl.Series
+) -> tuple[pl.DataFrame, int]:
+    """The first N readable test images of each label (None: all), of every category, and how many were passed over
+    because their bytes are among `seen` (SHA-256, hex). Raises SelectionError where a label has none."""
+    rows, leaks = _first(dataset, dataset.rows.filter(pl.col("split") == "test"), test_per_label, hash_rows, seen)
+    for label in dataset.labels():
+        if not (rows["label"] == label).any():
+            passed = f"; {leaks} were passed over, being in the training set (--keep-leaks keeps them)" if leaks else ""
+            raise SelectionError(f"{dataset.name} has no test images of label {label!r} to score{passed}.")
+    return rows, leaks
+
+
 def _of_other_categories(rows: pl.DataFrame, held_out: str) -> pl.DataFrame:
     """The rows that are known not to be of the held-out category; a comparison with null is no knowledge."""
     return rows if held_out == NONE else rows.filter(pl.col("category") != held_out)

@@ -21,8 +21,7 @@ from toolkit.loaders import LazyEncoder, Loaders
 from toolkit.manifest import Dataset
 from toolkit.protocol import Selection, held_out_categories, select
 from toolkit.recipes import Recipe
-from toolkit.scored_sets import NOTHING_BEYOND, Beyond, perturbed_sets
-from toolkit.scored_sets import embed_all as embed_sets
+from toolkit.scored_sets import NOTHING_BEYOND, Beyond, MoreSets
 
 if TYPE_CHECKING:
     from toolkit.compare import Comparison
@@ -300,6 +299,7 @@ def compare(plan: Plan, heads: Sequence[str], choose_by: str = "category", beyon
         )
     base, notes, comparisons = Cache(plan.cache, record), [], []
     loaders = Loaders(plan.cache, plan.source, lambda: _load(plan))
+    extra = MoreSets(beyond, list(plan.prompts), plan.cache, loaders, plan.progress)
     kinds = list(dict.fromkeys(READS[name] for name in heads if name in READS))
     settings = Settings(
         plan.dataset.name,
@@ -318,18 +318,14 @@ def compare(plan: Plan, heads: Sequence[str], choose_by: str = "category", beyon
             plan.dataset, selection.rows(), kinds, plan.cache, partial(plan.progress, "Reading")
         )
         caches = [base, *finetuned, *features]
-        sets = perturbed_sets(plan.dataset, selection, beyond.perturbations, plan.cache)
-        for cache in caches if sets else ():
-            embed_sets(sets, cache, loaders.of(cache.record), plan.progress)
-        comparisons.append(
-            walk(selection, caches, replace(settings, seed=selection.seed), [one.scored for one in sets])
-        )
+        sets = extra.of(plan.dataset, selection, caches, plan.test_per_label, plan.keep_leaks)
+        comparisons.append(walk(selection, caches, replace(settings, seed=selection.seed), sets))
         saved.save(
             plan.results / saved.FOLDER, comparisons[-1], selection, [base, *finetuned], plan.source, plan.prompts
         )
         notes += [*more, *also, *(line for cache in [*finetuned, *features] for line in cache.damaged)]
         notes += comparisons[-1].notes()
-    notes += audit.lines(comparisons, selections)
+    notes += [*extra.notes(), *audit.lines(comparisons, selections)]
     compared = Compared(comparisons, selections, notes)
     damaged = results.store(plan.results, compared.table, compared.predictions)
     saved.remember_last(plan.results / saved.FOLDER, comparisons)
