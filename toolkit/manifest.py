@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from toolkit.errors import ImageError, SelectionError
 SCHEMA = {"path": pl.String, "label": pl.String, "category": pl.String, "split": pl.String}
 SPLITS = ("train", "test")
 HASHED_AT_ONCE = 512
+TO_ESCAPE = re.compile(r"[\x00-\x1f\x7f%\ud800-\udfff]")
 
 Progress = Callable[[int, int], None]
 
@@ -95,6 +97,8 @@ def escape(name: bytes | str) -> str:
     >>> escape("50 %\\n.jpg"), unescape("50 %25%0A.jpg")
     ('50 %25%0A.jpg', b'50 %\\n.jpg')
     """
+    if isinstance(name, str) and not TO_ESCAPE.search(name):
+        return name  # as nearly all are, and there may be millions
     data = os.fsencode(name)
     try:
         text = data.decode()
@@ -124,6 +128,4 @@ def natural(text: str) -> Iterator[tuple[int, int | str]]:
     >>> sorted(["a10", "a2", "b"], key=lambda text: tuple(natural(text)))
     ['a2', 'a10', 'b']
     """
-    import re
-
     return ((1, int(part)) if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", text) if part)

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterable
-from pathlib import PurePosixPath
 
 import polars as pl
 
@@ -50,7 +49,7 @@ def rows_from_names(paths: Iterable[str], where: str) -> tuple[str, pl.DataFrame
     Raises DataError where the paths fit neither scheme.
     """
     images = [path for path in paths if path.lower().endswith(SUFFIXES)]
-    parts = _below_the_split([PurePosixPath(path).parts for path in images])
+    parts = _below_the_split([_parts(path) for path in images])
     known = [(path, where_) for path, where_ in zip(images, parts, strict=True) if where_]
     if not known:
         raise DataError(
@@ -60,6 +59,11 @@ def rows_from_names(paths: Iterable[str], where: str) -> tuple[str, pl.DataFrame
     if _is_cifake([place for _, place in known]):
         return "cifake", frame(_cifake(known))
     return "folder", frame(_folders(known))
+
+
+def _parts(path: str) -> tuple[str, ...]:
+    """A relative path's folders and name."""
+    return tuple(part for part in path.split("/") if part not in ("", "."))
 
 
 def _is_cifake(places: list[tuple[str, ...]]) -> bool:
