@@ -11,6 +11,12 @@ from pathlib import Path
 
 import click
 
+from benchmarks.comparing import comparing
+from benchmarks.embedding import embedding
+from benchmarks.feel import feel
+from benchmarks.finetuning import finetuning
+from benchmarks.reading import reading
+
 
 @click.group()
 def benchmarks() -> None:
@@ -67,6 +73,9 @@ def peak() -> int:
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(most / (1 << 20 if sys.platform == "darwin" else 1 << 10))
 
+
+for command in (embedding, reading, finetuning, comparing, feel):
+    benchmarks.add_command(command)
 
 if __name__ == "__main__":
     benchmarks()

@@ -1,0 +1,156 @@
+"""`comparing`: the whole grid at CIFAKE's full size, each category held out in turn, against plain scikit-learn."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import polars as pl
+
+from benchmarks.turns import Goal, Timing, in_turns, report, rounds_and_json
+
+CATEGORIES = 10
+COLUMNS = 512
+LABELS = ("FAKE", "REAL")
+
+
+@click.command()
+@click.option("--train", default=100_000, show_default=True, help="Training vectors.")
+@click.option("--test", default=20_000, show_default=True, help="Test vectors.")
+@click.option("--part", default=1000, show_default=True, help="So many queries of the plain k-NN are run, not all.")
+@rounds_and_json
+def comparing(train: int, test: int, part: int, rounds: int, out: Path | None) -> None:
+    """Three heads, base and fine-tuned, ten held-out categories. Goal: 20 times as fast, with the same predictions.
+
+    The plain loop would take hours. So of its calls one fold's logistic regressions at each C, one final one, and some
+    of the queries of k-NN are run, and multiplied by how often the whole loop makes them. It is a frugal loop: it looks
+    for neighbours once for all k, and draws the same 5,000 queries for the choice of k.
+    """
+    rows, base = generated(train, test)
+    tuned = {category: fine_tuned(base, rows, category) for category in range(CATEGORIES)}
+    found: dict[int, Any] = {}
+    timings = in_turns({"toolkit": lambda: found.update(everything(rows, base, tuned))}, rounds)
+    plain, agreement = plain_loop(rows, base, found[0], part)
+    timings["plain scikit-learn, extrapolated"] = plain
+    ratio = plain.median() / timings["toolkit"].median()
+    goals = [Goal("plain / toolkit", ratio, at_least=20.0), *agreement]
+    report(f"compare --split all, {train:,} + {test:,} vectors", timings, goals, 2 * CATEGORIES, out)
+
+
+def generated(train: int, test: int) -> tuple[pl.DataFrame, np.ndarray]:
+    """Rows of CIFAKE's kind, and vectors `[N, 512]` in clusters whose labels lie apart in each category's own way."""
+    rng = np.random.default_rng(0)
+    count = train + test
+    category, real = rng.integers(0, CATEGORIES, count), rng.random(count) < 0.5
+    spread = rng.standard_normal((COLUMNS, COLUMNS)) * np.geomspace(1, 0.05, COLUMNS)[:, None] / np.sqrt(COLUMNS)
+    vectors = (rng.standard_normal((count, COLUMNS)) @ spread * 1.5 + 1).astype(np.float32)
+    vectors += 0.8 * rng.standard_normal((CATEGORIES, COLUMNS)).astype(np.float32)[category]
+    apart = rng.standard_normal(COLUMNS) + rng.standard_normal((CATEGORIES, COLUMNS))
+    vectors += (0.04 * np.where(real, 1, -1)[:, None] * apart[category]).astype(np.float32)
+    real ^= rng.random(count) < 0.05  # no encoder tells every image
+    text = np.arange(count).astype(str)
+    columns = {
+        "path": text,
+        "label": np.array(LABELS)[real.astype(int)],
+        "category": np.char.add("c", category.astype(str)),
+    }
+    rows = pl.DataFrame({**columns, "split": np.where(np.arange(count) < train, "train", "test"), "sha256": text})
+    return rows, vectors
+
+
+def fine_tuned(base: np.ndarray, rows: pl.DataFrame, category: int) -> np.ndarray:
+    """Vectors of an encoder that never saw `category`: its labels lie further apart everywhere else."""
+    rng = np.random.default_rng([1, category])
+    seen = (rows["category"] != f"c{category}").to_numpy()
+    strength = np.where((rows["label"] == LABELS[1]).to_numpy(), 1, -1) * np.where(seen, 0.15, 0.08)
+    moved = strength[:, None] * rng.standard_normal(COLUMNS) + 0.1 * rng.standard_normal((len(rows), COLUMNS))
+    return (base + moved).astype(np.float32)
+
+
+class InMemory:
+    """Stands for a cache: vectors by row number."""
+
+    def __init__(self, vectors: np.ndarray, record: dict[str, Any]):
+        self.vectors, self.record = vectors, record
+
+    def read_images(self, keys: list[str]) -> np.ndarray:
+        """`[N, 512]`."""
+        return self.vectors[np.array(keys, dtype=np.int64)]
+
+    def read_prompts(self, prompts: list[str]) -> np.ndarray:
+        """Vectors that are as good as any."""
+        return self.vectors[[len(prompt) for prompt in prompts]]
+
+
+def everything(rows: pl.DataFrame, base: np.ndarray, tuned: dict[int, np.ndarray]) -> dict[int, Any]:
+    """The comparison of each held-out category, as `compare --split all` makes it."""
+    from toolkit.compare import Settings, compare
+    from toolkit.protocol import Selection
+
+    about = {"model": "made", "pretrained": "none", "precision": "fp32", "dimension": COLUMNS}
+    settings = Settings("made", {"FAKE": ["made up"], "REAL": ["real"]}, train_per_label=None, test_per_label=None)
+    shared, found = InMemory(base, {**about, "kind": "base", "identity": "base"}), {}
+    for number, vectors in tuned.items():
+        held_out = f"c{number}"
+        train = rows.filter((pl.col("split") == "train") & (pl.col("category") != held_out))
+        tests = rows.filter(pl.col("split") == "test")
+        novel = pl.col("category") == held_out
+        selection = Selection(held_out, train, tests.filter(~novel), tests.filter(novel), 0)
+        record = {**about, "kind": "finetuned", "identity": f"tuned{number}", "held_out": held_out}
+        record |= {"train_categories": sorted(train["category"].unique()), "train_sha256": selection.train_sha256()}
+        found[number] = compare(selection, [shared, InMemory(vectors, record)], settings)  # type: ignore[list-item]
+    return found
+
+
+def plain_loop(rows: pl.DataFrame, base: np.ndarray, ours: Any, part: int) -> tuple[Timing, list[Goal]]:
+    """The seconds of the whole plain loop, and how well the toolkit's predictions for the first category agree."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.neighbors import KNeighborsClassifier
+
+    from toolkit.heads.base import unit
+    from toolkit.heads.knn import MOST_QUERIES
+    from toolkit.heads.logreg import GRID
+
+    X, y, categories = unit(base), rows["label"].to_numpy(), rows["category"].to_numpy()
+    train = ((rows["split"] == "train") & (rows["category"] != "c0")).to_numpy()
+    tests = np.concatenate([ours_rows(ours, test) for test in ("base", "novel")])
+    wall, cpu = {}, {}
+
+    def timed(name: str, times: float, call: Any) -> Any:
+        begun, spent = time.perf_counter(), time.process_time()
+        result = call()
+        wall[name] = wall.get(name, 0) + times * (time.perf_counter() - begun)
+        cpu[name] = cpu.get(name, 0) + times * (time.process_time() - spent)
+        return result
+
+    problems, fold = 2 * CATEGORIES, train & (categories != "c1")
+    for strength in GRID:
+        model = LogisticRegression(C=strength, max_iter=5000)
+        timed("choose C", problems * (CATEGORIES - 1), lambda model=model: model.fit(X[fold], y[fold]))
+    head = ours.heads["base", "logreg"]
+    exact = LogisticRegression(C=head.choice_["C"], max_iter=5000, solver="newton-cholesky", tol=1e-8)
+    wide = X.astype(np.float64)
+    timed("fit", problems, lambda: exact.fit(wide[train], y[train]))
+    odds = exact.predict_proba(wide[tests])[:, 1]
+    neighbours = ours.heads["base", "knn"]
+    plain = KNeighborsClassifier(neighbours.k_, metric="cosine", algorithm="brute").fit(X[train], y[train])
+    some = np.sort(np.random.default_rng(0).choice(len(tests), min(part, len(tests)), replace=False))
+    queries = MOST_QUERIES + len(tests)
+    cosines, nearest = timed("k-NN", problems * queries / len(some), lambda: plain.kneighbors(X[tests[some]]))
+    for name in wall:
+        click.echo(f"  plain {name}: {wall[name]:,.0f} s in all, extrapolated", err=True)
+    scores = head.predict_proba(base[tests])[:, 1]
+    votes = neighbours._shares(1 - cosines, nearest, neighbours.weighting_)
+    same = (votes.argmax(axis=1) == neighbours.predict_proba(base[tests[some]]).argmax(axis=1)).mean()
+    agreement = [
+        Goal("greatest difference of P, logreg", float(np.abs(scores - odds).max()), at_most=1e-3),
+        Goal("equal predictions, k-NN", float(same), at_least=0.999),
+    ]
+    return Timing("plain scikit-learn, extrapolated", [sum(wall.values())], [sum(cpu.values())]), agreement
+
+
+def ours_rows(ours: Any, test: str) -> np.ndarray:
+    """The row numbers of a test set."""
+    mine = ours.predictions.filter((pl.col("test") == test) & (pl.col("head") == "knn") & (pl.col("encoder") == "base"))
+    return np.asarray(mine["path"].to_numpy().astype(np.int64))

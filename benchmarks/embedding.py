@@ -1,0 +1,136 @@
+"""`embedding`: from image files to the closed cache, against the bare forward pass and a plain open_clip loop."""
+
+import io
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from PIL import Image
+
+from benchmarks.turns import Goal, in_turns, report, rounds_and_json
+
+SIZES = {"small": ((32, 32), 1000, 0.97), "large": ((1024, 768), 300, 0.93)}
+
+
+@click.command()
+@click.option("--images", "kind", type=click.Choice([*SIZES, "data"]), default="small", show_default=True)
+@click.option("--model", default="ViT-B-32", show_default=True, help="ViT-B-32 has random weights; nano its own.")
+@click.option("--data", help="With --images data: the images, as cli.py takes them.")
+@click.option("--count", type=int, help="How many images.  [default: small 1000, large 300, data all]")
+@rounds_and_json
+def embedding(kind: str, model: str, data: str | None, count: int | None, rounds: int, out: Path | None) -> None:
+    """Embed images end to end. Goals: 0.97 of the bare forward pass on small ones, 0.93 on large ones, 0.90 of nano."""
+    from toolkit.sources import open_data
+
+    with tempfile.TemporaryDirectory() as place:
+        home = Path(place)
+        if kind != "data":
+            size, usual, _ = SIZES[kind]
+            data = str(write_photographs(home / "images", count or usual, size))
+        assert data is not None, "--images data needs --data"
+        compared(open_data(data), made(model, home), home, (kind, count), (rounds, out))
+
+
+def compared(dataset: Any, encoder: Any, home: Path, images: tuple[str, int | None], how: tuple[int, Any]) -> None:
+    """Run the three ways in turns, check that their vectors agree, and report."""
+    import torch
+
+    from toolkit.cache import Cache
+    from toolkit.embed import embed_images
+    from toolkit.manifest import hash_rows
+
+    rows = dataset.rows.head(images[1] or len(dataset.rows))
+    tensors = torch.stack(
+        [encoder_input(encoder, dataset.read(path)) for path in rows["path"].head(encoder.batch_size)]
+    )
+    caches: list[Cache] = []
+    plain: list[np.ndarray] = []
+
+    def bare() -> None:
+        with torch.inference_mode():
+            for start in range(0, len(rows), encoder.batch_size):
+                encoder.model.encode_image(tensors[: min(encoder.batch_size, len(rows) - start)])
+
+    def toolkit() -> None:
+        caches.append(Cache(home / f"cache{len(caches)}", encoder.record))
+        embed_images(dataset, hash_rows(dataset, rows), lambda: encoder, caches[-1])
+
+    def plain_loop() -> None:
+        plain[:] = [plainly(dataset, rows["path"].to_list(), encoder)]
+
+    timings = in_turns({"bare forward pass": bare, "toolkit": toolkit, "plain open_clip loop": plain_loop}, how[0])
+    keys = hash_rows(dataset, rows)["sha256"].to_list()
+    bare_seconds, goal = timings["bare forward pass"].median(), SIZES.get(images[0], (None, None, 0.90))[2]
+    goals = [
+        Goal("toolkit / bare", bare_seconds / timings["toolkit"].median(), at_least=goal),
+        Goal("plain loop / bare", bare_seconds / timings["plain open_clip loop"].median(), at_least=0),
+        Goal("least cosine to the plain loop", least_cosine(caches[-1].read_images(keys), plain[0]), at_least=0.9999),
+    ]
+    size = f"{len(rows):,} images ({images[0]})"
+    report(f"Embedding {size}, {encoder.source.model}", timings, goals, len(rows), how[1])
+
+
+def plainly(dataset: Any, paths: list[str], encoder: Any) -> np.ndarray:
+    """What a user would write: a DataLoader over files, open_clip's preprocessing, encode_image -> `[N, D]`."""
+    import torch
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+
+    preprocess = image_transform_v2(PreprocessCfg(**encoder.preprocessing), is_train=False)
+
+    class Files(torch.utils.data.Dataset):  # type: ignore[type-arg]
+        def __len__(self) -> int:
+            return len(paths)
+
+        def __getitem__(self, number: int) -> Any:
+            return preprocess(Image.open(io.BytesIO(dataset.read(paths[number]))))
+
+    vectors = []
+    with torch.inference_mode():
+        for batch in torch.utils.data.DataLoader(Files(), batch_size=encoder.batch_size):
+            vectors.append(encoder.model.encode_image(batch))
+    return np.asarray(torch.cat(vectors).numpy())
+
+
+def encoder_input(encoder: Any, data: bytes) -> Any:
+    """One image as the model takes it: `[3, H, W]` float32."""
+    return encoder.pixels_to_input(encoder.prepare(data)[None])[0]
+
+
+def least_cosine(first: np.ndarray, second: np.ndarray) -> float:
+    """The least cosine between the rows of two matrices."""
+    lengths = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
+    return float(((first * second).sum(axis=1) / lengths).min())
+
+
+def made(model: str, home: Path) -> Any:
+    """nano with its own weights, or another of open_clip's with random ones, as an encoder of the toolkit's."""
+    import open_clip
+    import torch
+    from safetensors.torch import save_file
+
+    from toolkit import encoder
+
+    if model == "nano":
+        return encoder.load(encoder.source("nano", device="cpu"))
+    torch.manual_seed(0)
+    weights = open_clip.create_model(model, pretrained=None, load_weights=False).state_dict()
+    file = home / "random.safetensors"
+    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, file)
+    return encoder.load(encoder.source(model, str(file), device="cpu"))
+
+
+def write_photographs(root: Path, count: int, size: tuple[int, int]) -> Path:
+    """`count` JPEG files of `size` (width, height) in folders as the toolkit reads them: crops of a photograph."""
+    from toolkit.sources.sample import PHOTOGRAPHS, _photograph
+
+    whole = Image.fromarray(_photograph(*PHOTOGRAPHS["coffee"]))
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        left, top = rng.integers(0, (whole.width // 3, whole.height // 3))
+        crop = whole.crop((left, top, left + 2 * whole.width // 3, top + 2 * whole.height // 3))
+        path = root / ("train/REAL" if number % 2 else "train/FAKE") / f"{number:06d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        crop.resize(size, Image.Resampling.BICUBIC).save(path, quality=92)
+    return root

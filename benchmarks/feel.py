@@ -1,0 +1,86 @@
+"""`feel`: how long a user waits for what should be instant, each as a process of its own."""
+
+import hashlib
+import io
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from functools import cache
+from pathlib import Path
+
+import click
+import numpy as np
+from PIL import Image
+
+from benchmarks.turns import Goal, in_turns, report, rounds_and_json
+
+HELP, COMPARE, EMBED = "cli.py --help", "cli.py compare, warm", "cli.py embed, all cached"
+
+
+@click.command()
+@click.option("--data", help="The study's images, for compare.  [default: the built-in sample]")
+@click.option("--images", default=120_000, show_default=True, help="How many images the second embed finds cached.")
+@rounds_and_json
+def feel(data: str | None, images: int, rounds: int, out: Path | None) -> None:
+    """Goals: help in 0.5 s, the table of the study's size in 3 s, a second embed of 120,000 images in 5 s."""
+    with tempfile.TemporaryDirectory() as place:
+        home = Path(place)
+        where = ["--cache", str(home / "cache"), "--results", str(home / "results")]
+        study = ["--model", "nano", *where, *(["--data", data] if data else [])]
+        command("run", *study)
+        large = ["--model", "nano", "--full", "--split", "none", "--data", str(write_zip(home, images)), *where]
+        fill(home, images)
+        ways = {
+            HELP: lambda: command("--help"),
+            COMPARE: lambda: command("compare", *study),
+            EMBED: lambda: command("embed", *large),
+        }
+        timings = in_turns(ways, rounds)
+    limits = {HELP: 0.5, COMPARE: 3.0, EMBED: 5.0}
+    goals = [Goal(f"{way}, seconds", timings[way].median(), at_most=limit) for way, limit in limits.items()]
+    report("The feel of it", timings, goals, 1, out)
+
+
+def command(*words: str) -> None:
+    """Run cli.py."""
+    env = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    subprocess.run([sys.executable, "cli.py", *words], check=True, capture_output=True, env=env)
+
+
+@cache
+def picture(number: int) -> bytes:
+    """A JPEG of 32x32 pixels."""
+    data = io.BytesIO()
+    pixels = np.random.default_rng(number).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(data, "JPEG")
+    return data.getvalue()
+
+
+def image(number: int) -> bytes:
+    """A JPEG that differs from every other by a comment behind its first two bytes."""
+    data = picture(number % 500)
+    return data[:2] + b"\xff\xfe\x00\x0a" + number.to_bytes(8, "big") + data[2:]
+
+
+def write_zip(home: Path, count: int) -> Path:
+    """A zip of `count` images in CIFAKE's layout."""
+    path = home / "many.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for number in range(count):
+            split, label = ("train" if number % 6 else "test"), ("REAL" if number % 2 else "FAKE")
+            archive.writestr(f"{split}/{label}/{number // 10:05d} ({number % 9 + 2}).jpg", image(number))
+    return path
+
+
+def fill(home: Path, count: int) -> None:
+    """Put a vector of any kind for each image into nano's cache."""
+    from toolkit.cache import Cache, find_encoders
+
+    record = find_encoders(home / "cache", kind="base")[0]
+    keys = [hashlib.sha256(image(number)).hexdigest() for number in range(count)]
+    vectors = np.random.default_rng(0).standard_normal((count, record["dimension"])).astype(np.float32)
+    stored = Cache(home / "cache", record)
+    for start in range(0, count, 1024):
+        stored.append_images(keys[start : start + 1024], vectors[start : start + 1024])
