@@ -5,19 +5,20 @@ from typing import Any
 import click
 
 from commands.group import Command
-from commands.options import as_json, plan_options, planned, recipe_of, recipe_options
+from commands.options import as_json, choose_by_option, plan_options, planned, recipe_of, recipe_options, section
 from commands.output import print_json, watched
 
 
 @click.command(cls=Command, epilog="Example: python cli.py finetune --split cat --epochs 5")
 @plan_options
 @recipe_options
+@section("Recipe", choose_by_option)
 @as_json
-def finetune(as_json: bool, **chosen: Any) -> None:
+def finetune(choose_by: str, as_json: bool, **chosen: Any) -> None:
     """Fine-tune both encoders without the held-out category, then embed again with the new encoder."""
     from toolkit import workflow
 
-    recipe = recipe_of(chosen)
+    recipe = recipe_of(chosen, choose_by)
     plan = planned(chosen, as_json)
     with watched(plan) as plan:
         done = workflow.finetune(plan, recipe)

@@ -116,7 +116,12 @@ model_options = section(
 plan_options = options(data_options, model_options, place_options)
 recipe_options = section(
     "Recipe",
-    option("--recipe", default="study", show_default=True, help="How to fine-tune."),
+    option(
+        "--recipe",
+        default="study",
+        show_default=True,
+        help="study, or robust: augmented, averaged, with the prompts as classes; better on what training never saw.",
+    ),
     option("--epochs", type=click.IntRange(1), help="[default: the recipe's; study: 5]"),
     option("--batch-size", type=click.IntRange(2), help="[default: the recipe's; study: 32]"),
     option("--lr", "learning_rate", type=float, help="Learning rate.  [default: 1e-5; nano: 3e-4]"),
@@ -126,13 +131,17 @@ recipe_options = section(
         None,
         "Right for an image: its own caption (study), all that read the same, one prompt of all.",
     ),
+    option("--augment", metavar="A,B", help="flip, shift: what leaves pixels as they are.  [default: the recipe's]"),
+    option("--alpha", type=click.FloatRange(0, 1), help="Between base weights (0) and fine-tuned ones (1: default)."),
+    option("--choose", is_flag=True, help="First choose epochs, alpha and how P is read, by three smaller trainings."),
+)
+choose_by_option = chosen(
+    "choose-by", "category", "How C, k, epochs and the like are chosen: training categories left out, or random folds."
 )
 head_options = section(
     "Heads",
     option("--heads", default="zero-shot,logreg,knn,shortcut", show_default=True, help="Which heads to compare."),
-    chosen(
-        "choose-by", "category", "How C, k and the like are chosen: one training category left out, or random folds."
-    ),
+    choose_by_option,
 )
 beyond_options = section(
     "Other test images",
@@ -240,12 +249,14 @@ def prompts_of(given: tuple[str, ...]) -> dict[str, list[str]]:
     return prompts
 
 
-def recipe_of(chosen: dict[str, Any]) -> Any:
+def recipe_of(chosen: dict[str, Any], choose_by: str) -> Any:
     """The recipe that the training options ask for."""
     from toolkit.recipes import make_recipe
 
-    names = ("epochs", "batch_size", "learning_rate", "temperature", "loss")
-    return make_recipe(chosen.pop("recipe"), **{name: chosen.pop(name) for name in names})
+    names = ("epochs", "batch_size", "learning_rate", "temperature", "loss", "augment", "alpha")
+    choose = chosen.pop("choose")
+    recipe = make_recipe(chosen.pop("recipe"), **{name: chosen.pop(name) for name in names})
+    return recipe.chosen(choose_by) if choose else recipe
 
 
 def heads_of(wanted: str) -> list[str]:

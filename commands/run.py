@@ -22,7 +22,7 @@ def run(heads: str, choose_by: str, as_json: bool, **chosen: Any) -> None:
     """Embed, fine-tune and compare in one go."""
     from toolkit import workflow
 
-    recipe = recipe_of(chosen)
+    recipe = recipe_of(chosen, choose_by)
     names = heads_of(heads)
     plan = planned(chosen, as_json)
     with watched(plan) as plan:

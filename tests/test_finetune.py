@@ -1,5 +1,6 @@
 """Fine-tuning follows the study, encodes each prompt once, and goes on where it was interrupted."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -92,10 +93,11 @@ class Killed(BaseException):
     """Stands for the process dying."""
 
 
+@pytest.mark.parametrize("recipe", [RECIPE, replace(RECIPE, augment="flip,shift", average=0.9)], ids=["study", "more"])
 def test_interrupted_after_any_step_it_ends_with_the_weights_of_an_undisturbed_run(
-    dataset: Dataset, train: pl.DataFrame, tmp_path: Path
+    dataset: Dataset, train: pl.DataFrame, tmp_path: Path, recipe: Recipe
 ) -> None:
-    whole = finetune(nano(), dataset, train, "cat", PROMPTS, RECIPE, tmp_path / "whole")
+    whole = finetune(nano(), dataset, train, "cat", PROMPTS, recipe, tmp_path / "whole")
 
     def die_at(step: int):  # noqa: ANN202
         def watch(done: int, total: int, loss: float) -> None:
@@ -107,9 +109,9 @@ def test_interrupted_after_any_step_it_ends_with_the_weights_of_an_undisturbed_r
     first_steps = []
     for step in (1, 4, 8):
         with pytest.raises(Killed):
-            finetune(nano(), dataset, train, "cat", PROMPTS, RECIPE, tmp_path / "cut", die_at(step))
+            finetune(nano(), dataset, train, "cat", PROMPTS, recipe, tmp_path / "cut", die_at(step))
     finished = finetune(
-        nano(), dataset, train, "cat", PROMPTS, RECIPE, tmp_path / "cut", lambda done, *_: first_steps.append(done)
+        nano(), dataset, train, "cat", PROMPTS, recipe, tmp_path / "cut", lambda done, *_: first_steps.append(done)
     )
     assert first_steps[0] == 7, "it should go on behind its second epoch of three steps"
     assert finished.record["weights_file_sha256"] == whole.record["weights_file_sha256"]

@@ -95,24 +95,29 @@ def read_tensors(path: Path, expected_sha256: str) -> "dict[str, torch.Tensor]":
     return load_file(path)
 
 
-def finish(folder: Path, weights: "Mapping[str, torch.Tensor]", record: dict[str, Any]) -> Checkpoint:
+def finish(folder: Path, tensors: "Mapping[str, torch.Tensor]", record: dict[str, Any]) -> Checkpoint:
     """Write the final weights and, last, the record that makes them a checkpoint; drop the epochs' files."""
-    record = {**record, "weights_file_sha256": write_tensors(folder / WEIGHTS, weights)}
+    record = {**record, "weights_file_sha256": write_tensors(folder / WEIGHTS, tensors)}
     write_record(folder / RECORD, record)
     for leftover in folder.glob("epoch-*"):
         leftover.unlink(missing_ok=True)
     return Checkpoint(folder, record)
 
 
-def load_finetuned(checkpoint: Checkpoint, origin: Source) -> Encoder:
-    """The encoder in a checkpoint, with the device of `origin`. Raises EncoderError where its weights are damaged."""
+def weights(checkpoint: Checkpoint) -> "dict[str, torch.Tensor]":
+    """The weights of a checkpoint. Raises EncoderError where they are damaged: they count as missing from then on."""
     try:
-        weights = read_tensors(checkpoint.folder / WEIGHTS, checkpoint.record["weights_file_sha256"])
+        return read_tensors(checkpoint.folder / WEIGHTS, checkpoint.record["weights_file_sha256"])
     except EncoderError:
         set_aside(checkpoint.folder / RECORD)
         raise
+
+
+def load_finetuned(checkpoint: Checkpoint, origin: Source) -> Encoder:
+    """The encoder in a checkpoint, with the device of `origin`. Raises EncoderError where its weights are damaged."""
+    tensors = weights(checkpoint)
     model = create(origin, load_weights=False)
-    model.load_state_dict(weights, strict=True)
+    model.load_state_dict(tensors, strict=True)
     return Encoder(model, origin, encoder_facts(checkpoint.record))
 
 
@@ -128,4 +133,5 @@ def encoder_facts(record: Mapping[str, Any]) -> dict[str, Any]:
         "train_categories",
         "train_sha256",
     )
-    return {"kind": "finetuned", **{name: record[name] for name in (*names, "train_rows")}}
+    chosen = {"choice": record["choice"]} if "choice" in record else {}
+    return {"kind": "finetuned", **{name: record[name] for name in (*names, "train_rows")}, **chosen}

@@ -89,8 +89,12 @@ def _fitted_heads(cache: Cache, selection: Selection, settings: Settings) -> dic
     with_prompts = cache.record["kind"] not in FEATURES
     texts = settings.prompts.items() if with_prompts else ()
     prompts = {label: cache.read_prompts(list(some)) for label, some in texts}
-    heads = {name: make_head(name, prompts, settings.choose_by, settings.seed) for name in names}
-    return {name: head.fit(train, y, groups=_groups(selection.train)) for name, head in heads.items()}
+    heads = {}
+    for name in names:
+        head = make_head(name, prompts, settings.choose_by, settings.seed, cache.record.get("choice"))
+        heads[name] = head.fit(train, y, groups=_groups(selection.train))
+        head.choice_ = _choice(head, cache.record)
+    return heads
 
 
 def require_unseen(record: Mapping[str, Any], selection: Selection) -> None:
@@ -144,6 +148,12 @@ def _data_hash(one: ScoredSet, selection: Selection) -> str:
 
 def _groups(train: pl.DataFrame) -> np.ndarray | None:
     return None if train["category"].null_count() else train["category"].to_numpy()
+
+
+def _choice(head: Any, record: Mapping[str, Any]) -> dict[str, Any]:
+    """What the head chose and, as `recipe`, what its encoder's recipe chose before it."""
+    before = record.get("choice")
+    return {"by": before["by"], **head.choice_, "recipe": before} if before else head.choice_
 
 
 def _about(cache: Cache, model: Mapping[str, Any], selection: Selection, settings: Settings) -> dict[str, Any]:

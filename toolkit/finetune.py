@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,8 @@ import numpy as np
 import polars as pl
 
 from toolkit import checkpoints, distributed
+from toolkit.augment import augment
+from toolkit.averaging import Average
 from toolkit.checkpoints import Checkpoint
 from toolkit.encoder import Encoder, arithmetic
 from toolkit.errors import CacheError, EncoderError, SelectionError
@@ -53,14 +55,13 @@ def finetune(
         losses.append(_run_epoch(run, len(losses), on_progress))
         if len(losses) < recipe.epochs and distributed.rank() == 0:
             _save(run, folder, losses)
-    facts |= {"losses": losses, "processes": distributed.world()}
+    return finish(folder, run.average.state, {**facts, "losses": losses, "processes": distributed.world()})
+
+
+def finish(folder: Path, weights: "Mapping[str, torch.Tensor]", record: dict[str, Any]) -> Checkpoint:
+    """The checkpoint that the first process writes, in every process."""
     if distributed.rank() == 0:
-        checkpoints.finish(folder, encoder.model.state_dict(), facts)
-    return _finished(folder)
-
-
-def _finished(folder: Path) -> Checkpoint:
-    """The checkpoint that the first process has written, in every process."""
+        checkpoints.finish(folder, weights, record)
     distributed.barrier()
     checkpoint = checkpoints.read(folder)
     if checkpoint is None:
@@ -83,7 +84,7 @@ def describe(
     facts = {
         "base_identity": base["identity"],
         "recipe": recipe.label(base["model"]),
-        "settings": asdict(recipe),
+        "settings": recipe.settings(),
         "seed": recipe.seed,
         "held_out": held_out,
         "train_categories": categories,
@@ -94,12 +95,28 @@ def describe(
     return {**facts, "checkpoint": checkpoints.checkpoint_key(facts), "train_keys": train["sha256"].to_list()}
 
 
+def epochs(
+    encoder: Encoder,
+    dataset: Dataset,
+    train: pl.DataFrame,
+    prompts: Mapping[str, Sequence[str]],
+    recipe: Recipe,
+    on_progress: Progress | None = None,
+) -> "Iterator[dict[str, torch.Tensor]]":
+    """Fine-tune `encoder` in place, an epoch a step -> the weights that `finetune` would end with. Stores nothing."""
+    run = _start(encoder, dataset, train, prompts, recipe)
+    for epoch in range(recipe.epochs):
+        _run_epoch(run, epoch, on_progress)
+        yield run.average.state
+
+
 @dataclass(frozen=True)
 class _Run:
     """What stays the same through a training run."""
 
     encoder: Encoder
     optimizer: "torch.optim.Optimizer"
+    average: Average
     dataset: Dataset
     train: pl.DataFrame
     prompts: Mapping[str, Sequence[str]]
@@ -121,7 +138,8 @@ def _start(
     parameters = list(encoder.model.parameters())
     assert recipe.learning_rate is not None
     optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-    return _Run(encoder, optimizer, dataset, train, prompts, recipe)
+    average = Average(encoder.model, recipe.average)
+    return _Run(encoder, optimizer, average, dataset, train, prompts, recipe)
 
 
 def _run_epoch(run: _Run, epoch: int, on_progress: Progress | None) -> float:
@@ -134,6 +152,8 @@ def _run_epoch(run: _Run, epoch: int, on_progress: Progress | None) -> float:
             on_progress(epoch * run.steps + len(losses), run.recipe.epochs * run.steps, losses[-1])
     run.encoder.model.eval()
     distributed.average_statistics(run.encoder.model)
+    if run.recipe.average:
+        distributed.average(value for name, value in run.average.state.items() if ".running_" in f".{name}")
     return float(np.mean(losses))
 
 
@@ -159,6 +179,7 @@ def _step(run: _Run, pixels: np.ndarray, captions: np.ndarray) -> float:
     loss.backward()
     distributed.average_gradients(encoder.model)
     run.optimizer.step()
+    run.average.update()
     return value
 
 
@@ -175,13 +196,14 @@ def _batches(run: _Run, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     paths, labels = run.train["path"].to_list(), run.train["label"].to_list()
     captions = _captions(labels, run.prompts, np.random.default_rng([run.recipe.seed, epoch, 1]))
 
-    def pixels(path: str) -> np.ndarray:
-        return run.encoder.preprocess(decode(run.dataset.read(path)))
+    def pixels(row: int) -> np.ndarray:
+        image = run.encoder.preprocess(decode(run.dataset.read(paths[row])))
+        return augment(image, run.recipe.augment, np.random.default_rng([run.recipe.seed, epoch, 2, row]))
 
     with ThreadPoolExecutor(2) as readers:
         ahead: list[tuple[np.ndarray, Iterator[np.ndarray]]] = []
         for batch in _order_in_batches(len(paths), epoch, run.recipe):
-            ahead.append((batch, readers.map(pixels, [paths[i] for i in distributed.part_of_batch(batch)])))
+            ahead.append((batch, readers.map(pixels, distributed.part_of_batch(batch))))
             if len(ahead) == 2:
                 rows, images = ahead.pop(0)
                 yield np.stack(list(images)), captions[rows]
@@ -202,6 +224,8 @@ def _save(run: _Run, folder: Path, losses: list[float]) -> None:
     state = {f"weights.{name}": tensor for name, tensor in run.encoder.model.state_dict().items()}
     for parameter, fields in run.optimizer.state.items():
         state.update({f"optimizer.{names[parameter]}.{field}": value for field, value in fields.items()})
+    if run.recipe.average:
+        state.update({f"average.{name}": tensor for name, tensor in run.average.state.items()})
     path = folder / f"epoch-{len(losses)}.safetensors"
     digest = checkpoints.write_tensors(path, state)
     write_record(path.with_suffix(".json"), {"sha256": digest, "losses": losses})
@@ -223,6 +247,9 @@ def _resume(run: _Run, folder: Path) -> list[float]:
             continue
         weights = {name.removeprefix("weights."): t for name, t in state.items() if name.startswith("weights.")}
         run.encoder.model.load_state_dict(weights)
+        run.average.steps = epoch * run.steps
+        for name, tensor in run.average.state.items():
+            tensor.copy_(state.get(f"average.{name}", weights[name]))
         for name, parameter in run.encoder.model.named_parameters():
             start = f"optimizer.{name}."
             fields = {key.removeprefix(start): value for key, value in state.items() if key.startswith(start)}

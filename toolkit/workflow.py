@@ -12,11 +12,10 @@ from toolkit import checkpoints, distributed, results, runs, saved
 from toolkit import embed as embedding
 from toolkit.cache import Cache, find_encoders
 from toolkit.checkpoints import Checkpoint
+from toolkit.choosing import Training, make
 from toolkit.contents import Contents
 from toolkit.encoder import Encoder, Source, load
 from toolkit.errors import DataError, EncoderError, MissingEmbeddings
-from toolkit.finetune import describe
-from toolkit.finetune import finetune as train
 from toolkit.loaders import LazyEncoder, Loaders
 from toolkit.manifest import Dataset
 from toolkit.protocol import Selection, held_out_categories, select
@@ -212,11 +211,22 @@ def finetune(plan: Plan, recipe: Recipe) -> list[Finetuned]:
 
 def _finetune_one(plan: Plan, recipe: Recipe, base: Embedded, selection: Selection) -> Finetuned:
     recipe = replace(recipe, seed=selection.seed)
-    facts = describe(base.cache.record, selection.train, selection.held_out, plan.prompts, recipe)
+    training = Training(
+        base.cache.record,
+        lambda: load(plan.source),
+        plan.dataset,
+        selection.train,
+        selection.held_out,
+        plan.prompts,
+        recipe,
+        plan.cache,
+        plan.progress,
+    )
+    facts = training.facts()
     folder = checkpoints.folder_of(plan.cache, facts["checkpoint"])
     before = checkpoints.read(folder)
-    checkpoint = before or _train(plan, recipe, selection)
-    encoder = LazyEncoder(lambda: _load_or_train_again(plan, recipe, selection, checkpoint))
+    checkpoint = before or make(training)
+    encoder = LazyEncoder(lambda: _load_or_train_again(training, checkpoint, plan.source))
     trained = before is None
     known = find_encoders(plan.cache, kind="finetuned", checkpoint=facts["checkpoint"])
     cache = Cache(plan.cache, known[-1] if known and not trained else encoder().record)
@@ -239,26 +249,12 @@ def _finetune_one(plan: Plan, recipe: Recipe, base: Embedded, selection: Selecti
     )
 
 
-def _train(plan: Plan, recipe: Recipe, selection: Selection) -> Checkpoint:
-    stage = f"Fine-tuning without {selection.held_out}" + (f", seed {selection.seed}" if selection.seed else "")
-    return train(
-        load(plan.source),
-        plan.dataset,
-        selection.train,
-        selection.held_out,
-        plan.prompts,
-        recipe,
-        plan.cache,
-        lambda done, total, loss: plan.progress(stage, done, total),
-    )
-
-
-def _load_or_train_again(plan: Plan, recipe: Recipe, selection: Selection, checkpoint: Checkpoint) -> Encoder:
+def _load_or_train_again(training: Training, checkpoint: Checkpoint, origin: Source) -> Encoder:
     """Weights whose damage shows only now, since nobody needed them before, are trained anew: to the same ones."""
     try:
-        return checkpoints.load_finetuned(checkpoint, plan.source)
+        return checkpoints.load_finetuned(checkpoint, origin)
     except EncoderError:
-        return checkpoints.load_finetuned(_train(plan, recipe, selection), plan.source)
+        return checkpoints.load_finetuned(make(training), origin)
 
 
 @dataclass(frozen=True)

@@ -48,12 +48,22 @@ def check_names(names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def make_head(name: str, prompts: Prompts, choose_by: str = "category", seed: int = 0) -> Any:
+def make_head(
+    name: str,
+    prompts: Prompts,
+    choose_by: str = "category",
+    seed: int = 0,
+    choice: Mapping[str, Any] | None = None,
+) -> Any:
     """A new head by its name. `prompts` maps each label to its prompts' vectors `[P, D]`; only some heads look at them.
     `seed` decides what is random in it, if anything is.
+
+    `choice` is what the encoder's recipe chose (`choice` of its record, if it has one): zero-shot reads P as it says.
 
     Raises SelectionError for a name that is not in `HEADS`.
     """
     check_names([name])
     head = HEADS[name](prompts, choose_by)
+    if choice and isinstance(head, ZeroShot):
+        head.set_params(temperature=choice["temperature"], margin=choice["margin"])
     return head.set_params(seed=seed) if "seed" in head.get_params() else head

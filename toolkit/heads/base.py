@@ -14,11 +14,13 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.where(lengths > 0, lengths, 1)
 
 
-def fold_numbers(y: np.ndarray, groups: np.ndarray | None, choose_by: str, seed: int = 0) -> tuple[np.ndarray, str]:
+def fold_numbers(
+    y: np.ndarray, groups: np.ndarray | None, choose_by: str, seed: int = 0, at_most: int = FOLDS
+) -> tuple[np.ndarray, str]:
     """Which fold each row is held out in `[N]` int64, and how: `category` or `folds`.
 
     `category` holds one category out at a time, which is the question that the novel test asks. Where there are fewer
-    than two categories with every class on both sides, it falls back to stratified random folds.
+    than two categories with every class on both sides, it falls back to `at_most` stratified random folds.
     """
     if choose_by == "category" and groups is not None:
         numbers = np.unique(np.asarray(groups, dtype=str), return_inverse=True)[1].astype(np.int64)
@@ -26,7 +28,7 @@ def fold_numbers(y: np.ndarray, groups: np.ndarray | None, choose_by: str, seed:
             return numbers, "category"
     from sklearn.model_selection import StratifiedKFold
 
-    count = min(FOLDS, int(np.unique(y, return_counts=True)[1].min()))
+    count = min(at_most, int(np.unique(y, return_counts=True)[1].min()))
     numbers = np.zeros(len(y), dtype=np.int64)
     if count >= 2:
         splits = StratifiedKFold(count, shuffle=True, random_state=seed).split(y[:, None], y)

@@ -12,12 +12,14 @@ class ZeroShot(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Softmax over the cosines to each class's prompts.
 
     `prompts` maps each class to its prompts' vectors `[P, D]`: brought to unit length, averaged, and brought to unit
-    length again (Radford et al. 2021, section 3.1.4). Nothing is learned, so `fit` only looks at the classes.
+    length again (Radford et al. 2021, section 3.1.4). Nothing is learned, so `fit` only looks at the classes. `margin`
+    is how much nearer (in cosine) the second class's prompts must be for both to be equally likely.
     """
 
-    def __init__(self, prompts: Mapping[str, np.ndarray] | None = None, temperature: float = 0.07):
+    def __init__(self, prompts: Mapping[str, np.ndarray] | None = None, temperature: float = 0.07, margin: float = 0.0):
         self.prompts = prompts
         self.temperature = temperature
+        self.margin = margin
 
     def fit(self, X: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None) -> "ZeroShot":
         """Take the classes from `prompts`. Raises ValueError where `y` holds a class without prompts."""
@@ -31,9 +33,15 @@ class ZeroShot(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.choice_: dict[str, object] = {}
         return self
 
+    def cosines(self, X: np.ndarray) -> np.ndarray:
+        """`[N, D]` -> `[N, classes]` float64: the cosine to each class's prompts."""
+        return np.asarray(unit(X) @ self.weights_.T, dtype=np.float64)
+
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """`[N, D]` -> `[N, classes]` float64."""
-        logits = (unit(X) @ self.weights_.T).astype(np.float64) / self.temperature
+        logits = self.cosines(X) / self.temperature
+        if self.margin:
+            logits[:, 1] -= self.margin / self.temperature
         logits -= logits.max(axis=1, keepdims=True)
         odds = np.exp(logits)
         return np.asarray(odds / odds.sum(axis=1, keepdims=True))
