@@ -63,6 +63,19 @@ def test_wilsons_interval_is_scipys_holds_the_share_and_shrinks(trials: int, dat
     assert wider[1] - wider[0] < high - low
 
 
+def test_a_class_has_wilsons_interval_of_its_own_hits_and_accuracy_that_of_all() -> None:
+    y, predicted, p = answers(180, 7)
+    rows = {row["class"]: row for row in summarise(y, predicted, p, CLASSES)}
+    for label in CLASSES:
+        hits = int(((y == label) & (predicted == label)).sum())
+        of = {"precision": (hits, int((predicted == label).sum())), "recall": (hits, int((y == label).sum()))}
+        of["accuracy"] = (int((y == predicted).sum()), len(y))
+        for name, (successes, trials) in of.items():
+            theirs = binomtest(successes, trials).proportion_ci(0.95, method="wilson")
+            row = rows[label]
+            assert (row[f"{name}_low"], row[f"{name}_high"]) == pytest.approx((theirs.low, theirs.high), abs=1e-9)
+
+
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=80))
 def test_mcnemars_p_is_the_two_sided_binomial_one(pairs: list[tuple[bool, bool]]) -> None:
     first, second = (np.array(column) for column in zip(*pairs, strict=True))
