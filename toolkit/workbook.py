@@ -1,7 +1,7 @@
 """The workbook: a summary that reads without explanation, the whole table, definitions, settings."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import polars as pl
@@ -13,11 +13,16 @@ from toolkit.study import PER_CLASS, labels_of, left_out_means, over_seeds, summ
 
 LARGE_DROP, SMALL_DROP = 0.10, 0.03
 WIDEST = 60
+SHEETS_OF_PAPER = 4
 LINE = 15  # height of a line, in points
 
 ABOUT_SUMMARY = (
     "Base: test images of categories that training saw. Novel: images of the held-out category, which it never saw. "
     f"Drop is base minus novel accuracy: red from {LARGE_DROP:.0%} on, green up to {SMALL_DROP:.0%}."
+)
+ABOUT_CHANGED = (
+    "The same heads on perturbed test images, and on those of other data. Loss is unchanged minus changed accuracy: red "
+    f"from {LARGE_DROP:.0%} on, green up to {SMALL_DROP:.0%}."
 )
 ABOUT_MEANS = "Each category was held out in its turn; mean and worst accuracy over those categories."
 ABOUT_SEEDS = (
@@ -30,12 +35,20 @@ TERMS = {
     "from, to": "The ends of the 95 % interval (Wilson's) of the accuracy to their left.",
     "Standing": "best: the most accurate row of its group on these images. ≈ best: not distinguishable from it (exact "
     "McNemar test, p at least 0.05). Empty: worse than it.",
+    "Changed by, Loss": "What was done to the test images before they were embedded, and how much accuracy that costs.",
     "Drop": "Base minus novel accuracy: what an unseen category costs. A head at chance has nothing to lose.",
     "Study": "The figures of the study's own run (ViT-B/32, OpenAI weights), where the data is CIFAKE without cats.",
 }
 
 AFTER_CLASSES = {"train_per_label": "Train per label", "test_per_label": "Test per label", "seed": "Seed"}
 AFTER_CLASSES |= {"chosen_by": "Chosen by", "pretrained": "Weights"}
+
+HEAD = {"bold": True, "bg_color": "#E8EEF4", "bottom": 1, "text_wrap": True, "valign": "bottom"}
+
+CHANGED = {"dataset": "Data", "held_out": "Held out", "model": "Model", "encoder": "Encoder", "head": "Head"}
+CHANGED |= {"recipe": "Recipe", "seed": "Seed", "test": "Test", "perturbation": "Changed by", "test_data": "Test data"}
+CHANGED |= {"accuracy": "Accuracy", "accuracy_low": "from", "accuracy_high": "to", "unchanged": "Unchanged accuracy"}
+CHANGED |= {"loss": "Loss", "roc_auc": "ROC AUC", "support": "Images"}
 
 Formats = dict[str, Any]
 
@@ -46,9 +59,8 @@ def workbook_bytes(table: pl.DataFrame) -> bytes:
     options = {"in_memory": True, "strings_to_formulas": False, "strings_to_urls": False, "nan_inf_to_errors": True}
     with xlsxwriter.Workbook(data, options) as book:
         formats = {
-            "head": book.add_format(
-                {"bold": True, "bg_color": "#E8EEF4", "bottom": 1, "text_wrap": True, "valign": "top"}
-            ),
+            "head": book.add_format({**HEAD, "indent": 1}),
+            "number_head": book.add_format({**HEAD, "align": "right"}),
             "share": book.add_format({"num_format": "0.0%"}),
             "number": book.add_format({"num_format": "0.0000"}),
             "plain": book.add_format({}),
@@ -64,15 +76,20 @@ def workbook_bytes(table: pl.DataFrame) -> bytes:
             _means_sheet(book.add_worksheet("Leave-one-out"), means, formats)
         if len(spread := over_seeds(table)):
             _seeds_sheet(book.add_worksheet("Seeds"), spread, formats)
+        if len(changed := changed_images(table)):
+            _changed_sheet(book.add_worksheet("Changed images"), changed, formats)
         _definitions_sheet(book.add_worksheet("Definitions"), formats)
         _settings_sheet(book.add_worksheet("Settings"), table, formats)
     return data.getvalue()
 
 
-def summary_headings(labels: list[str]) -> dict[str, str]:
-    """The summary sheet's columns in their order: the name in `study.summary` and the heading that people read."""
+def summary_headings(labels: list[str], first: Collection[str] = ()) -> dict[str, str]:
+    """The summary sheet's columns in their order: the name in `study.summary` and the heading that people read.
+
+    Those of `AFTER_CLASSES` that are in `first` stand beside the recipe: what tells lines apart should be seen.
+    """
     names = {"dataset": "Data", "held_out": "Held out", "model": "Model", "encoder": "Encoder", "head": "Head"}
-    names |= {"recipe": "Recipe"}
+    names |= {"recipe": "Recipe", **{name: AFTER_CLASSES[name] for name in AFTER_CLASSES if name in first}}
     for test, title in (("base", "Base"), ("novel", "Novel")):
         names |= {f"{test}_accuracy": f"{title} accuracy", f"{test}_accuracy_low": f"{title} from"}
         names |= {f"{test}_accuracy_high": f"{title} to", f"{test}_standing": f"{title} standing"}
@@ -88,16 +105,19 @@ def summary_headings(labels: list[str]) -> dict[str, str]:
 
 def _summary_sheet(sheet: Any, table: pl.DataFrame, formats: Formats) -> None:
     wide = summary(table)
+    telling = [name for name in AFTER_CLASSES if set(wide[name]) - {""} and len(set(wide[name]) - {""}) > 1]
     names = {
         name: heading
-        for name, heading in summary_headings(labels_of(table)).items()
+        for name, heading in summary_headings(labels_of(table), telling).items()
         if name in wide.columns and not (name.startswith("study_") and wide[name].null_count() == len(wide))
     }
     sheet.write_string(0, 0, ABOUT_SUMMARY, formats["note"])
     _write_table(sheet, 1, wide.select(list(names)), formats, names)
     sheet.freeze_panes(2, list(names).index("head") + 1 if names else 0)
     sheet.set_row(1, LINE * max(len(heading.split()) for heading in names.values()))
-    legible = sum(name in names for name in summary_headings([]) if name not in AFTER_CLASSES)
+    legible = sum(
+        name in names for name in summary_headings([], telling) if name not in set(AFTER_CLASSES) - {*telling}
+    )
     sheet.print_area(0, 0, 1 + max(len(wide), 1), legible - 1)  # the other columns would make the print too small
     if len(wide):
         _colour_summary(sheet, list(names), 1 + len(wide), formats)
@@ -105,21 +125,26 @@ def _summary_sheet(sheet: Any, table: pl.DataFrame, formats: Formats) -> None:
 
 def _colour_summary(sheet: Any, names: list[str], last: int, formats: Formats) -> None:
     """Red and green drops (an empty cell is no drop), and a line above each new data set, held-out category, model."""
-    drop = names.index("drop")
-    cell = f"${xl_col_to_name(drop)}3"
-    for rule, colour in ((f">={LARGE_DROP}", "bad"), (f"<={SMALL_DROP}", "good")):
-        criteria = f"=AND(ISNUMBER({cell}),ROUND({cell},6){rule})"  # 0.9 - 0.8 is a little less than 0.1
-        sheet.conditional_format(
-            2, drop, last, drop, {"type": "formula", "criteria": criteria, "format": formats[colour]}
-        )
+    _colour_drops(sheet, names.index("drop"), last, formats)
     differs = "=OR($A3<>$A2,$B3<>$B2,$C3<>$C2)"
     sheet.conditional_format(
         2, 0, last, len(names) - 1, {"type": "formula", "criteria": differs, "format": formats["group"]}
     )
 
 
+def _colour_drops(sheet: Any, column: int, last: int, formats: Formats) -> None:
+    cell = f"${xl_col_to_name(column)}3"
+    for rule, colour in ((f">={LARGE_DROP}", "bad"), (f"<={SMALL_DROP}", "good")):
+        criteria = f"=AND(ISNUMBER({cell}),ROUND({cell},6){rule})"  # 0.9 - 0.8 is a little less than 0.1
+        sheet.conditional_format(
+            2, column, last, column, {"type": "formula", "criteria": criteria, "format": formats[colour]}
+        )
+
+
 def _results_sheet(sheet: Any, table: pl.DataFrame, formats: Formats) -> None:
     _write_table(sheet, 0, table, {**formats, "share": formats["number"]})
+    sheet.fit_to_pages(SHEETS_OF_PAPER, 0)  # on one, nobody could read it
+    sheet.repeat_columns(0, 5)
     sheet.freeze_panes(1, 6)
     sheet.autofilter(0, 0, max(len(table), 1), len(table.columns) - 1)
 
@@ -143,8 +168,26 @@ def _seeds_sheet(sheet: Any, spread: pl.DataFrame, formats: Formats) -> None:
     sheet.freeze_panes(2, 5)
 
 
+def changed_images(table: pl.DataFrame) -> pl.DataFrame:
+    """One line for each row on perturbed images or other data: `accuracy` and, of the same head on the same test set as
+    it is, `unchanged`; `loss` is what the change costs. Both are null where there is no such row."""
+    every = table.filter(pl.col("class") == "all")
+    same = [name for name in columns.KEY if name not in ("perturbation", "test_data")]
+    plain = columns.ordinary(every).select(*same, unchanged="accuracy")
+    changed = every.join(columns.ordinary(every), on=columns.KEY, how="anti", nulls_equal=True)
+    joined = changed.join(plain, on=same, how="left", nulls_equal=True, maintain_order="left")
+    return joined.with_columns(loss=pl.col("unchanged") - pl.col("accuracy"))
+
+
+def _changed_sheet(sheet: Any, changed: pl.DataFrame, formats: Formats) -> None:
+    sheet.write_string(0, 0, ABOUT_CHANGED, formats["note"])
+    _write_table(sheet, 1, changed.select(list(CHANGED)), formats, CHANGED)
+    sheet.freeze_panes(2, list(CHANGED).index("head") + 1)
+    _colour_drops(sheet, list(CHANGED).index("loss"), 1 + len(changed), formats)
+
+
 def _definitions_sheet(sheet: Any, formats: Formats) -> None:
-    rows = [*TERMS.items(), *((name, meaning) for name, (_, meaning) in columns.RESULTS.items())]
+    rows = [*TERMS.items(), *((name, meaning.replace("`", "")) for name, (_, meaning) in columns.RESULTS.items())]
     _write_table(sheet, 0, pl.DataFrame(rows, schema=["Column", "Meaning"], orient="row"), formats)
     sheet.set_column(1, 1, 130)
     sheet.freeze_panes(1, 0)
@@ -155,6 +198,7 @@ def _settings_sheet(sheet: Any, table: pl.DataFrame, formats: Formats) -> None:
     names += ["chosen_by", "seed", "train_per_label", "test_per_label", "train_rows", "leaks_dropped"]
     names += ["code_version", "config_hash", "data_hash", "created"]
     _write_table(sheet, 0, table.select(names).unique(maintain_order=True), formats)
+    sheet.fit_to_pages(2, 0)
     sheet.freeze_panes(1, 0)
 
 
@@ -167,8 +211,8 @@ def _write_table(
     sheet.repeat_rows(top)
     for column, name in enumerate(frame.columns):
         heading = name if headings is None else headings[name]
-        sheet.write_string(top, column, heading, formats["head"])
         values = frame[name].to_list()
+        sheet.write_string(top, column, heading, formats["head" if frame.schema[name] == pl.String else "number_head"])
         number_format = formats["share" if frame.schema[name] == pl.Float64 else "plain"]
         for row, value in enumerate(values, start=top + 1):
             if isinstance(value, str):

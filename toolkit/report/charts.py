@@ -1,5 +1,6 @@
 """The figures of the page. Each is drawn at the width of a telephone, so that its text is legible there, too."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -129,13 +130,12 @@ def roc_and_calibration(entrant: Entrant, subject: Subject, predictions: pl.Data
         axes.set_yticklabels(TICK_LABELS)
     for test in subject.tests:
         rows = predictions.filter((pl.col("entrant") == entrant.key) & (pl.col("test") == test))
-        line = {"color": colour(entrant.way), "linestyle": "-" if test == "base" else (0, (2, 1.4)), "label": test}
+        line = {"color": colour(entrant.way), "linestyle": "-" if test == "base" else (0, (2, 1.4))}
         roc.plot(*roc_curve(rows, positive), linewidth=1.6, zorder=3, **line)
         said, was = reliability(rows, positive)
         calibration.plot(said, was, linewidth=1.4, marker="o", markersize=3.5, zorder=3, **line)
     roc.set(title="ROC", xlabel="false alarms", ylabel="found")
     calibration.set(title="Calibration", xlabel="P said", ylabel="came true")
-    roc.legend(loc="lower right", handlelength=1.8, borderaxespad=0.1, fontsize=9)
     figure.subplots_adjust(left=0.11, right=0.985, top=0.91, bottom=0.17, wspace=0.34)
     alt = f"ROC curve and calibration of {entrant.name}"
     return picture(figure, f"head-{number}", alt)
@@ -217,15 +217,17 @@ def heat_map(subject: Subject) -> Picture | None:
         for held_out, key, mean in novel.group_by("held_out", "entrant").agg(pl.col("accuracy").mean()).iter_rows()
     }
     entrants = [entrant for entrant in subject.entrants if "novel" in entrant.scores]
-    values = np.array([[means.get((one, e.key), np.nan) for e in entrants] for one in subject.held_out])
-    figure, axes = new(1.75 + 0.29 * len(values), width=max(WIDTH, 1.2 + 0.5 * len(entrants)))
+    rows = [[means.get((one, e.key), np.nan) for e in entrants] for one in subject.held_out]
+    values = np.array([*rows, [e.scores["novel"].mean for e in entrants]])
+    figure, axes = new(1.75 + 0.29 * len(values), width=max(WIDTH, 1.2 + 0.62 * len(entrants)))
     axes.imshow(values, cmap="cividis", vmin=min(0.5, np.nanmin(values)), vmax=1.0, aspect="auto")
     threshold = (min(0.5, np.nanmin(values)) + 1) / 2
     for (row, column), value in np.ndenumerate(values):
         if np.isfinite(value):
             ink = "#111111" if value > threshold else "#fdfdfd"
             axes.text(column, row, f"{100 * value:.0f}", ha="center", va="center", color=ink, fontsize=9.5)
-    axes.set_yticks(range(len(values)), [short(one) for one in subject.held_out])
+    axes.axhline(len(rows) - 0.5, color="#ffffff", linewidth=3)
+    axes.set_yticks(range(len(values)), [*(short(one) for one in subject.held_out), "mean"])
     names = [short(entrant.name.replace(" CLIP", ""), 28) for entrant in entrants]
     axes.set_xticks(range(len(entrants)), names, rotation=38, ha="right", rotation_mode="anchor")
     axes.grid(False)
@@ -235,8 +237,11 @@ def heat_map(subject: Subject) -> Picture | None:
     return picture(figure, "leave-one-out", "Accuracy in percent on each held-out category, by encoder and head")
 
 
-def robustness(kind: str, strengths: Sequence[str], curves: Sequence[Curve], test: str, name: str) -> Picture:
-    """Each curve is an entrant with its accuracies, first as it is, then at each strength (NaN where not run)."""
+def robustness(kind: str, strengths: Sequence[str], curves: Sequence[Curve], test: str, low: float) -> Picture:
+    """Each curve is an entrant with its accuracies, first as it is, then at each strength (NaN where not run).
+
+    `low` is where the axis begins, the same for all pictures that stand beside each other.
+    """
     entrants = [entrant for entrant, _ in curves]
     figure, axes = new(3.4)
     shapes = markers([entrant.head for entrant in entrants])
@@ -244,8 +249,9 @@ def robustness(kind: str, strengths: Sequence[str], curves: Sequence[Curve], tes
         line = {"color": colour(entrant.way), "marker": shapes[entrant.head], "markersize": 5.5, "linewidth": 1.5}
         axes.plot(range(len(values)), values, label=entrant.name, **line)
     axes.set_xticks(range(len(strengths) + 1), ["as it is", *[short(one) for one in strengths]])
-    axes.set(xlabel=short(kind), ylabel=f"accuracy on {test}")
+    axes.set(xlabel=short(kind), ylabel=f"accuracy on {test}", ylim=(low, 1.01))
     _percent(axes, x=False)
     _legend(figure, entrants, shapes, studied=False)
-    figure.subplots_adjust(left=0.145, right=0.98, top=0.97, bottom=0.33)
+    figure.subplots_adjust(left=0.145, right=0.96, top=0.97, bottom=0.3)
+    name = re.sub(r"[^a-z0-9]+", "-", f"robustness-{kind}-{test}".lower()).strip("-")
     return picture(figure, name, f"Accuracy on {test} images against {kind}")

@@ -19,8 +19,8 @@ REPETITION = ["held_out", "seed"]
 WAYS = {"prompt": "Prompt", "probe": "Probe", "finetune": "Fine-tune"}
 """The ways to use CLIP, from the cheapest to the dearest."""
 
-REFERENCES = ("cnn", "shortcuts")
-"""Heads that do without CLIP: they are compared, and never the answer to how CLIP should be used."""
+REFERENCES = ("cnn", "shortcut", "pixels", "file facts")
+"""Heads and encoders that do without CLIP: they are compared, and never the answer to how CLIP should be used."""
 
 
 @dataclass(frozen=True)

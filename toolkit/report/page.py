@@ -139,7 +139,7 @@ def _contents(
         "cards": cards,
         "detail_words": words.of_detail(shown, detail.held_out, detail.seed),
         "maps": mapped,
-        "map_reason": f"The embeddings are not in {place} any more, so the map cannot be drawn.",
+        "map_reason": f"The embeddings are not in {place}, so the map cannot be drawn: --cache says where they are.",
         **_images(shown, detail, best, data),
         "curves": curves,
         "elsewhere": _elsewhere(shown),
@@ -273,15 +273,18 @@ def _curves(shown: Subject) -> list[Picture]:
     changed = shown.changed.filter((pl.col("class") == "all") & (pl.col("perturbation") != ""))
     parts = pl.col("perturbation").str.split_exact(":", 1).struct
     changed = changed.with_columns(kind=parts.field("field_0"), strength=parts.field("field_1").fill_null(""))
+    lowest = min(changed["accuracy"].to_list(), default=1.0)
     found: list[Picture] = []
-    for (test, kind), rows in changed.group_by("test", "kind", maintain_order=True):
+    for (kind, test), rows in changed.sort("kind", "test").group_by("kind", "test", maintain_order=True):
         strengths = _by_harm(str(kind), rows["strength"].unique(maintain_order=True).to_list())
-        lines = []
-        for entrant in shown.entrants:
-            if test in entrant.scores and entrant.key in set(rows["entrant"]):
-                lines.append((entrant, [entrant.scores[str(test)].mean, *_means(rows, entrant.key, strengths)]))
+        there = set(rows["entrant"])
+        lines = [
+            (entrant, [entrant.scores[str(test)].mean, *_means(rows, entrant.key, strengths)])
+            for entrant in shown.entrants
+            if test in entrant.scores and entrant.key in there
+        ]
         if lines:
-            found.append(charts.robustness(str(kind), strengths, lines, str(test), f"robustness-{len(found) + 1}"))
+            found.append(charts.robustness(str(kind), strengths, lines, str(test), min(lowest, 0.45) - 0.02))
     return found
 
 

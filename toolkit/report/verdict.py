@@ -108,8 +108,8 @@ def _sentence(subject: Subject, way: str, best: dict[str, Entrant], contests: li
     name = {"probe": "Probing", "finetune": "Fine-tuning"}[last.challenger.way]
     cheaper = {"prompt": "prompts alone", "probe": "a probe on the frozen CLIP"}[last.holder.way]
     if any(one.sure for one in last.duels.values()):
-        gains = " and ".join(_gain(subject, one) for one in last.duels.values()).replace(" and gains ", " and ")
-        words = f"Compared with {cheaper}, {name.lower()} {gains}."
+        gains = [_gain(subject, one) for one in sorted(last.duels.values(), key=lambda one: not one.sure)]
+        words = f"Compared with {cheaper}, {name.lower()} {' and '.join(gains)}.".replace(" and gains ", " and ")
     else:
         found = " and ".join(f"{signed(one.difference)} points {_where(subject, one)}" for one in last.duels.values())
         words = f"{name} changes nothing that chance would not explain: {found}, compared with {cheaper}."
@@ -119,7 +119,7 @@ def _sentence(subject: Subject, way: str, best: dict[str, Entrant], contests: li
 
 def _gain(subject: Subject, one: Duel) -> str:
     if not one.sure:
-        return f"changes nothing for sure {_where(subject, one)} ({signed(one.difference)})"
+        return f"changes nothing for sure {_where(subject, one)} ({signed(one.difference)} points)"
     low, high = (one.low, one.high) if one.difference > 0 else (-one.high, -one.low)
     gained = f"{points(abs(one.difference))} points ({points(low)} to {points(high)})"
     return f"{'gains' if one.difference > 0 else 'loses'} {gained} {_where(subject, one)}"

@@ -101,7 +101,10 @@ def of_table(shown: Subject, chance: float) -> str:
 def of_detail(shown: Subject, held_out: str, seed: int) -> str:
     """Which run the details are of."""
     if len(shown.held_out) > 1:
-        run = f"Details from here on are of one held-out category, {held_out}: the best head’s hardest, or as asked."
+        run = (
+            f"Curves, confusions, maps and images are those of one held-out category, {held_out}: the one that the "
+            "best head finds hardest, unless another was asked for."
+        )
     else:
         run = ""
     seeds = f" They are those of seed {seed}." if len(shown.seeds) > 1 else ""
