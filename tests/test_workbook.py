@@ -144,11 +144,33 @@ def test_several_held_out_categories_get_their_mean_and_worst(tmp_path: Path) ->
     assert left_out_means(table(*both(0.9, 0.7))).is_empty()
 
 
+def test_rows_on_changed_images_have_a_sheet_of_their_own_and_leave_the_summary_alone(tmp_path: Path) -> None:
+    plain = both(0.9, 0.7)
+    changed = [predictions(0.6, test="base", perturbation="jpeg:50"), predictions(0.8, test="other", test_data="b")]
+    path = written(tmp_path, table(*plain, *changed))
+    shown = sheet(path, "Changed images")
+    assert shown["Changed by"].to_list() == ["jpeg:50", ""] and shown["Test data"].to_list() == ["", "b"]
+    assert shown["Accuracy"].to_list() == [0.6, 0.8]
+    assert shown["Unchanged accuracy"].to_list() == [0.9, None]
+    assert shown["Loss"].to_list() == [pytest.approx(0.3), None]
+    (tmp_path / "plain").mkdir()
+    alone = written(tmp_path / "plain", table(*plain))
+    assert sheet(path, "Summary").equals(sheet(alone, "Summary"))
+
+
+def test_what_tells_lines_apart_stands_beside_the_recipe(tmp_path: Path) -> None:
+    seeds = table(*both(0.9, 0.7), *both(0.8, 0.6, seed=1))
+    names = sheet(written(tmp_path, seeds), "Summary").columns
+    assert names.index("Seed") == names.index("Recipe") + 1 < names.index("Base accuracy")
+    names = sheet(written(tmp_path, table(*both(0.9, 0.7))), "Summary").columns
+    assert names.index("Seed") > names.index("Novel REAL images")
+
+
 def test_definitions_explain_every_column_and_settings_name_what_was_run(tmp_path: Path) -> None:
     path = written(tmp_path, table(*both(0.9, 0.7)))
     explained = sheet(path, "Definitions", header=0)["Column"].to_list()
     assert set(columns.RESULTS) <= set(explained)
-    assert {"Standing", "Drop", "Study"} <= set(explained)
+    assert {"Standing", "Drop", "Study", "Changed by, Loss"} <= set(explained)
     assert sheet(path, "Settings", header=0)["model"].to_list() == ["m"]
 
 

@@ -21,8 +21,8 @@ ABOUT_SUMMARY = (
     f"Drop is base minus novel accuracy: red from {LARGE_DROP:.0%} on, green up to {SMALL_DROP:.0%}."
 )
 ABOUT_CHANGED = (
-    "The same heads on perturbed test images, and on those of other data. Loss is unchanged minus changed accuracy: red "
-    f"from {LARGE_DROP:.0%} on, green up to {SMALL_DROP:.0%}."
+    "The same heads on perturbed test images, and on those of other data. Loss is unchanged minus changed accuracy: "
+    f"red from {LARGE_DROP:.0%} on, green up to {SMALL_DROP:.0%}."
 )
 ABOUT_MEANS = "Each category was held out in its turn; mean and worst accuracy over those categories."
 ABOUT_SEEDS = (
@@ -105,7 +105,7 @@ def summary_headings(labels: list[str], first: Collection[str] = ()) -> dict[str
 
 def _summary_sheet(sheet: Any, table: pl.DataFrame, formats: Formats) -> None:
     wide = summary(table)
-    telling = [name for name in AFTER_CLASSES if set(wide[name]) - {""} and len(set(wide[name]) - {""}) > 1]
+    telling = _telling(wide)
     names = {
         name: heading
         for name, heading in summary_headings(labels_of(table), telling).items()
@@ -115,12 +115,16 @@ def _summary_sheet(sheet: Any, table: pl.DataFrame, formats: Formats) -> None:
     _write_table(sheet, 1, wide.select(list(names)), formats, names)
     sheet.freeze_panes(2, list(names).index("head") + 1 if names else 0)
     sheet.set_row(1, LINE * max(len(heading.split()) for heading in names.values()))
-    legible = sum(
-        name in names for name in summary_headings([], telling) if name not in set(AFTER_CLASSES) - {*telling}
-    )
+    at_the_end = set(AFTER_CLASSES).difference(telling)
+    legible = sum(name in names and name not in at_the_end for name in summary_headings([], telling))
     sheet.print_area(0, 0, 1 + max(len(wide), 1), legible - 1)  # the other columns would make the print too small
     if len(wide):
         _colour_summary(sheet, list(names), 1 + len(wide), formats)
+
+
+def _telling(wide: pl.DataFrame) -> list[str]:
+    """Which of the settings differ between lines; how a head without a choice chose it does not count."""
+    return [name for name in AFTER_CLASSES if len({*wide[name]} - {""}) > 1]
 
 
 def _colour_summary(sheet: Any, names: list[str], last: int, formats: Formats) -> None:
