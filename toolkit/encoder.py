@@ -172,7 +172,7 @@ def load(origin: Source) -> Encoder:
 def create(origin: Source, load_weights: bool) -> "torch.nn.Module":
     """The open_clip model of `origin`, with its weights or (for a checkpoint to be loaded into it) without."""
     if load_weights and origin.file is None:
-        _fail_fast_without_network()
+        fail_fast_without_network()
     import open_clip
 
     nano.register()
@@ -263,7 +263,7 @@ def _check_names(origin: Source) -> None:
         )
 
 
-def _fail_fast_without_network() -> None:
+def fail_fast_without_network() -> None:
     """Without a network the hub's client tries again for most of a minute. One attempt at a connection says enough."""
     if os.environ.get("HF_HUB_OFFLINE") or os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy"):
         return

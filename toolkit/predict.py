@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from toolkit import calibrate, checkpoints, saved
+from toolkit import calibrate, saved
 from toolkit import embed as embedding
 from toolkit import encoder as encoders
 from toolkit.cache import Cache
 from toolkit.calibrate import Rule
 from toolkit.encoder import Encoder
 from toolkit.errors import EncoderError, MissingEmbeddings
+from toolkit.loaders import Loaders
 from toolkit.manifest import Dataset, hash_rows
 from toolkit.saved import SavedHead
 
@@ -92,16 +93,8 @@ def load_again(about: SavedHead, cache: Path, device: str = "auto") -> Encoder:
     """The very encoder that the head was fitted on. Raises EncoderError where it is gone or has become another."""
     record = about.record["encoder_record"]
     origin = encoders.source(record["model"], about.record["weights"], record["precision"], device)
-    if record["kind"] == "base":
-        encoder = encoders.load(origin)
-    else:
-        checkpoint = checkpoints.read(checkpoints.folder_of(cache, str(record.get("checkpoint"))))
-        if checkpoint is None:
-            raise EncoderError(
-                f"The fine-tuned weights of this head are not in {cache / 'checkpoints'}: run python cli.py finetune "
-                f"again, or choose another head (--encoder base)."
-            )
-        encoder = checkpoints.load_finetuned(checkpoint, origin)
+    encoder = Loaders(cache, origin, lambda: encoders.load(origin)).of(record)()
+    assert isinstance(encoder, Encoder)
     if encoder.identity != record["identity"]:
         raise EncoderError(
             f"{record['model']} with weights {about.record['weights']!r} is not the encoder that the head was fitted "

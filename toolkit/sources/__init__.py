@@ -26,6 +26,10 @@ def open_data(path: str | Path | None = None, name: str | None = None) -> Datase
 
         return sample()
     place = str(path).removeprefix("file://")
+    if place.startswith("hf:") and not place.startswith("hf://"):
+        from toolkit.sources.huggingface import open_hub
+
+        return open_hub(place, name)
     if re.search(PATTERN, place):
         from toolkit.sources.shards import open_shards, shards_of
 
@@ -60,6 +64,11 @@ def _open(place: str, name: str) -> Dataset:
         from toolkit.sources.archive import open_zip
 
         return open_zip(place, name)
+    if suffix == ".parquet" and not files.is_address(place):
+        from toolkit.sources.huggingface import is_parquet_of_images, open_files
+
+        if is_parquet_of_images(Path(place)):
+            return open_files([Path(place)], Path(place).parent, name)
     if suffix in TABLES:
         from toolkit.sources.table import open_table
 
@@ -80,4 +89,10 @@ def _open_folder(place: str, name: str) -> Dataset:
     shards = [one for pattern in ("*.tar", "*/*.tar") for one in files.matching(f"{root}/{pattern}")]
     if shards:
         return open_shards(in_order(shards), name, place)
-    return open_folder_at(place, name) if files.is_address(place) else open_folder(Path(place), name)
+    if files.is_address(place):
+        return open_folder_at(place, name)
+    from toolkit.sources import huggingface
+
+    if huggingface.is_folder_of_images(Path(place)):
+        return huggingface.open_folder(Path(place), name)
+    return open_folder(Path(place), name)
