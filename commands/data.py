@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from commands.group import Command, Commands
-from commands.options import as_json, data_option, option
+from commands.options import as_json, data_option, option, place_options
 from commands.output import bars, print_json, print_table
 
 LONG = 5_000
@@ -16,23 +16,24 @@ LONG = 5_000
 
 @click.group("data", cls=Commands, invoke_without_command=True, epilog="Example: python cli.py data --data photos/")
 @data_option
+@place_options
 @as_json
 @click.pass_context
-def data_group(ctx: click.Context, data: str | None, as_json: bool) -> None:
+def data_group(ctx: click.Context, data: str | None, cache: Path, results: Path, as_json: bool) -> None:
     """List the images at hand: labels, categories, duplicates, leaks.
 
     Reads every image of --data, or of the standard places and the built-in sample.
     """
     if ctx.invoked_subcommand:
         return
-    from toolkit.inventory import at_hand, describe
+    from toolkit.inventory import at_hand, careful, describe
     from toolkit.sources import open_data
 
     found = []
     with bars() as progress:
         for dataset in [open_data(data)] if data else at_hand():
             watch = _watch(progress, dataset.name) if len(dataset.rows) > LONG else None
-            found.append(describe(dataset, watch))
+            found.append({**describe(dataset, watch), "careful": careful(dataset, cache)})
     if as_json:
         print_json(found)
         return
@@ -61,7 +62,8 @@ def _show(facts: dict[str, Any]) -> None:
     sums = [sum(images for (*place, _), images in counts.items() if tuple(place) == column) for column in columns]
     table.add_row("all", *[f"{one:,}" for one in sums], style="bold")
     print_table(table)
-    click.echo(f"{_oddities(facts)}\n")
+    click.echo(_oddities(facts))
+    click.echo(f"{facts['careful']}\n" if facts["careful"] else "")
 
 
 def _oddities(facts: dict[str, Any]) -> str:
@@ -79,11 +81,17 @@ def _oddities(facts: dict[str, Any]) -> str:
 @data_group.command("download", cls=Command, epilog="Example: python cli.py data download cifake")
 @click.argument("name", type=click.Choice(["cifake"]))
 @option("--to", type=click.Path(path_type=Path), default=Path("data/cifake"), show_default=True, help="The new folder.")
-def download(name: str, to: Path) -> None:
+@as_json
+def download(name: str, to: Path, as_json: bool) -> None:
     """Download CIFAKE (120,000 images, 120 MB) from Kaggle; goes on where it was interrupted.
 
     Needs Kaggle's client: pip install kagglehub.
     """
-    from toolkit.download import download_cifake
+    from toolkit.download import EXPECTED, download_cifake
 
-    click.echo(download_cifake(to))
+    downloaded, images = download_cifake(to), sum(EXPECTED.values())
+    if as_json:
+        print_json({"folder": str(to), "images": images, "downloaded": downloaded})
+    else:
+        state = "are" if downloaded else "were already"
+        click.echo(f"{images:,} images of CIFAKE {state} in {to}.")

@@ -73,7 +73,7 @@ data_option = section(
         type=click.Path(),
         metavar="PATH",
         help="CIFAKE as folder or zip, folders split/label/category/, tar shards, a CSV or Parquet of paths; here or "
-        "at an address (s3://, gs://, https://).  "
+        "at an address (s3://, gs://, https://); a Hugging Face data set (folder, Parquet, hf:OWNER/NAME).  "
         "[default: data/cifake, data/cifake.zip, else the built-in sample]",
     ),
 )

@@ -19,14 +19,16 @@ Client = Callable[[str, Path], Path]
 """(dataset's handle, folder to keep things in) -> the folder with the unpacked files. Raises whatever goes wrong."""
 
 
-def download_cifake(target: Path, client: Client | None = None, expected: dict[tuple[str, str], int] = EXPECTED) -> str:
-    """Bring CIFAKE to the folder `target` -> a line that says what is there. Raises DataError.
+def download_cifake(
+    target: Path, client: Client | None = None, expected: dict[tuple[str, str], int] = EXPECTED
+) -> bool:
+    """Bring CIFAKE to the folder `target` -> whether that took a download. Raises DataError.
 
     What was downloaded before is not downloaded again; the folder appears once its images are all there.
     """
     if target.exists():
         _check(target, expected)
-        return f"CIFAKE is in {target} already: {sum(expected.values()):,} images."
+        return False
     keep = target.with_name(f".{target.name}.download")
     client = client or _kaggle
     try:
@@ -40,7 +42,7 @@ def download_cifake(target: Path, client: Client | None = None, expected: dict[t
     _check(found, expected)
     found.replace(target)
     shutil.rmtree(keep, ignore_errors=True)
-    return f"CIFAKE is in {target}: {sum(expected.values()):,} images."
+    return True
 
 
 def _check(folder: Path, expected: dict[tuple[str, str], int]) -> None:

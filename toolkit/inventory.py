@@ -6,8 +6,10 @@ from typing import Any
 
 import polars as pl
 
-from toolkit import sources
+from toolkit import audit, sources
+from toolkit.errors import MissingEmbeddings, SelectionError
 from toolkit.manifest import Dataset, hash_rows
+from toolkit.protocol import NONE, select
 
 Progress = Callable[[int, int], None]
 
@@ -41,6 +43,17 @@ def describe(dataset: Dataset, on_progress: Progress | None = None) -> dict[str,
         "contradictions": int((labels["label"] > 1).sum()),
         "counts": _counts(rows),
     }
+
+
+def careful(dataset: Dataset, cache: Path) -> str | None:
+    """What gives the labels away without a look at the picture (`audit.summary` on the study's numbers of images), or
+    None where nothing does, or where the data do not have two labels and enough images to say."""
+    if len(dataset.labels()) != 2:
+        return None
+    try:
+        return audit.summary(dataset, select(dataset, NONE), cache)
+    except (SelectionError, MissingEmbeddings):
+        return None
 
 
 def _counts(rows: pl.DataFrame) -> list[dict[str, Any]]:
