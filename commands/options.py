@@ -170,10 +170,12 @@ def beyond_of(chosen: dict[str, Any]) -> "Beyond":
     """What `beyond_options` ask to score beside base and novel; checked before anything long begins."""
     from toolkit.perturb import parse_all
     from toolkit.scored_sets import Beyond
-    from toolkit.sources import open_data
+    from toolkit.sources import SHARD_INDEXES, open_data
 
     other = chosen.pop("test_data")
-    return Beyond(parse_all(chosen.pop("perturb")), open_data(other) if other else None)
+    return Beyond(
+        parse_all(chosen.pop("perturb")), open_data(other, kept=chosen["cache"] / SHARD_INDEXES) if other else None
+    )
 
 
 def planned(chosen: dict[str, Any], as_json: bool) -> "Plan":
@@ -181,11 +183,11 @@ def planned(chosen: dict[str, Any], as_json: bool) -> "Plan":
     from toolkit import encoder
     from toolkit.errors import SelectionError
     from toolkit.plans import default_model, make_plan
-    from toolkit.sources import open_data, place_of
+    from toolkit.sources import SHARD_INDEXES, open_data, place_of
 
     if chosen["seed"] and chosen["seeds"]:
         raise SelectionError("--seeds N does it for the seeds 0 to N-1: leave --seed out.")
-    dataset = open_data(chosen["data"])
+    dataset = open_data(chosen["data"], kept=chosen["cache"] / SHARD_INDEXES)
     say(f"Data: {dataset.description}", as_json)
     model = chosen["model"] or default_model(dataset)
     return make_plan(

@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
-import polars as pl
 import pytest
 from trees import cifake_files, jpeg, write_folder, write_zip
 
 from toolkit.errors import DataError, ImageError
 from toolkit.manifest import hash_rows
-from toolkit.sources import open_data
+from toolkit.sources import open_data, shard_index
 
 SEVERAL = {
     "train-000009.tar": ["a", "b"],
@@ -208,7 +207,17 @@ def test_what_an_address_cannot_give_is_one_clear_line(memory: fsspec.AbstractFi
         assert "\n" not in str(caught.value)
 
 
-def test_rows_of_shards_are_a_manifest_like_any_other(tmp_path: Path) -> None:
-    dataset = open_data(webdataset(tmp_path / "set", "json"))
-    assert dataset.labels() == ["x", "y"] and dataset.categories() == ["a", "b", "c", "d", "sub/e"]
-    assert dataset.rows.schema == pl.Schema({name: pl.String for name in ("path", "label", "category", "split")})
+def test_an_unchanged_shard_is_walked_through_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    walked = []
+    walk = shard_index._walk
+    monkeypatch.setattr(shard_index, "_walk", lambda archive: walked.append(archive) or walk(archive))
+    home, kept = webdataset(tmp_path / "set", "json"), tmp_path / "kept"
+    first = open_data(home, kept=kept)
+    again = open_data(home, kept=kept)
+    assert len(walked) == 3 and again.rows.equals(first.rows) and again.labels() == ["x", "y"]
+    assert [again.read(path) for path in again.rows["path"]] == [first.read(path) for path in first.rows["path"]]
+    write_tar(home / "train-000010.tar", {"z.jpg": jpeg(9), "z.cls": b"x"})
+    assert open_data(home, kept=kept).rows["path"].to_list()[-1] == "train-000010.tar/z.jpg" and len(walked) == 4
+    for record in kept.iterdir():
+        record.write_bytes(record.read_bytes()[:-40])
+    assert len(open_data(home, kept=kept).rows) == 5 and len(walked) == 7

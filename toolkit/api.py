@@ -22,7 +22,7 @@ from toolkit.errors import SelectionError
 from toolkit.plans import default_model, make_plan
 from toolkit.protocol import Selection
 from toolkit.recipes import make_recipe
-from toolkit.sources import open_data
+from toolkit.sources import SHARD_INDEXES, open_data
 
 if TYPE_CHECKING:
     from toolkit.encoder import Encoder
@@ -79,10 +79,10 @@ class Study:
         split: str | Sequence[str] | None = None,
         **settings: Any,
     ):
-        dataset = open_data(data)
+        settings |= {name: Path(settings.get(name, name)) for name in ("cache", "results")}
+        dataset = open_data(data, kept=settings["cache"] / SHARD_INDEXES)
         choice = {name: settings.pop(name) for name in ("pretrained", "precision", "device") if name in settings}
         source = encoder.source(model or default_model(dataset), **choice)
-        settings |= {name: Path(settings.get(name, name)) for name in ("cache", "results")}
         parts = (split,) if isinstance(split, str) else tuple(split or ())
         self.plan = make_plan(dataset, source, split=parts, **settings)
         self._encoder: Encoder | None = None

@@ -11,14 +11,17 @@ from toolkit.sources import files
 STANDARD_PLACES = (Path("data/cifake"), Path("data/cifake.zip"))
 TABLES = (".csv", ".parquet")
 SHARDS = (".tar", ".gz", ".tgz")
+SHARD_INDEXES = "shards"
+"""The folder in a cache where what shards hold is remembered."""
 PATTERN = r"[*?{[].*\.tar$"
 """A path with one of these stands for several shards."""
 
 
-def open_data(path: str | Path | None = None, name: str | None = None) -> Dataset:
+def open_data(path: str | Path | None = None, name: str | None = None, kept: Path | None = None) -> Dataset:
     """The data set at `path`; without one, CIFAKE from `data/cifake` or `data/cifake.zip`, else the built-in sample.
 
-    Looks at names only; no image is read. Raises DataError where nothing is there, or nothing that it knows.
+    Looks at names only; no image is read. `kept` is a folder that remembers what tar shards hold. Raises DataError
+    where nothing is there, or nothing that it knows.
     """
     path = _standard(path)
     if path == "sample":
@@ -33,13 +36,13 @@ def open_data(path: str | Path | None = None, name: str | None = None) -> Datase
     if re.search(PATTERN, place):
         from toolkit.sources.shards import open_shards, shards_of
 
-        return open_shards(shards_of(place), name or PurePosixPath(place).parent.name or "shards", place)
+        return open_shards(shards_of(place), name or PurePosixPath(place).parent.name or "shards", place, kept)
     if not (files.is_there(place) if files.is_address(place) else Path(place).exists()):
         raise DataError(
             f"No data at {place}: --data takes CIFAKE as a folder or zip, folders split/label/category/, tar shards, "
             f"or a CSV or Parquet of paths; leave it out to use the built-in sample."
         )
-    return _open(place, name or PurePosixPath(place).stem)
+    return _open(place, name or PurePosixPath(place).stem, kept)
 
 
 def place_of(path: str | Path | None = None) -> str:
@@ -56,10 +59,10 @@ def _standard(path: str | Path | None) -> str:
     return str(path)
 
 
-def _open(place: str, name: str) -> Dataset:
+def _open(place: str, name: str, kept: Path | None) -> Dataset:
     suffix = PurePosixPath(place).suffix.lower()
     if files.is_folder(place) if files.is_address(place) else Path(place).is_dir():
-        return _open_folder(place, name)
+        return _open_folder(place, name, kept)
     if suffix == ".zip":
         from toolkit.sources.archive import open_zip
 
@@ -76,11 +79,11 @@ def _open(place: str, name: str) -> Dataset:
     if suffix in SHARDS:
         from toolkit.sources.shards import open_shards
 
-        return open_shards([place], name, place)
+        return open_shards([place], name, place, kept)
     raise DataError(f"{place} is neither a folder, nor a .zip, a .tar, nor a .csv or .parquet of paths.")
 
 
-def _open_folder(place: str, name: str) -> Dataset:
+def _open_folder(place: str, name: str, kept: Path | None) -> Dataset:
     """A folder may hold tar shards, in itself or in folders of their splits, instead of images."""
     from toolkit.sources.folder import open_folder, open_folder_at
     from toolkit.sources.shards import in_order, open_shards
@@ -88,7 +91,7 @@ def _open_folder(place: str, name: str) -> Dataset:
     root = escape(place.rstrip("/"))
     shards = [one for pattern in ("*.tar", "*/*.tar") for one in files.matching(f"{root}/{pattern}")]
     if shards:
-        return open_shards(in_order(shards), name, place)
+        return open_shards(in_order(shards), name, place, kept)
     if files.is_address(place):
         return open_folder_at(place, name)
     from toolkit.sources import huggingface

@@ -55,6 +55,17 @@ def read_whole(address: str) -> bytes:
         return bytes(system.cat_file(path))
 
 
+def fingerprint(place: str) -> str:
+    """What changes when the file does: its size and time, or whatever its server says of it. Raises DataError."""
+    if is_address(place):
+        system, path = _behind(place)
+        with _readable_errors(place):
+            return str(system.ukey(path))
+    with _readable_errors(place):
+        facts = os.stat(place)
+    return f"{facts.st_size} {facts.st_mtime_ns}"
+
+
 def pieces_of(place: str | Path) -> ReadAt:
     """What reads pieces of one file, which stays open. Raises OSError for a path that cannot be opened."""
     if is_address(place):
