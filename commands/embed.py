@@ -6,7 +6,7 @@ import click
 
 from commands.group import Command
 from commands.options import as_json, option, plan_options, planned
-from commands.output import print_json, watched
+from commands.output import print_json, say, watched
 
 if TYPE_CHECKING:
     from toolkit.workflow import Plan
@@ -15,15 +15,23 @@ if TYPE_CHECKING:
 @click.command(cls=Command, epilog="Example: python cli.py embed --data data/cifake.zip --model nano")
 @plan_options
 @option("--strict", is_flag=True, help="Any unreadable image is an error, not only more than 1 % of them.")
+@option(
+    "--features",
+    type=click.Choice(["blocks"]),
+    help="blocks: the image tower's intermediate blocks as well, for probes; compare then has their rows.",
+)
 @as_json
-def embed(strict: bool, as_json: bool, **chosen: Any) -> None:
+def embed(strict: bool, features: str | None, as_json: bool, **chosen: Any) -> None:
     """Embed images and prompts into the cache; what is there already is not embedded again."""
     from toolkit import workflow
 
     plan = planned(chosen, as_json)
     with watched(plan) as plan:
         done = workflow.embed(plan, strict)
+        blocks = workflow.embed_blocks(plan, done) if features else None
     show_embedded(done, plan, as_json)
+    if blocks is not None:
+        say(f"Embedded the blocks of {blocks:,} images; they have no prompts, so zero-shot passes them over.", as_json)
 
 
 def show_embedded(done: Any, plan: "Plan", as_json: bool) -> None:

@@ -7,7 +7,10 @@ S, F, N = pl.String, pl.Float64, pl.Int64
 RESULTS: dict[str, tuple[type[pl.DataType], str]] = {
     "dataset": (S, "Name of the data set."),
     "held_out": (S, "The novel category: no training image belongs to it. `none` where nothing is held out."),
-    "encoder": (S, "`base` as published, `finetuned` on the training images; `pixels`, `file facts`: no CLIP at all."),
+    "encoder": (
+        S,
+        "`base` as published, `blocks` inside it, `finetuned` on the training images; `pixels`, `file facts`: no CLIP.",
+    ),
     "head": (S, "What turns embeddings into a label: `zero-shot`, `logreg`, `knn`, `cnn`, `shortcut`, …"),
     "test": (S, "`base`: test images of the other categories. `novel`: of the held-out one. `other`: of `test_data`."),
     "class": (S, "A label, or `all`: the means over the labels."),

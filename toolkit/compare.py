@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from toolkit import columns, provenance
+from toolkit.blocks import KIND as BLOCKS
 from toolkit.cache import Cache
 from toolkit.errors import SelectionError
 from toolkit.features import FEATURES, can_tell
@@ -86,7 +87,7 @@ def _fitted_heads(cache: Cache, selection: Selection, settings: Settings) -> dic
     if not names:
         return {}
     train, y = cache.read_images(selection.train["sha256"].to_list()), selection.train["label"].to_numpy()
-    with_prompts = cache.record["kind"] not in FEATURES
+    with_prompts = fits("zero-shot", cache.record["kind"])
     texts = settings.prompts.items() if with_prompts else ()
     prompts = {label: cache.read_prompts(list(some)) for label, some in texts}
     heads = {}
@@ -100,10 +101,11 @@ def _fitted_heads(cache: Cache, selection: Selection, settings: Settings) -> dic
 def require_unseen(record: Mapping[str, Any], selection: Selection) -> None:
     """Raise SelectionError unless the encoder's record proves that it never saw the held-out category.
 
-    A base encoder has seen no image of ours, and pixels and file facts come from no training. A fine-tuned one must
-    have been trained on exactly the selection's training rows, which hold no image of that category.
+    A base encoder and its blocks have seen no image of ours, and pixels and file facts come from no training. A
+    fine-tuned one must have been trained on exactly the selection's training rows, which hold no image of that
+    category.
     """
-    if record["kind"] == "base" or record["kind"] in FEATURES:
+    if record["kind"] in ("base", BLOCKS, *FEATURES):
         return
     seen = record.get("train_categories")
     same = record.get("train_sha256") == selection.train_sha256() and record.get("held_out") == selection.held_out

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from toolkit import checkpoints
+from toolkit.blocks import KIND as BLOCKS
+from toolkit.blocks import Blocks
 from toolkit.embed import EncoderLike
 from toolkit.encoder import Encoder, Source
 from toolkit.errors import EncoderError
@@ -34,6 +36,8 @@ class Loaders:
         """What loads the encoder with this record."""
         if record["kind"] in FEATURES:
             return FEATURES[record["kind"]]
+        if record["kind"] == BLOCKS:
+            return lambda: Blocks(self.base())
         return self.base if record["kind"] == "base" else LazyEncoder(lambda: self._finetuned(record))
 
     def _finetuned(self, record: Mapping[str, Any]) -> Encoder:

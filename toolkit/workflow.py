@@ -10,6 +10,8 @@ import polars as pl
 
 from toolkit import checkpoints, distributed, results, runs, saved
 from toolkit import embed as embedding
+from toolkit.blocks import KIND as BLOCKS
+from toolkit.blocks import Blocks
 from toolkit.cache import Cache, find_encoders
 from toolkit.checkpoints import Checkpoint
 from toolkit.choosing import Training, make
@@ -130,6 +132,32 @@ def embed(plan: Plan, strict: bool = False) -> Embedded:
     _list_skipped(plan, contents.skipped())
     _complain(plan, contents, strict)
     return Embedded(embedded, cached, prompts, contents.skipped(), leaks, cache.damaged, cache, plan, contents)
+
+
+def embed_blocks(plan: Plan, base: Embedded) -> int:
+    """Embed with the blocks of the base encoder (`blocks.Blocks`), too -> how many images those were.
+
+    `base` is what `embed` gave. `compare` then has the probes' rows on them.
+    """
+    encoder = LazyEncoder(lambda: _load(plan))
+    known = _blocks_of(plan, base.cache)
+    cache = Cache(plan.cache, known[-1] if known else Blocks(encoder()).record)
+    embedded = 0
+    for selection in base.selections:
+        embedded += embedding.embed_images(
+            plan.dataset, selection.rows(), lambda: Blocks(encoder()), cache, partial(plan.progress, "Embedding blocks")
+        ).embedded
+    return embedded
+
+
+def _blocks_of(plan: Plan, base: Cache) -> list[dict[str, object]]:
+    return find_encoders(plan.cache, kind=BLOCKS, base_identity=base.record["identity"])
+
+
+def _ready_blocks(plan: Plan, base: Cache, selection: Selection) -> list[Cache]:
+    """The blocks of the base encoder, where they are embedded for all of these images."""
+    caches = [Cache(plan.cache, record) for record in _blocks_of(plan, base)]
+    return [cache for cache in caches if not cache.missing_images(selection.rows()["sha256"].to_list())]
 
 
 def _read_what_is_needed(plan: Plan, contents: Contents) -> int:
@@ -313,7 +341,7 @@ def compare(plan: Plan, heads: Sequence[str], choose_by: str = "category", beyon
         features, also = embedding.read_features(
             plan.dataset, selection.rows(), kinds, plan.cache, partial(plan.progress, "Reading")
         )
-        caches = [base, *finetuned, *features]
+        caches = [base, *_ready_blocks(plan, base, selection), *finetuned, *features]
         sets = extra.of(plan.dataset, selection, caches, plan.test_per_label, plan.keep_leaks)
         comparisons.append(walk(selection, caches, replace(settings, seed=selection.seed), sets))
         saved.save(

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from toolkit.blocks import KIND as BLOCKS
 from toolkit.errors import SelectionError, did_you_mean
 from toolkit.features import FEATURES, FileFacts, Pixels
 from toolkit.heads.cnn import SmallCNN
@@ -33,8 +34,10 @@ READS = {"cnn": Pixels.kind, "shortcut": FileFacts.kind}
 
 
 def fits(name: str, kind: str) -> bool:
-    """Whether the head looks at what an encoder of this `kind` (in its record) gives."""
-    return READS[name] == kind if name in READS else kind not in FEATURES
+    """Whether the head looks at what an encoder of this `kind` (in its record) gives. Blocks have no prompts."""
+    if name in READS:
+        return READS[name] == kind
+    return kind not in FEATURES and not (name == "zero-shot" and kind == BLOCKS)
 
 
 def check_names(names: Sequence[str]) -> list[str]:
