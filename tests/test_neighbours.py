@@ -22,8 +22,10 @@ def by_hand(vectors: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarra
     return np.take_along_axis(cosines, rows, axis=1), rows
 
 
+@pytest.mark.parametrize("few_folds", [0, 32])
 @pytest.mark.parametrize("k", [1, 5, 60])
-def test_neighbours_outside_a_querys_own_cluster(k: int) -> None:
+def test_neighbours_outside_a_querys_own_cluster(k: int, few_folds: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neighbours, "FEW_FOLDS", few_folds)
     vectors, numbers = clusters(400)
     queries = np.arange(0, 400, 3)
     cosines, rows = search_outside_their_fold(vectors, numbers, queries, k)

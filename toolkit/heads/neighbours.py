@@ -15,6 +15,7 @@ Found = tuple[np.ndarray, np.ndarray]
 """Cosines `[Q, k]` float32 and row numbers `[Q, k]` int64, nearest first."""
 
 ROOM = 320
+FEW_FOLDS = 32
 
 
 def search(vectors: np.ndarray, queries: np.ndarray, k: int) -> Found:
@@ -30,12 +31,16 @@ def search(vectors: np.ndarray, queries: np.ndarray, k: int) -> Found:
 def search_outside_their_fold(vectors: np.ndarray, numbers: np.ndarray, queries: np.ndarray, k: int) -> Found:
     """The `k` nearest rows of other folds to the rows `queries` `[Q]`; `numbers` `[N]` is each row's fold.
 
-    One search with room to spare serves every fold; a query with too few of other folds among its neighbours, as where
-    folds are large clusters, is searched again among their rows alone.
+    Few folds are large, and often clusters: each one's queries are searched among the rows of the others. For many
+    folds, one search with room to spare serves all; a query that is left with too few is searched again in that way.
     """
-    wide = search(vectors, vectors[queries], min(3 * k, len(vectors)))
     own = numbers[queries]
-    found, short = _first_allowed(wide, numbers[wide[1]] != own[:, None], k)
+    if len(np.unique(own)) > FEW_FOLDS:
+        wide = search(vectors, vectors[queries], min(3 * k, len(vectors)))
+        found, short = _first_allowed(wide, numbers[wide[1]] != own[:, None], k)
+    else:
+        found = np.empty((len(own), k), dtype=np.float32), np.empty((len(own), k), dtype=np.int64)
+        short = np.arange(len(own))
     for number in np.unique(own[short]):
         others, mine = np.flatnonzero(numbers != number), short[own[short] == number]
         found[0][mine], rows = search(vectors[others], vectors[queries[mine]], k)
