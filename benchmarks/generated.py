@@ -14,17 +14,24 @@ DIMENSION = 512
 
 
 def generated(count: int) -> Dataset:
-    """`count` images of 8x8 pixels; image n's pixels spell n."""
+    """`count` images of 32x32 pixels, named and divided as CIFAKE's are; image n's pixels spell n."""
 
     def read(path: str) -> bytes:
-        pixels = np.frombuffer(int(path).to_bytes(8, "big") * 24, dtype=np.uint8).reshape(8, 8, 3)
+        number = int(path.rsplit("/", 1)[1].split()[0])
+        pixels = np.frombuffer(number.to_bytes(8, "big") * 384, dtype=np.uint8).reshape(32, 32, 3)
         data = io.BytesIO()
         Image.fromarray(pixels).save(data, "BMP")
         return data.getvalue()
 
-    paths = pl.Series("path", [str(number) for number in range(count)])
-    rows = pl.DataFrame([paths]).with_columns(label=pl.lit("REAL"), category=pl.lit("x"), split=pl.lit("train"))
-    return Dataset("generated", f"{count:,} generated images", rows, read, "folder")
+    return Dataset("generated", f"{count:,} generated images", _rows(count), read, "folder")
+
+
+def _rows(count: int) -> pl.DataFrame:
+    number = pl.int_range(count)
+    split = pl.when(number % 6 == 0).then(pl.lit("test")).otherwise(pl.lit("train"))
+    label = pl.when(number % 4 < 2).then(pl.lit("REAL")).otherwise(pl.lit("FAKE"))
+    path = pl.format("{}/{}/{} ({}).bmp", split, label, number.cast(pl.String).str.zfill(7), number % 10 + 1)
+    return pl.select(path=path, label=label, category=pl.format("category {}", number % 10), split=split)
 
 
 class GeneratedEncoder:
@@ -41,7 +48,7 @@ class GeneratedEncoder:
             "dimension": DIMENSION,
             "identity": "generated0000000",
         }
-        self._projection = np.random.default_rng(0).standard_normal((192, DIMENSION)).astype(np.float32)
+        self._projection = np.random.default_rng(0).standard_normal((3072, DIMENSION)).astype(np.float32)
 
     def prepare(self, data: bytes) -> np.ndarray:
         return np.asarray(decode(data))
