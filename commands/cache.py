@@ -51,7 +51,7 @@ def cache_verify(cache: Path, results: Path, as_json: bool) -> None:
 @place_options
 @as_json
 def cache_remove(encoder: str, cache: Path, results: Path, as_json: bool) -> None:
-    """Delete an encoder's embeddings, by the start of its identity or of its folder's name."""
+    """Delete an encoder by the start of its identity or its folder: its embeddings, and weights fine-tuned here."""
     from toolkit.cache import remove
 
     removed = remove(cache, encoder)

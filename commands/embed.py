@@ -40,8 +40,6 @@ def show_embedded(done: Any, plan: "Plan", as_json: bool) -> None:
     if as_json:
         print_json({**facts, "leaks": done.leaks, "notes": done.notes, "encoder": done.cache.record["identity"]})
         return
-    for note in done.notes:
-        click.echo(note)
     click.echo(
         f"Embedded {done.embedded:,} images and {done.prompts} prompts; {done.cached:,} images were in the cache."
     )

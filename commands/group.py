@@ -91,6 +91,8 @@ class Commands(click.Group):
         from toolkit import distributed
         from toolkit.errors import ToolkitError
 
+        if not logging.getLogger("toolkit").handlers:
+            log_to_standard_error(0)
         who = f" (process {distributed.rank()})" if distributed.rank() else ""
         if who:
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115
@@ -172,10 +174,10 @@ class _StandardError(logging.StreamHandler[Any]):
 
 
 def log_to_standard_error(verbosity: int) -> None:
-    """1: the toolkit's own log from INFO on; 2: everybody's from DEBUG on."""
+    """0: the toolkit's warnings, which name damaged files; 1: its log from INFO on; 2: everybody's from DEBUG on."""
     handler = _StandardError()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s", "%H:%M:%S"))
-    name, level = ("toolkit", logging.INFO) if verbosity == 1 else (None, logging.DEBUG)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s" if verbosity else None, "%H:%M:%S"))
+    name, level = {0: ("toolkit", logging.WARNING), 1: ("toolkit", logging.INFO)}.get(verbosity, (None, logging.DEBUG))
     logger = logging.getLogger(name)
     logger.setLevel(level)
     logger.handlers = [handler]

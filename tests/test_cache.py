@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolkit import cache as caches
+from toolkit import unreadable
 from toolkit.cache import Cache
 from toolkit.errors import CacheError, MissingEmbeddings
 
@@ -127,6 +128,40 @@ def test_verify_names_the_damaged_file_and_changes_nothing(tmp_path: Path) -> No
     before = sorted(tmp_path.rglob("*"))
     assert [file["path"] for file in caches.verify(tmp_path) if file["state"] != "whole"] == [str(segment)]
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_damaged_list_of_unreadable_images_is_named_set_aside_and_made_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    unreadable.add(tmp_path, {key(1): "truncated"})
+    place = tmp_path / "unreadable.json"
+    assert [file["state"] for file in caches.verify(tmp_path)] == ["whole"]
+    place.write_bytes(place.read_bytes()[:-9])
+    assert [file["state"] for file in caches.verify(tmp_path)] == ["damaged"]
+    assert unreadable.read(tmp_path) == {}
+    assert [str(place) in line for line in caplog.messages] == [True]
+    assert not place.exists() and place.with_name("unreadable.json.damaged").exists()
+    unreadable.add(tmp_path, {key(2): "empty file"})
+    assert unreadable.read(tmp_path) == {key(2): "empty file"}
+
+
+def test_keys_that_start_alike_are_told_apart(tmp_path: Path) -> None:
+    """The index keeps eight bytes a key, which can be forged; the whole key decides."""
+    alike = ["ab" * 8 + f"{n:048x}" for n in range(6)]
+    for n in (0, 2, 4):
+        make(tmp_path).append_images([alike[n]], vectors(n))
+    cache = make(tmp_path)
+    assert cache.missing_images(alike) == alike[1::2]
+    assert np.array_equal(cache.read_images([alike[4], alike[0], alike[4]]), vectors(4, 0, 4))
+
+
+def test_remove_deletes_the_weights_that_were_fine_tuned_here_too(tmp_path: Path) -> None:
+    record = {**FakeEncoder("f" * 16, DIMENSION).record, "kind": "finetuned", "checkpoint": "abc"}
+    cache = Cache(tmp_path, record)
+    cache.append_images([key(1)], vectors(1))
+    (tmp_path / "checkpoints/abc").mkdir(parents=True)
+    assert caches.remove(tmp_path, "ffff") == [cache.folder.name, "checkpoints/abc"]
+    assert list(tmp_path.rglob("*.*")) == []
 
 
 def test_list_counts_each_row_once_and_remove_deletes_the_encoder(tmp_path: Path) -> None:

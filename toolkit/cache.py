@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from toolkit import segments
+from toolkit import segments, unreadable
+from toolkit.damage import set_aside
 from toolkit.errors import CacheError, MissingEmbeddings
 from toolkit.index import KeyIndex
 from toolkit.records import read_record, write_record
@@ -160,8 +161,7 @@ class Cache:
                 yield path
             elif path.exists():
                 self._bad.add(path)
-                self.damaged.append(f"{path} was damaged and is set aside: its rows will be embedded again.")
-                segments.set_aside(path)
+                self.damaged.append(set_aside(path, "its rows are embedded again by the next embed or finetune"))
 
 
 def folder_name(record: dict[str, Any]) -> str:
@@ -181,7 +181,7 @@ def encoder_record(folder: Path) -> dict[str, Any] | None:
     try:
         return read_record(folder / RECORD)
     except CacheError:
-        pass
+        set_aside(folder / RECORD, "the encoder's vectors say the same, or it is made anew")
     for path in [*segments.list_segments(folder, "texts"), *segments.list_segments(folder, "images")]:
         if segments.is_whole(path):
             record = segments.read_about(path)
@@ -221,6 +221,8 @@ def verify(root: Path) -> list[dict[str, Any]]:
         for path in sorted(folder.glob("*.h5")):
             report.append({"path": str(path), "state": "whole" if segments.is_whole(path) else "damaged"})
         report.append({"path": str(folder / RECORD), "state": _record_state(folder / RECORD)})
+    if (root / unreadable.FILE).exists():
+        report.append({"path": str(root / unreadable.FILE), "state": _record_state(root / unreadable.FILE)})
     for record in sorted((root / "checkpoints").glob("*/*.json")):
         report.append({"path": str(record), "state": _record_state(record)})
         report += _weights_state(record)
@@ -228,13 +230,17 @@ def verify(root: Path) -> list[dict[str, Any]]:
 
 
 def remove(root: Path, identity: str) -> list[str]:
-    """Delete the encoders whose identity or folder starts with `identity` -> the folders' names. Raises CacheError."""
+    """Delete the encoders whose identity or folder starts with `identity`, and the weights of those that were
+    fine-tuned here -> the folders' names. Raises CacheError where there is none."""
     names = [f for f in _folders(root) if f.name.startswith(identity) or f.name.rsplit("-", 1)[-1].startswith(identity)]
     if not names or not identity:
         raise CacheError(f"No encoder {identity!r} in {root}: python cli.py cache list shows what is there.")
-    for folder in names:
+    records = [encoder_record(folder) or {} for folder in names]
+    weights = [root / "checkpoints" / str(record["checkpoint"]) for record in records if "checkpoint" in record]
+    gone = [*names, *(folder for folder in weights if folder.is_dir())]
+    for folder in gone:
         shutil.rmtree(folder)
-    return [folder.name for folder in names]
+    return [folder.relative_to(root).as_posix() for folder in gone]
 
 
 def _folders(root: Path) -> list[Path]:

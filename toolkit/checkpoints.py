@@ -11,10 +11,12 @@ import json
 import os
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toolkit.damage import set_aside
 from toolkit.encoder import Encoder, Source, create, file_sha256
 from toolkit.errors import CacheError, EncoderError
 from toolkit.records import read_record, write_record
@@ -44,26 +46,29 @@ def folder_of(cache: Path, key: str) -> Path:
 
 
 def read(folder: Path) -> Checkpoint | None:
-    """The finished checkpoint in `folder`; None where training has not finished, or where its record is damaged.
+    """The finished checkpoint in `folder`; None where training has not finished, or where a file of it is damaged.
 
-    A damaged record is set aside: the weights cannot be trusted without it, and training makes both again.
+    A damaged record or file of weights is set aside: neither can be trusted without the other, and training makes both
+    again.
     """
-    path = folder / RECORD
-    if not path.exists():
+    damaged = folder / RECORD
+    if not damaged.exists():
         return None
     try:
-        return Checkpoint(folder, read_record(path))
-    except CacheError:
-        set_aside(path)
-        return None
+        found = Checkpoint(folder, read_record(damaged))
+        damaged = folder / WEIGHTS
+        if file_sha256(damaged) == found.record["weights_file_sha256"]:
+            return found
+    except (CacheError, EncoderError):
+        pass
+    _give_up(folder, damaged)
+    return None
 
 
-def set_aside(path: Path) -> None:
-    """Rename a damaged file so that nothing reads it again; on a read-only cache it stays where it is."""
-    try:
-        path.replace(path.with_name(path.name + ".damaged"))
-    except OSError:
-        return
+def _give_up(folder: Path, damaged: Path) -> None:
+    set_aside(damaged, "finetune trains this encoder again, to the same weights")
+    with suppress(OSError):  # without its record it is no checkpoint any more
+        (folder / RECORD).unlink()
 
 
 def write_tensors(path: Path, tensors: "Mapping[str, torch.Tensor]") -> str:
@@ -109,7 +114,7 @@ def weights(checkpoint: Checkpoint) -> "dict[str, torch.Tensor]":
     try:
         return read_tensors(checkpoint.folder / WEIGHTS, checkpoint.record["weights_file_sha256"])
     except EncoderError:
-        set_aside(checkpoint.folder / RECORD)
+        _give_up(checkpoint.folder, checkpoint.folder / WEIGHTS)
         raise
 
 

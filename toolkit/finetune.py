@@ -13,6 +13,7 @@ from toolkit import checkpoints, distributed
 from toolkit.augment import augment
 from toolkit.averaging import Average
 from toolkit.checkpoints import Checkpoint
+from toolkit.damage import set_aside
 from toolkit.encoder import Encoder, arithmetic
 from toolkit.errors import CacheError, EncoderError, SelectionError
 from toolkit.images import decode
@@ -239,11 +240,14 @@ def _resume(run: _Run, folder: Path) -> list[float]:
         record = folder / f"epoch-{epoch}.json"
         if not record.exists():
             continue
+        weights_file, damaged = record.with_suffix(".safetensors"), record
         try:
             facts = read_record(record)
-            state = checkpoints.read_tensors(record.with_suffix(".safetensors"), facts["sha256"])
+            damaged = weights_file
+            state = checkpoints.read_tensors(weights_file, facts["sha256"])
         except (CacheError, EncoderError):
-            checkpoints.set_aside(record)
+            set_aside(damaged, "training goes on behind an earlier epoch")
+            record.unlink(missing_ok=True)
             continue
         weights = {name.removeprefix("weights."): t for name, t in state.items() if name.startswith("weights.")}
         run.encoder.model.load_state_dict(weights)

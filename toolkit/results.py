@@ -1,14 +1,17 @@
 """The results folder: the tidy table and the predictions, as Parquet, CSV and a workbook, whole or not at all.
 
 Each Parquet file carries a checksum of its own content and of the other one's, so that where one is damaged or gone its
-CSV can stand in, if it is provably the same.
+CSV can stand in, if it is provably the same; and the checksums of the CSV and the workbook beside it, so that one that
+was damaged or edited is set aside before a new one takes its place.
 """
 
 import hashlib
 import io
+import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import polars as pl
@@ -21,7 +24,7 @@ from toolkit.scoring import rescore, with_p_best
 from toolkit.workbook import workbook_bytes
 
 RESULTS, PREDICTIONS, SKIPPED = "results", "predictions", "skipped.csv"
-CHECKSUM, OTHERS_CHECKSUM = "toolkit_sha256", "toolkit_other_sha256"
+CHECKSUM, OTHERS_CHECKSUM, BESIDE = "toolkit_sha256", "toolkit_other_sha256", "toolkit_files_sha256"
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 WHERE = ("dataset", "held_out", "encoder", "head", *columns.TEST)
 HEAD_ORDER = ("zero-shot", "logreg", "knn", "cnn", "shortcut")
@@ -39,11 +42,12 @@ def store(folder: Path, table: pl.DataFrame, predictions: pl.DataFrame) -> list[
         with FileLock(folder / ".results.lock"):
             old_table, bad = _read_or_rebuild(folder, RESULTS, PREDICTIONS)
             old_predictions, also_bad = _read_or_rebuild(folder, PREDICTIONS, RESULTS)
+            changed = _set_aside_changed(folder)
             every = in_order(upsert(old_predictions, predictions))
             _write(folder, with_p_best(in_order(upsert(old_table, table)), every), every)
     except (OSError, CacheError) as error:
         raise ResultsError(f"Cannot write the results folder {folder}: {error}") from error
-    return bad + also_bad
+    return bad + also_bad + changed
 
 
 def read(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -111,19 +115,37 @@ def _equal(first: float | None, second: float | None) -> bool:
 
 def _write(folder: Path, table: pl.DataFrame, predictions: pl.DataFrame) -> None:
     """Predictions first: whatever dies in between, no number stands there without the images that it came from."""
-    table_hash, predictions_hash = _content_hash(table), _content_hash(predictions)
-    write_whole(folder / f"{PREDICTIONS}.parquet", _parquet(predictions, predictions_hash, table_hash))
-    write_whole(folder / f"{PREDICTIONS}.csv", csv_bytes(predictions))
-    write_whole(folder / f"{RESULTS}.parquet", _parquet(table, table_hash, predictions_hash))
-    write_whole(folder / f"{RESULTS}.csv", csv_bytes(table))
-    write_whole(folder / f"{RESULTS}.xlsx", workbook_bytes(table))
+    hashes = {PREDICTIONS: _content_hash(predictions), RESULTS: _content_hash(table)}
+    for name, frame, other in ((PREDICTIONS, predictions, RESULTS), (RESULTS, table, PREDICTIONS)):
+        beside = {f"{name}.csv": csv_bytes(frame)}
+        if name == RESULTS:
+            beside[f"{name}.xlsx"] = workbook_bytes(frame)
+        write_whole(folder / f"{name}.parquet", _parquet(frame, hashes[name], hashes[other], beside))
+        for file, data in beside.items():
+            write_whole(folder / file, data)
 
 
-def _parquet(frame: pl.DataFrame, checksum: str, others: str) -> bytes:
+def _parquet(
+    frame: pl.DataFrame, checksum: str, others: str, beside: Mapping[str, bytes] = MappingProxyType({})
+) -> bytes:
     """Parquet keeps no checksum over all of a file, so the content's goes into its metadata."""
     data = io.BytesIO()
-    frame.write_parquet(data, metadata={CHECKSUM: checksum, OTHERS_CHECKSUM: others})
+    files = json.dumps({name: hashlib.sha256(content).hexdigest() for name, content in beside.items()})
+    frame.write_parquet(data, metadata={CHECKSUM: checksum, OTHERS_CHECKSUM: others, BESIDE: files})
     return data.getvalue()
+
+
+def _set_aside_changed(folder: Path) -> list[str]:
+    """Keep a CSV or workbook that is no longer what was written, whether by damage or by its user's hand."""
+    lines = []
+    for path in (folder / f"{PREDICTIONS}.parquet", folder / f"{RESULTS}.parquet"):
+        written = pl.read_parquet_metadata(path).get(BESIDE, "{}") if path.exists() else "{}"
+        for name, checksum in json.loads(written).items():
+            file = folder / name
+            if file.exists() and hashlib.sha256(file.read_bytes()).hexdigest() != checksum:
+                file.replace(file.with_name(f"{name}.damaged"))
+                lines.append(f"{file} was not as it had been written, is set aside as {name}.damaged, and made anew.")
+    return lines
 
 
 def _content_hash(frame: pl.DataFrame) -> str:
@@ -173,11 +195,16 @@ def _read_or_rebuild(folder: Path, name: str, other: str) -> tuple[pl.DataFrame,
         except ResultsError:
             path.replace(path.with_name(path.name + ".damaged"))
     what = f"{path} was damaged and is set aside" if is_there else f"{path} was gone"
-    spare = _fromcsv_bytes(folder / f"{name}.csv", expected, _others_checksum(folder / f"{other}.parquet"))
+    beside = folder / f"{name}.csv"
+    spare = _from_csv(beside, expected, _others_checksum(folder / f"{other}.parquet"))
     if spare is not None:
         return spare, [f"{what}: its rows are restored from {name}.csv."]
     empty = pl.DataFrame(schema=columns.schema(expected))
-    return empty, [f"{what}: it begins anew with this comparison's rows."] if is_there else []
+    if not (is_there or beside.exists()):
+        return empty, []
+    if beside.exists():
+        beside.replace(beside.with_name(beside.name + ".damaged"))
+    return empty, [f"{what}: it begins anew with this comparison's rows."]
 
 
 def _others_checksum(path: Path) -> str | None:
@@ -190,7 +217,7 @@ def _others_checksum(path: Path) -> str | None:
     return pl.read_parquet_metadata(path).get(OTHERS_CHECKSUM)
 
 
-def _fromcsv_bytes(path: Path, expected: dict[str, Any], checksum: str | None) -> pl.DataFrame | None:
+def _from_csv(path: Path, expected: dict[str, Any], checksum: str | None) -> pl.DataFrame | None:
     """The rows of a CSV of ours, if they are the very ones that `checksum` was taken of."""
     if checksum is None or not path.exists():
         return None

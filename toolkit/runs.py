@@ -11,6 +11,7 @@ import polars as pl
 from filelock import FileLock
 
 from toolkit import columns
+from toolkit.damage import set_aside
 from toolkit.errors import CacheError
 from toolkit.records import read_record, write_record
 
@@ -31,8 +32,9 @@ def note(folder: Path, table: pl.DataFrame, facts: Mapping[str, Any]) -> None:
 def read(folder: Path) -> dict[str, Any]:
     """What was noted, by the comparison's name (`name_of`); nothing where the record is missing or damaged."""
     try:
-        return read_record(folder / RUNS)
+        return read_record(folder / RUNS) if (folder / RUNS).exists() else {}
     except CacheError:
+        set_aside(folder / RUNS, "compare notes anew what its rows were made with")
         return {}
 
 

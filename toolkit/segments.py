@@ -61,14 +61,6 @@ def is_whole(path: Path) -> bool:
     return digest[:NAME_DIGITS] == path.stem.rsplit("-", 1)[-1]
 
 
-def set_aside(path: Path) -> None:
-    """Rename a damaged segment so that nothing reads it again; on a read-only cache it stays, and is passed over."""
-    try:
-        path.replace(path.with_name(path.name + ".damaged"))
-    except OSError:
-        return
-
-
 def read_keys(path: Path) -> np.ndarray:
     """The image keys of a whole segment: `[N]` bytes of length 32."""
     import h5py

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from toolkit.damage import set_aside
 from toolkit.errors import CacheError
 from toolkit.records import read_record, write_record
 
@@ -12,11 +13,11 @@ FILE = "unreadable.json"
 
 
 def read(cache: Path) -> dict[str, str]:
-    """SHA-256 -> the reason. Empty where nothing was found unreadable yet, or where the list itself is damaged:
-    then the next `embed` meets those images again and lists them anew."""
+    """SHA-256 -> the reason. Empty where nothing was found unreadable yet, or where the list itself is damaged."""
     try:
         return dict(read_record(cache / FILE)) if (cache / FILE).exists() else {}
     except CacheError:
+        set_aside(cache / FILE, "the next embed meets unreadable images again and lists them anew")
         return {}
 
 

@@ -347,14 +347,13 @@ def compare(plan: Plan, heads: Sequence[str], choose_by: str = "category", beyon
         saved.save(
             plan.results / saved.FOLDER, comparisons[-1], selection, [base, *finetuned], plan.source, plan.prompts
         )
-        notes += [*more, *also, *(line for cache in [*finetuned, *features] for line in cache.damaged)]
-        notes += comparisons[-1].notes()
+        notes += [*more, *also, *comparisons[-1].notes()]
     notes += [*extra.notes(), *audit.lines(comparisons, selections)]
     compared = Compared(comparisons, selections, notes)
     damaged = results.store(plan.results, compared.table, compared.predictions)
     saved.remember_last(plan.results / saved.FOLDER, comparisons)
     runs.note(plan.results, compared.table, _how(plan))
-    return Compared(comparisons, selections, list(dict.fromkeys([*base.damaged, *notes, *damaged])))
+    return Compared(comparisons, selections, list(dict.fromkeys([*notes, *damaged])))
 
 
 def _how(plan: Plan) -> dict[str, object]:
@@ -373,9 +372,8 @@ def _require_embedded(plan: Plan, cache: Cache, selection: Selection) -> None:
     missing = cache.missing_images(selection.rows()["sha256"].to_list())
     prompts = cache.missing_prompts(plan.texts())
     if missing or prompts:
-        damaged = f" {' '.join(cache.damaged)}" if cache.damaged else ""
         what = f"{len(missing)} images and {len(prompts)} prompts"
-        raise MissingEmbeddings(f"{what} are not embedded yet.{damaged} Run {plan.command('embed')}")
+        raise MissingEmbeddings(f"{what} are not embedded yet. Run {plan.command('embed')}")
 
 
 def _finetuned_caches(plan: Plan, base: Cache, selection: Selection) -> tuple[list[Cache], list[str]]:
@@ -393,8 +391,6 @@ def _finetuned_caches(plan: Plan, base: Cache, selection: Selection) -> tuple[li
     ready = [c for c in caches if not c.missing_images(keys) and not c.missing_prompts(plan.texts())]
     if ready:
         return ready, []
-    damaged = " ".join(line for cache in caches for line in cache.damaged)
     without = "" if selection.held_out == "none" else f" without {selection.held_out}"
-    reason = f" ({damaged})" if damaged else ""
-    note = f"No encoder is fine-tuned{without} on these images{reason}"
+    note = f"No encoder is fine-tuned{without} on these images"
     return [], [f"{note}: {plan.command('finetune')} adds its rows."]
