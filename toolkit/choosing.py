@@ -15,6 +15,7 @@ import polars as pl
 
 from toolkit import checkpoints, distributed
 from toolkit.checkpoints import Checkpoint
+from toolkit.damage import set_aside
 from toolkit.encoder import Encoder
 from toolkit.errors import CacheError
 from toolkit.finetune import describe, epochs, finetune, finish
@@ -144,7 +145,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     try:
         return read_record(path)
     except CacheError:
-        checkpoints.set_aside(path)
+        set_aside(path, "this part is trained and scored again")
         return None
 
 
