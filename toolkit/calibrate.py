@@ -15,7 +15,6 @@ from sklearn.base import clone
 
 from toolkit import conformal, saved
 from toolkit.cache import Cache
-from toolkit.errors import MissingEmbeddings
 from toolkit.heads.base import fold_numbers, folds
 from toolkit.saved import SavedHead
 
@@ -56,7 +55,7 @@ def abstaining(about: SavedHead, head: Any, cache: Cache, alpha: float) -> Rule:
     rows = saved.training_rows(about).unique("sha256", keep="first", maintain_order=True)
     labels, codes = list(head.classes_), _codes(rows, head)
     held_back = _held_back(codes, about.record["seed"])
-    vectors = _vectors(cache, rows)
+    vectors = saved.vectors_of(rows, cache)
     fitted = clone(head).fit(vectors[~held_back], *_targets(rows.filter(~held_back)))
     limits = conformal.thresholds(fitted.predict_proba(vectors[held_back]), codes[held_back], alpha, labels)
     promise = (
@@ -85,7 +84,7 @@ def operating_point(about: SavedHead, head: Any, cache: Cache, recall: float, pr
     training images. The saved head answers. Raises what `abstaining` raises.
     """
     rows = saved.training_rows(about).unique("sha256", keep="first", maintain_order=True)
-    vectors, codes = _vectors(cache, rows), _codes(rows, head)
+    vectors, codes = saved.vectors_of(rows, cache), _codes(rows, head)
     y, groups = _targets(rows)
     numbers, how = fold_numbers(y, groups, "category", about.record["seed"])
     first, second = about.record["labels"]
@@ -133,7 +132,7 @@ def _measured(about: SavedHead, head: Any, answers: Answers, cache: Cache) -> di
         mine = rows.filter(pl.col("role") == test)
         if mine.is_empty() or cache.missing_images(mine["sha256"].to_list()):
             continue
-        contained = answers(head.predict_proba(_vectors(cache, mine)))
+        contained = answers(head.predict_proba(saved.vectors_of(mine, cache)))
         codes = _codes(mine, head)
         single = contained.sum(axis=1) == 1
         recalls = {
@@ -143,16 +142,6 @@ def _measured(about: SavedHead, head: Any, answers: Answers, cache: Cache) -> di
         }
         found[test] = {**conformal.measured_sets(contained, codes), "recall": recalls}
     return found
-
-
-def _vectors(cache: Cache, rows: pl.DataFrame) -> np.ndarray:
-    try:
-        return cache.read_images(rows["sha256"].to_list())
-    except MissingEmbeddings as error:
-        raise MissingEmbeddings(
-            "The cache no longer holds this head's training images, which --alpha and --fake-recall need: run "
-            "python cli.py embed (and finetune) on that data again."
-        ) from error
 
 
 def _codes(rows: pl.DataFrame, head: Any) -> np.ndarray:

@@ -146,7 +146,7 @@ def _frame(rows: pl.DataFrame, vectors: np.ndarray, rule: Rule, about: SavedHead
 def _distances(vectors: np.ndarray, about: SavedHead, cache: Cache) -> list[float | None]:
     """Null where the training images' vectors are no longer in the cache."""
     try:
-        training = cache.read_images(saved.training_rows(about)["sha256"].to_list())
+        training = saved.vectors_of(saved.training_rows(about), cache)
     except MissingEmbeddings:
         return [None] * len(vectors)
     return [float(one) for one in saved.nearest(training, vectors)] if len(vectors) else []

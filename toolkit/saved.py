@@ -19,7 +19,7 @@ import polars as pl
 from toolkit import columns
 from toolkit.cache import Cache
 from toolkit.encoder import Source
-from toolkit.errors import CacheError, ResultsError
+from toolkit.errors import CacheError, MissingEmbeddings, ResultsError
 from toolkit.protocol import Selection
 from toolkit.records import read_record, write_record, write_whole
 
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from toolkit.compare import Comparison
 
 FOLDER, LAST = "heads", "last.json"
-LARGEST = 32 << 20
-"""Training vectors of more bytes are not stored with their head: they are in the cache already."""
 QUERIES = 2_000
 """So many training images say how far apart training images lie."""
 FAR = 0.99
@@ -61,45 +59,43 @@ def save(
 
     A head whose state cannot be stored without code is left out: it is compared, and cannot predict later.
     """
-    rows = _rows(selection)
-    rows_name = f"rows-{hashlib.sha256(rows).hexdigest()[:16]}.parquet"
-    _write_file(folder / rows_name, rows)
-    encoders = {cache.record["identity"]: cache for cache in caches}
-    distances: dict[str, float | None] = {}
-    for (identity, name), head in comparison.heads.items():
-        if identity not in encoders:
-            continue
-        if identity not in distances:
-            distances[identity] = far_beyond(encoders[identity].read_images(selection.train["sha256"].to_list()))
-        facts = {
-            **_scores(comparison.table, identity, name),
-            "encoder_record": encoders[identity].record,
-            "weights": str(source.file) if source.file and source.pretrained != "shipped" else source.pretrained,
-            "labels": list(labels),
-            "train_categories": sorted(set(selection.train["category"].drop_nulls())),
-            "rows_file": rows_name,
-            "rows_sha256": hashlib.sha256(rows).hexdigest(),
-            "far_beyond": distances[identity],
-        }
-        _write(folder, head, facts)
+    from toolkit.heads.base import unit
+
+    rows, keys = _rows(selection), selection.train["sha256"].to_list()
+    digest = hashlib.sha256(rows).hexdigest()
+    facts: dict[str, Any] = {
+        "weights": str(source.file) if source.file and source.pretrained != "shipped" else source.pretrained,
+        "labels": list(labels),
+        "train_categories": sorted(set(selection.train["category"].drop_nulls())),
+        "rows_file": f"rows-{digest[:16]}.parquet",
+        "rows_sha256": digest,
+    }
+    _write_file(folder / facts["rows_file"], rows)
+    for cache in caches:
+        identity, training = cache.record["identity"], unit(cache.read_images(keys))
+        facts |= {"encoder_record": cache.record, "far_beyond": far_beyond(training)}
+        for name in [name for of, name in comparison.heads if of == identity]:
+            scores = _scores(comparison.table, identity, name)
+            _write(folder, comparison.heads[identity, name], training, {**facts, **scores})
 
 
-def _write(folder: Path, head: Any, facts: dict[str, Any]) -> None:
+def _write(folder: Path, head: Any, training: np.ndarray, facts: dict[str, Any]) -> None:
+    """A head's two files. A k-NN head's vectors stay where they are already: in the cache."""
     from toolkit.heads import stored
 
     vectors = getattr(head, "vectors_", None)
-    apart = vectors is not None and vectors.nbytes > LARGEST
+    in_cache = vectors is not None and np.array_equal(vectors, training)
     try:
-        if apart:
+        if in_cache:
             head.vectors_ = None
         data = stored.to_bytes(head)
     except TypeError:
         return
     finally:
-        if apart:
+        if in_cache:
             head.vectors_ = vectors
     _write_file(folder / f"{facts['key']}.safetensors", data)
-    about = {**facts, "vectors": "cache" if apart else "file", "file_sha256": hashlib.sha256(data).hexdigest()}
+    about = {**facts, "vectors": "cache" if in_cache else "file", "file_sha256": hashlib.sha256(data).hexdigest()}
     _write_record(folder / f"{facts['key']}.json", about)
 
 
@@ -165,7 +161,8 @@ def best(folder: Path, encoder: str | None = None, head: str | None = None) -> t
     """The head to predict with, and among how many it was chosen.
 
     It is the one of the last `compare` with the highest novel accuracy (base where nothing was held out); where that
-    held out several categories, the kind of encoder and head with the highest mean, and of these the best on base.
+    was for several seeds or held-out categories, the kind of encoder and head with the highest mean, and of these the
+    first seed's that is best on base.
     `encoder` (`base`, `finetuned`, or the start of an identity) and `head` narrow the choice. Raises ResultsError where
     none is left.
     """
@@ -184,23 +181,31 @@ def best(folder: Path, encoder: str | None = None, head: str | None = None) -> t
     means: dict[tuple[str, ...], list[float]] = {}
     for saved in fitting:
         means.setdefault(_kind(saved), []).append(_merit(saved))
-    return max(fitting, key=lambda one: (np.mean(means[_kind(one)]), one.record["tests"]["base"]["accuracy"])), len(
-        means
-    )
+    return max(fitting, key=lambda one: (np.mean(means[_kind(one)]), -one.record["seed"], _base(one))), len(means)
 
 
-def load(saved: SavedHead, cache: Cache | None = None) -> Any:
-    """The fitted head. Raises ResultsError where its file is missing, damaged, or not to be trusted, and
-    MissingEmbeddings where its training vectors are in the cache alone and gone from there."""
+def load(saved: SavedHead, cache: Cache) -> Any:
+    """The fitted head. Raises ResultsError where its file is missing, damaged, or not to be trusted, and, for a head
+    whose training vectors are kept in the cache, what `vectors_of` raises."""
     from toolkit.heads import stored
     from toolkit.heads.base import unit
 
     path = saved.folder / f"{saved.key}.safetensors"
-    data = _checked(path, saved.record["file_sha256"])
-    head = stored.from_bytes(data, str(path))
-    if saved.record["vectors"] == "cache" and cache is not None:
-        head.vectors_ = unit(cache.read_images(training_rows(saved)["sha256"].to_list()))
+    head = stored.from_bytes(_checked(path, saved.record["file_sha256"]), str(path))
+    if saved.record["vectors"] == "cache":
+        head.vectors_ = unit(vectors_of(training_rows(saved), cache))
     return head
+
+
+def vectors_of(rows: pl.DataFrame, cache: Cache) -> np.ndarray:
+    """The vectors of some rows of the head's comparison, `[N, D]` float32. Raises MissingEmbeddings."""
+    try:
+        return cache.read_images(rows["sha256"].to_list())
+    except MissingEmbeddings as error:
+        raise MissingEmbeddings(
+            f"The cache {cache.folder} no longer holds the images of this head's comparison: run python cli.py embed "
+            f"(for a fine-tuned encoder, finetune) on that data again."
+        ) from error
 
 
 def training_rows(saved: SavedHead) -> pl.DataFrame:
@@ -263,8 +268,12 @@ def _fits(saved: SavedHead, encoder: str | None, head: str | None) -> bool:
 
 
 def _kind(saved: SavedHead) -> tuple[str, ...]:
-    """Heads of one kind differ in the category that was held out alone."""
-    return tuple(str(saved.record[name]) for name in ("encoder", "recipe", "head", "chosen_by", "seed"))
+    """Heads of one kind differ in the category that was held out and in the seed alone."""
+    return tuple(str(saved.record[name]) for name in ("encoder", "recipe", "head", "chosen_by"))
+
+
+def _base(saved: SavedHead) -> float:
+    return float(saved.record["tests"]["base"]["accuracy"])
 
 
 def _merit(saved: SavedHead) -> float:
