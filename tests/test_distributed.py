@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 import pytest
 from fakes import FakeEncoder
-from trees import cifake_files, jpeg, write_folder
+from trees import cifake_files, jpeg, write_folder, write_tar
 
 from toolkit.cache import Cache, find_encoders
 from toolkit.manifest import Dataset, hash_rows
@@ -139,22 +139,23 @@ def many(count: int) -> Dataset:
 
 
 class Mortal(FakeEncoder):
-    """Dies, as by a power cut, in the process with this rank after a few images."""
+    """Is sent a signal in the process with this rank after a few images."""
 
     dies_at: int | None = None
+    dies_of = signal.SIGKILL
 
     def embed_images(self, pixels: np.ndarray) -> np.ndarray:
         if os.environ["RANK"] == str(self.dies_at) and self.images_embedded >= 24:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), self.dies_of)
         return super().embed_images(pixels)
 
 
-def embed_share(dataset: Dataset, root: Path, dies_at: int | None) -> None:
+def embed_share(dataset: Dataset, root: Path, dies_at: int | None, dies_of: signal.Signals = signal.SIGKILL) -> None:
     from toolkit.embed import embed_images
     from toolkit.errors import DistributedError
 
     encoder = Mortal()
-    encoder.dies_at = dies_at
+    encoder.dies_at, encoder.dies_of = dies_at, dies_of
     rows = hash_rows(dataset, dataset.rows)
     try:
         report = embed_images(dataset, rows, lambda: encoder, Cache(root, encoder.record))
@@ -188,8 +189,17 @@ def test_a_process_that_dies_costs_only_its_share_which_the_next_run_shares_agai
     assert Cache(tmp_path, FakeEncoder().record).missing_images(good) == [] and len(after) == len(set(after)) == 299
 
 
+def test_torchruns_signal_to_stop_lets_a_process_store_what_it_has(tmp_path: Path) -> None:
+    assert together(2, embed_share, many(300), tmp_path, 1, signal.SIGTERM) == [0, 1]
+    assert len(stored(tmp_path)) == 150 + 24
+
+
 def test_torchrun_embeds_and_fine_tunes_and_one_process_speaks(tmp_path: Path) -> None:
-    data = write_folder(tmp_path / "cifake", cifake_files(4, 2))
+    files = cifake_files(4, 2)
+    shards = {name: {path: data for path, data in files.items() if path.startswith(name)} for name in ("train", "test")}
+    for name, members in shards.items():
+        write_tar(tmp_path / f"cifake/{name}.tar", members)
+    data = tmp_path / "cifake"
     here = Path(__file__).resolve().parents[1]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = ["cli.py", "finetune", "--data", data, "--model", "nano", "--epochs", "1", "--device", "cpu"]
@@ -199,6 +209,7 @@ def test_torchrun_embeds_and_fine_tunes_and_one_process_speaks(tmp_path: Path) -
     assert [line.split()[0] for line in done.stdout.splitlines()] == ["Data:", "Fine-tuned"]
     rows = hash_rows(open_data(data), open_data(data).rows.filter(pl.col("split") == "train"))["sha256"].to_list()
     records = find_encoders(tmp_path / "cache")
+    assert len(list((tmp_path / "cache/shards").glob("*.json"))) == 2
     assert sorted(record["kind"] for record in records) == ["base", "finetuned"]
     for record in records:
         cache = Cache(tmp_path / "cache", record)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from trees import cifake_files, jpeg, write_folder, write_zip
+from trees import cifake_files, jpeg, write_folder, write_tar, write_zip
 
 from toolkit.errors import DataError, ImageError
 from toolkit.manifest import hash_rows
@@ -19,16 +19,6 @@ SEVERAL = {
     "train-000010.tar": ["c"],
     "test-000000.tar": ["d", "sub/e"],
 }
-
-
-def write_tar(path: Path, files: dict[str, bytes], **settings: int) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w", **settings) as archive:  # type: ignore[call-overload]
-        for name, data in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
-    return path
 
 
 def webdataset(root: Path, facts: str) -> Path:
@@ -176,6 +166,8 @@ def test_shards_behind_an_address_are_read_by_offset_without_the_rest(
     tmp_path: Path, memory: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     memory.put(str(webdataset(tmp_path / "set", "json")), "/bucket/set", recursive=True)
+    memory.put(str(write_zip(tmp_path / "x.zip", {"train/x/1.jpg": jpeg(1)})), "/bucket/x.zip")
+    zipped = open_data("memory://bucket/x.zip")
     dataset = open_data("memory://bucket/set/{train,test}-*.tar")
     assert dataset.rows.rows() == open_data(tmp_path / "set").rows.rows()
     assert open_data("memory://bucket/set").rows.rows() == dataset.rows.rows()
@@ -188,6 +180,7 @@ def test_shards_behind_an_address_are_read_by_offset_without_the_rest(
 
     monkeypatch.setattr(type(memory), "cat_file", counted)
     assert dataset.read("train-000009.tar/b.jpg") == jpeg(2) and asked == [len(jpeg(2))]
+    assert zipped.read("train/x/1.jpg") == jpeg(1) and len(asked) == 2 and asked[1] < len(jpeg(1)) + 256
 
 
 def test_what_an_address_cannot_give_is_one_clear_line(memory: fsspec.AbstractFileSystem) -> None:

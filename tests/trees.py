@@ -1,6 +1,7 @@
 """Small data sets made on the spot."""
 
 import io
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -47,4 +48,15 @@ def write_zip(path: Path, files: dict[str, bytes]) -> Path:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in files.items():
             archive.writestr(name, data)
+    return path
+
+
+def write_tar(path: Path, files: dict[str, bytes]) -> Path:
+    """The files as a tar."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as archive:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
     return path

@@ -65,6 +65,7 @@ def everyones(mine: T) -> list[T]:
     """What each process holds, by rank, in every process. Raises DistributedError where one is gone."""
     if world() == 1:
         return [mine]
+    start()
     import torch.distributed as dist
 
     found: list[Any] = [None] * world()

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+from toolkit import distributed
 from toolkit.errors import DataError, ImageError
 from toolkit.manifest import SPLITS, Dataset, escape, frame, natural
 from toolkit.sources.files import ReadAt, matching, pieces_of_many
@@ -60,8 +61,13 @@ def _braces(pattern: str) -> Iterator[str]:
 def open_shards(places: Sequence[str], name: str, where: str, kept: Path | None = None) -> Dataset:
     """The data set in tar shards (paths or addresses), after one look at their headers. Raises DataError.
 
-    What the headers say is remembered in the folder `kept`, so that an unchanged shard is walked through once.
+    What the headers say is remembered in the folder `kept`, so that an unchanged shard is walked through once; several
+    processes under torchrun share that walk.
     """
+    if kept and distributed.world() > 1:
+        for place in places[distributed.rank() :: distributed.world()]:
+            index_of(place, kept)
+        distributed.barrier()
     shards = [index_of(place, kept) for place in places]
     prefixes = _prefixes(places)
     members = {
