@@ -91,7 +91,7 @@ def rests_on(done: "Predicted") -> list[str]:
     """What the predictions rest on, in words."""
     record = done.head.record
     held_out = "" if record["held_out"] == "none" else f" without {record['held_out']}"
-    categories = f" of {', '.join(record['train_categories'])}" if record["train_categories"] else ""
+    categories = f" ({', '.join(record['train_categories'])})" if record["train_categories"] else ""
     chosen = f", the best of {done.rivals} of the last compare" if done.rivals > 1 else ""
     lines = [
         f"{record['head']} on {record['encoder']} {record['model']}{chosen}. "
