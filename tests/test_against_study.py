@@ -1,12 +1,16 @@
 """How much better than the study's way: the same images, over all held-out categories."""
 
+import io
+
 import numpy as np
 import polars as pl
 import pytest
 
 from toolkit import columns
 from toolkit.metrics import paired_difference
+from toolkit.scoring import score
 from toolkit.study import against_study
+from toolkit.workbook import workbook_bytes
 
 
 def test_the_difference_and_its_interval_are_those_of_drawing_images_one_by_one() -> None:
@@ -29,7 +33,7 @@ def predictions(held_out: str, encoder: str, recipe: str, head: str, right: dict
         {"held_out": held_out, "encoder": encoder, "recipe": recipe, "head": head, "test": test, "label": "FAKE"}
         | {"path": f"{test if test == 'base' else held_out}/{i}", "category": held_out if test == "novel" else "dog"}
         | {"predicted": "FAKE" if is_right else "REAL", "encoder_id": f"{encoder}-{held_out}", "perturbation": ""}
-        | {"test_data": "", "dataset": "made", "seed": 0}
+        | {"test_data": "", "dataset": "made", "seed": 0, "p_real": 0.1 if is_right else 0.9}
         for test, each in right.items()
         for i, is_right in enumerate(each)
     ]
@@ -68,6 +72,22 @@ def test_an_image_that_two_comparisons_share_counts_as_one_image() -> None:
     assert (found["difference"], found["difference_low"], found["difference_high"]) == pytest.approx(
         paired_difference(values, np.repeat("dog", 200)), abs=0.015
     )
+
+
+def test_the_workbook_shows_the_difference_and_its_interval() -> None:
+    frame = made()
+    table = pl.DataFrame(score(frame, ["FAKE", "REAL"], 0), schema=columns.schema(columns.RESULTS))
+    shown = pl.read_excel(
+        io.BytesIO(workbook_bytes(table, frame)),
+        sheet_name="Leave-one-out",
+        engine="calamine",
+        read_options={"header_row": 1},
+    )
+    row = shown.filter((pl.col("Recipe") == "robust") & (pl.col("Test") == "novel")).row(0, named=True)
+    found = against_study(frame).filter(pl.col("test") == "novel").row(0, named=True)
+    assert row["Against the study's way"] == pytest.approx(0.25)
+    assert row["Difference from"] == pytest.approx(found["difference_low"])
+    assert row["Difference to"] == pytest.approx(found["difference_high"])
 
 
 def test_with_one_category_or_other_images_there_is_nothing_to_compare() -> None:

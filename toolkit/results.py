@@ -119,7 +119,7 @@ def _write(folder: Path, table: pl.DataFrame, predictions: pl.DataFrame) -> None
     for name, frame, other in ((PREDICTIONS, predictions, RESULTS), (RESULTS, table, PREDICTIONS)):
         beside = {f"{name}.csv": csv_bytes(frame)}
         if name == RESULTS:
-            beside[f"{name}.xlsx"] = workbook_bytes(frame)
+            beside[f"{name}.xlsx"] = workbook_bytes(frame, predictions)
         write_whole(folder / f"{name}.parquet", _parquet(frame, hashes[name], hashes[other], beside))
         for file, data in beside.items():
             write_whole(folder / file, data)

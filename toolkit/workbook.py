@@ -9,7 +9,7 @@ import xlsxwriter
 from xlsxwriter.utility import xl_col_to_name
 
 from toolkit import columns
-from toolkit.study import PER_CLASS, labels_of, left_out_means, over_seeds, summary
+from toolkit.study import LEFT_OUT, PER_CLASS, against_study, labels_of, left_out_means, over_seeds, summary
 
 LARGE_DROP, SMALL_DROP = 0.10, 0.03
 WIDEST = 60
@@ -36,6 +36,8 @@ TERMS = {
     "Standing": "best: the most accurate row of its group on these images. ≈ best: not distinguishable from it (exact "
     "McNemar test, p at least 0.05). Empty: worse than it.",
     "Changed by, Loss": "What was done to the test images before they were embedded, and how much accuracy that costs.",
+    "Against the study's way": "Mean accuracy minus that of zero-shot on the encoder fine-tuned by the recipe study, "
+    "on the same images; from, to: its paired 95 % interval.",
     "Drop": "Base minus novel accuracy: what an unseen category costs. A head at chance has nothing to lose.",
     "Study": "The figures of the study's own run (ViT-B/32, OpenAI weights), where the data is CIFAKE without cats.",
 }
@@ -53,8 +55,11 @@ CHANGED |= {"loss": "Loss", "roc_auc": "ROC AUC", "support": "Images"}
 Formats = dict[str, Any]
 
 
-def workbook_bytes(table: pl.DataFrame) -> bytes:
-    """The whole .xlsx file of a results table (`columns.RESULTS`). Text is always written as text, never a formula."""
+def workbook_bytes(table: pl.DataFrame, predictions: pl.DataFrame | None = None) -> bytes:
+    """The whole .xlsx file of a results table (`columns.RESULTS`) and, for paired differences, its predictions.
+
+    Text is always written as text, never a formula.
+    """
     data = io.BytesIO()
     options = {"in_memory": True, "strings_to_formulas": False, "strings_to_urls": False, "nan_inf_to_errors": True}
     with xlsxwriter.Workbook(data, options) as book:
@@ -73,7 +78,7 @@ def workbook_bytes(table: pl.DataFrame) -> bytes:
         _summary_sheet(book.add_worksheet("Summary"), table, formats)
         _results_sheet(book.add_worksheet("Results"), table, formats)
         if len(means := left_out_means(table)):
-            _means_sheet(book.add_worksheet("Leave-one-out"), means, formats)
+            _means_sheet(book.add_worksheet("Leave-one-out"), means, predictions, formats)
         if len(spread := over_seeds(table)):
             _seeds_sheet(book.add_worksheet("Seeds"), spread, formats)
         if len(changed := changed_images(table)):
@@ -153,10 +158,15 @@ def _results_sheet(sheet: Any, table: pl.DataFrame, formats: Formats) -> None:
     sheet.autofilter(0, 0, max(len(table), 1), len(table.columns) - 1)
 
 
-def _means_sheet(sheet: Any, means: pl.DataFrame, formats: Formats) -> None:
+def _means_sheet(sheet: Any, means: pl.DataFrame, predictions: pl.DataFrame | None, formats: Formats) -> None:
     names = {"dataset": "Data", "model": "Model", "encoder": "Encoder", "head": "Head", "recipe": "Recipe"}
     names |= {"test": "Test", "categories": "Categories", "mean": "Mean accuracy", "worst": "Worst accuracy"}
-    names |= {"worst_category": "Held out when worst", **AFTER_CLASSES}
+    names |= {"worst_category": "Held out when worst"}
+    if predictions is not None and len(against := against_study(predictions)):
+        means = means.join(against, on=LEFT_OUT, how="left", nulls_equal=True, maintain_order="left")
+        names |= {"difference": "Against the study's way", "difference_low": "Difference from"}
+        names |= {"difference_high": "Difference to"}
+    names |= AFTER_CLASSES
     sheet.write_string(0, 0, ABOUT_MEANS, formats["note"])
     _write_table(sheet, 1, means.select(list(names)), formats, names)
     sheet.freeze_panes(2, 4)
