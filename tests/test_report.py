@@ -333,12 +333,12 @@ def test_the_page_says_how_to_run_it_again(made: Path) -> None:
 
 
 def test_the_commands_before_compare_follow_from_the_recipes() -> None:
-    table = pl.DataFrame({"recipe": ["", "study", "robust epochs=2 batch_size=8"]})
+    table = pl.DataFrame({"recipe": ["", "study", "robust epochs=2 batch_size=8 chosen"]})
     noted = {"command": "python cli.py compare --data d --heads knn", "asked": "--data d"}
     assert again.commands(table, noted)[1:] == [
         "python cli.py embed --data d",
         "python cli.py finetune --data d",
-        "python cli.py finetune --data d --recipe robust --epochs 2 --batch-size 8",
+        "python cli.py finetune --data d --recipe robust --epochs 2 --batch-size 8 --choose",
         "python cli.py compare --data d --heads knn",
     ]
 

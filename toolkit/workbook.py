@@ -1,6 +1,7 @@
 """The workbook: a summary that reads without explanation, the whole table, definitions, settings."""
 
 import io
+import textwrap
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -50,7 +51,7 @@ HEAD = {"bold": True, "bg_color": "#E8EEF4", "bottom": 1, "text_wrap": True, "va
 CHANGED = {"dataset": "Data", "held_out": "Held out", "model": "Model", "encoder": "Encoder", "head": "Head"}
 CHANGED |= {"recipe": "Recipe", "seed": "Seed", "test": "Test", "perturbation": "Changed by", "test_data": "Test data"}
 CHANGED |= {"accuracy": "Accuracy", "accuracy_low": "from", "accuracy_high": "to", "unchanged": "Unchanged accuracy"}
-CHANGED |= {"loss": "Loss", "roc_auc": "ROC AUC", "support": "Images"}
+CHANGED |= {"loss": "Loss", "support": "Images"}
 
 Formats = dict[str, Any]
 
@@ -64,7 +65,7 @@ def workbook_bytes(table: pl.DataFrame, predictions: pl.DataFrame | None = None)
     options = {"in_memory": True, "strings_to_formulas": False, "strings_to_urls": False, "nan_inf_to_errors": True}
     with xlsxwriter.Workbook(data, options) as book:
         formats = {
-            "head": book.add_format({**HEAD, "indent": 1}),
+            "head": book.add_format({**HEAD, "align": "left", "indent": 1}),
             "number_head": book.add_format({**HEAD, "align": "right"}),
             "share": book.add_format({"num_format": "0.0%"}),
             "number": book.add_format({"num_format": "0.0000"}),
@@ -119,7 +120,6 @@ def _summary_sheet(sheet: Any, table: pl.DataFrame, formats: Formats) -> None:
     sheet.write_string(0, 0, ABOUT_SUMMARY, formats["note"])
     _write_table(sheet, 1, wide.select(list(names)), formats, names)
     sheet.freeze_panes(2, list(names).index("head") + 1 if names else 0)
-    sheet.set_row(1, LINE * max(len(heading.split()) for heading in names.values()))
     at_the_end = set(AFTER_CLASSES).difference(telling)
     legible = sum(name in names and name not in at_the_end for name in summary_headings([], telling))
     sheet.print_area(0, 0, 1 + max(len(wide), 1), legible - 1)  # the other columns would make the print too small
@@ -223,6 +223,7 @@ def _write_table(
     sheet.set_landscape()
     sheet.fit_to_pages(1, 0)
     sheet.repeat_rows(top)
+    lines = 1
     for column, name in enumerate(frame.columns):
         heading = name if headings is None else headings[name]
         values = frame[name].to_list()
@@ -233,7 +234,10 @@ def _write_table(
                 sheet.write_string(row, column, value, formats["text"])
             elif value is not None and value == value:
                 sheet.write_number(row, column, value, number_format)
-        sheet.set_column(column, column, _width(heading, values))
+        width = _width(heading, values)
+        lines = max(lines, len(textwrap.wrap(heading, width - 1)))
+        sheet.set_column(column, column, width)
+    sheet.set_row(top, LINE * lines)
 
 
 def _width(heading: str, values: list[Any]) -> int:

@@ -14,6 +14,9 @@ FLAGS = {
     "learning_rate": "--lr",
     "temperature": "--temperature",
     "loss": "--loss",
+    "augment": "--augment",
+    "alpha": "--alpha",
+    "choose_by": "--choose-by",
 }
 
 ENCODER = ("encoder", "recipe", "encoder_id")
@@ -81,6 +84,7 @@ def recipe_words(label: str) -> str:
     words = [] if name == "study" else ["--recipe", name]
     for change in changes:
         field, _, value = change.partition("=")
+        words += ["--choose"] if change == "chosen" else []
         if field in FLAGS:
             words += [FLAGS[field], value]
     return shlex.join(words)
