@@ -2,7 +2,7 @@
 
 import base64
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,16 +10,15 @@ from typing import Any
 import polars as pl
 
 from toolkit import results, runs
-from toolkit.errors import DataError, ResultsError, SelectionError, ToolkitError, did_you_mean
+from toolkit.errors import ResultsError, SelectionError, did_you_mean
 from toolkit.records import write_whole
-from toolkit.report import again, charts, maps, pictures, thumbnails, verdict, words
-from toolkit.report.entrants import WAYS, Entrant, Score, Subject, studies, subject
+from toolkit.report import again, charts, parts, pictures, verdict, words
+from toolkit.report.entrants import WAYS, Subject, studies, subject
+from toolkit.report.parts import Detail
 from toolkit.report.pictures import Picture
 from toolkit.workbook import LARGE_DROP
 
 PAGE, PICTURES = "report.html", "pictures"
-MOST_CARDS = 12
-MILDER_ABOVE = ("jpeg", "resize")
 WHAT = {
     "prompt": "Words alone; nothing is trained.",
     "probe": "A small head on frozen CLIP.",
@@ -47,17 +46,6 @@ class Scale:
 
     def at(self, share: float) -> float:
         return round(100 * min(max((share - self.low) / (1 - self.low), 0.0), 1.0), 2)
-
-
-@dataclass(frozen=True)
-class Detail:
-    """The one run (held-out category and seed) that curves, confusions, maps and images are of."""
-
-    held_out: str
-    seed: int
-    table: pl.DataFrame
-    predictions: pl.DataFrame
-    noted: Mapping[str, Any]
 
 
 def write(
@@ -114,10 +102,10 @@ def _contents(
     with pictures.drawing():
         scatter, heat = charts.base_against_novel(shown.entrants), charts.heat_map(shown)
         roc = charts.roc_of_best(list(reached.best.values()) if reached else [], shown, detail.predictions)
-        cards = _cards(shown, detail)
+        cards = parts.cards(shown, detail)
         place = cache or Path(detail.noted.get("cache", "cache"))
-        mapped = _maps(shown, detail, place)
-        curves = _curves(shown)
+        mapped = parts.space(shown, detail, place)
+        curves = parts.curves(shown)
     best = reached.best[reached.way] if reached else shown.entrants[0]
     context = {
         **_opening(shown, reached),
@@ -140,9 +128,9 @@ def _contents(
         "detail_words": words.of_detail(shown, detail.held_out, detail.seed),
         "maps": mapped,
         "map_reason": f"The embeddings are not in {place}, so the map cannot be drawn: --cache says where they are.",
-        **_images(shown, detail, best, data),
+        **parts.images(shown, detail, best, data),
         "curves": curves,
-        "elsewhere": _elsewhere(shown),
+        "elsewhere": parts.elsewhere(shown),
         **again.how(shown, detail.table, detail.noted),
         "settings": shown.table.select(SETTINGS).unique(maintain_order=True),
     }
@@ -201,126 +189,6 @@ def _chance(shown: Subject) -> float:
     """What always calling the commoner label would get on the deciding test set."""
     images = shown.predictions.filter(pl.col("test") == shown.decides).unique("path")
     return max(float((images["label"] == label).mean()) for label in shown.labels)  # type: ignore[arg-type]
-
-
-def _cards(shown: Subject, detail: Detail) -> list[dict[str, Any]]:
-    """One a head, in the order of the table; of very many the most accurate ones."""
-    there = set(detail.predictions["entrant"])
-    best = {entrant.key for entrant in shown.ranked([*WAYS, "reference"])[:MOST_CARDS]}
-    chosen = [entrant for entrant in shown.entrants if entrant.key in there & best]
-    return [_card(shown, detail, entrant, number) for number, entrant in enumerate(chosen, start=1)]
-
-
-def _card(shown: Subject, detail: Detail, entrant: Entrant, number: int) -> dict[str, Any]:
-    confusions, notes = [], []
-    for test in shown.tests:
-        rows = detail.predictions.filter((pl.col("entrant") == entrant.key) & (pl.col("test") == test))
-        counts = [
-            [len(rows.filter((pl.col("label") == true) & (pl.col("predicted") == called))) for called in shown.labels]
-            for true in shown.labels
-        ]
-        confusions.append({"test": test, "counts": counts})
-        figures = detail.table.filter((pl.col("entrant") == entrant.key) & (pl.col("test") == test)).row(0, named=True)
-        notes.append(f"{test}: AUC {figures['roc_auc']:.3f}, calibration error {figures['calibration_error']:.3f}")
-    drawn = charts.roc_and_calibration(entrant, shown, detail.predictions, number)
-    return {"entrant": entrant, "picture": drawn, "confusions": confusions, "note": "; ".join(notes) + "."}
-
-
-def _maps(shown: Subject, detail: Detail, cache: Path) -> list[Picture]:
-    """Before and after fine-tuning, of the same images; only what the cache still holds."""
-    encoders = detail.table.filter(pl.col("recipe").is_in(["", _recipe(shown, detail)])).unique(
-        "recipe", maintain_order=True
-    )
-    images = maps.few(detail.predictions)
-    found: list[Picture] = []
-    for row in encoders.iter_rows(named=True):
-        points = maps.flatten(cache, row["encoder_id"], images)
-        if points is not None:
-            title = "before fine-tuning" if row["recipe"] == "" else f"after fine-tuning ({row['recipe']})"
-            name = f"map-{len(found) + 1}"
-            found.append(charts.embedding_map(points, shown.labels, detail.held_out, name, title))
-    return found
-
-
-def _recipe(shown: Subject, detail: Detail) -> str:
-    """The recipe of the best fine-tuned entrant of this run."""
-    there = {key: recipe for key, recipe in detail.table.select("entrant", "recipe").iter_rows()}
-    return next((there[one.key] for one in shown.ranked(["finetune"]) if one.key in there), "")
-
-
-def _images(shown: Subject, detail: Detail, best: Entrant, data: str | None) -> dict[str, Any]:
-    rows = detail.predictions.filter((pl.col("entrant") == best.key) & (pl.col("test") == shown.decides))
-    novel = shown.decides == "novel"
-    said = words.of_images(best, detail.held_out, novel, shown.labels[1])
-    try:
-        read = _reader(data or detail.noted.get("data"))
-        found = thumbnails.rows(rows, shown.labels, read)
-    except ToolkitError as error:
-        found, said = [], f"The images cannot be shown: {error} --data PATH says where they are now."
-    return {"thumbnails": found, "pictures_title": "Surest mistakes and hits", "pictures_words": said, "novel": novel}
-
-
-def _reader(data: str | None) -> Callable[[str], bytes]:
-    from toolkit.sources import open_data
-
-    if not data:
-        raise DataError("where they are was not noted.")
-    return open_data(data).read
-
-
-def _curves(shown: Subject) -> list[Picture]:
-    """A figure for each kind of perturbation and test set: `jpeg:75` and `jpeg:50` are two strengths of one kind."""
-    changed = shown.changed.filter((pl.col("class") == "all") & (pl.col("perturbation") != ""))
-    parts = pl.col("perturbation").str.split_exact(":", 1).struct
-    changed = changed.with_columns(kind=parts.field("field_0"), strength=parts.field("field_1").fill_null(""))
-    lowest = min(changed["accuracy"].to_list(), default=1.0)
-    found: list[Picture] = []
-    for (kind, test), rows in changed.sort("kind", "test").group_by("kind", "test", maintain_order=True):
-        strengths = _by_harm(str(kind), rows["strength"].unique(maintain_order=True).to_list())
-        there = set(rows["entrant"])
-        lines = [
-            (entrant, [entrant.scores[str(test)].mean, *_means(rows, entrant.key, strengths)])
-            for entrant in shown.entrants
-            if test in entrant.scores and entrant.key in there
-        ]
-        if lines:
-            found.append(charts.robustness(str(kind), strengths, lines, str(test), min(lowest, 0.45) - 0.02))
-    return found
-
-
-def _by_harm(kind: str, strengths: list[str]) -> list[str]:
-    """The mildest first: of JPEG's quality and of a share of the size the largest number, else the smallest."""
-
-    def number(strength: str) -> float:
-        try:
-            return float(strength)
-        except ValueError:
-            return 0.0
-
-    return sorted(strengths, key=number, reverse=kind in MILDER_ABOVE)
-
-
-def _means(rows: pl.DataFrame, key: str, strengths: list[str]) -> list[float]:
-    mine = rows.filter(pl.col("entrant") == key)
-    means = dict(mine.group_by("strength").agg(pl.col("accuracy").mean()).iter_rows())
-    return [means.get(strength, float("nan")) for strength in strengths]
-
-
-def _elsewhere(shown: Subject) -> list[dict[str, Any]]:
-    """One row for each other data set and entrant: of a single run with its interval, else the mean with the range."""
-    rows = shown.changed.filter(
-        (pl.col("class") == "all") & (pl.col("test_data") != "") & (pl.col("perturbation") == "")
-    )
-    named = {entrant.key: entrant for entrant in shown.entrants}
-    found = []
-    for (data, key), group in rows.group_by("test_data", "entrant", maintain_order=True):
-        first = group.row(0, named=True)
-        ends = ("accuracy_low", "accuracy_high") if len(group) == 1 else ("accuracy", "accuracy")
-        low, high = float(group[ends[0]].min()), float(group[ends[1]].max())  # type: ignore[arg-type]
-        score = Score(float(group["accuracy"].mean()), low, high, len(group), None, "", None)  # type: ignore[arg-type]
-        if key in named:
-            found.append({"data": data, "entrant": named[str(key)], "images": first["support"], "score": score})
-    return found
 
 
 def _write_picture(folder: Path, one: Picture) -> list[Path]:
