@@ -26,14 +26,16 @@ Right = Mapping[tuple[str, str], tuple[float, float]]
 
 
 class Images:
-    """A folder `test/<label>/<category>/<number>.jpg` with `EACH` images of each label and category."""
+    """A folder `test/<label>/<category>/<number>.jpg` with `each` images of each label and category."""
 
-    def __init__(self, root: Path, categories: Sequence[str] = ("dog", "cat"), labels: Sequence[str] = LABELS):
+    def __init__(
+        self, root: Path, categories: Sequence[str] = ("dog", "cat"), labels: Sequence[str] = LABELS, each: int = EACH
+    ):
         self.root, self.labels = root, list(labels)
         rows = []
         for label in labels:
             for category in categories:
-                for number in range(EACH):
+                for number in range(each):
                     data = jpeg(len(rows), "REAL" if label == labels[1] else "FAKE", 16)
                     place = root / "test" / label / category / f"{number}.jpg"
                     place.parent.mkdir(parents=True, exist_ok=True)

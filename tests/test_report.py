@@ -264,6 +264,24 @@ def test_without_categories_the_page_speaks_of_test_images_alone(images: Images,
     assert "Base against novel" not in text and not (folder / "pictures/base-against-novel.svg").exists()
 
 
+def test_heads_without_clip_are_shown_and_are_never_the_answer(images: Images, tmp_path: Path) -> None:
+    cnn = [predict(images, 1.0, test=test, encoder="pixels", head="cnn", encoder_id="x") for test in ("base", "novel")]
+    assert reached([*study(images), *cnn], tmp_path / "both").way == "finetune"
+    written = page.write(store(tmp_path / "alone", cnn))
+    assert written.headline == "Nothing to choose between." and "pixels" in written.page.read_text()
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_very_few_images_all_right_or_all_wrong_still_make_a_page(tmp_path: Path, share: float) -> None:
+    images = Images(tmp_path / "data", each=1)
+    every = study(images, {key: (share, share) for key in RIGHT})
+    for identity in ("e0", "f-cat-0"):
+        cache_vectors(tmp_path / "cache", identity, images)
+    folder = store(tmp_path / "results", every, data=str(images.root), cache=str(tmp_path / "cache"))
+    assert page.write(folder).headline == "Prompt."
+    assert (folder / "pictures/map-2.svg").exists()
+
+
 def test_several_held_out_categories_get_a_heat_map_and_the_hardest_ones_details(tmp_path: Path) -> None:
     images = Images(tmp_path / "data", categories=("cat", "dog", "owl"))
     easy, hard = RIGHT, {key: (base, novel - 0.2) for key, (base, novel) in RIGHT.items()}

@@ -98,8 +98,10 @@ def _percent(axes: "Axes", x: bool = True, y: bool = True) -> None:
             axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
 
 
-def roc_of_best(best: Sequence[Entrant], subject: Subject, predictions: pl.DataFrame) -> Picture:
+def roc_of_best(best: Sequence[Entrant], subject: Subject, predictions: pl.DataFrame) -> Picture | None:
     """The best of each way on one chart: on the test set that decides, and thin and dashed on base."""
+    if not best:
+        return None
     figure, axes = new(4.5)
     axes.plot([0, 1], [0, 1], color=colour("faint"), linewidth=1, linestyle=(0, (4, 3)), zorder=1)
     for entrant in best:
