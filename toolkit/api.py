@@ -113,7 +113,7 @@ class Study:
         """
         how = make_recipe(recipe, **changes)
         selection = _one(workflow.selections_of(self.plan, workflow.contents_of(self.plan)), held_out)
-        plan = replace(self.plan, split=(selection.held_out,))
+        plan = replace(self.plan, split=(selection.held_out,), seed=selection.seed, seeds=None)
         (done,) = workflow.finetune(plan, how)
         record = find_encoders(plan.cache, kind="finetuned", checkpoint=done.folder.name)[-1]
         return _read(Cache(plan.cache, record), selection, plan)
