@@ -75,7 +75,7 @@ def test_what_gives_the_label_away_is_said(tmp_path: Path) -> None:
     }
     place = ["--data", write_folder(tmp_path / "d", files), "--cache", tmp_path / "cache"]
     output = call("data", *place).output
-    assert "Careful: the files give the label away" in output
+    assert "Careful: the label shows in the files" in output
     assert json.loads(call("data", *place, "--json").stdout)[0]["careful"] in output
 
 

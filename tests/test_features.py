@@ -173,7 +173,7 @@ def test_compare_warns_of_a_dirty_set_and_scores_the_network_on_the_same_images(
     write_folder(tmp_path / "data", files)
     call(tmp_path, "embed")
     output = call(tmp_path, "compare", "--heads", "logreg,cnn,shortcut")
-    assert "Careful: the files give the label away" in output
+    assert "Careful: the label shows in the files" in output
     table = pl.read_csv(tmp_path / "results/results.csv")
     kinds = dict(table.select("head", "encoder").iter_rows())
     assert kinds == {"logreg": "base", "cnn": "pixels", "shortcut": "file facts"}

@@ -53,8 +53,8 @@ def line(head: Any, accuracy: tuple[float, float, float], chance: float, clashes
     lines = []
     if low > chance:
         lines.append(
-            f"Careful: the files give the label away without a look at the picture ({', '.join(telling(head))}): on "
-            f"these facts alone, accuracy on base is {found:.3f} [{low:.2f}–{high:.2f}]."
+            f"Careful: the label shows in the files without a look at the picture ({', '.join(telling(head))}): from "
+            f"these facts alone {found:.3f} [{low:.2f}–{high:.2f}] of the test images are told, guessing {chance:.3f}."
         )
     if clashes:
         lines.append(f"Careful: {clashes} {'image carries' if clashes == 1 else 'images carry'} both labels.")
