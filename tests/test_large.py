@@ -37,20 +37,33 @@ def cosines_by_hand(vectors: np.ndarray, queries: np.ndarray, k: int) -> np.ndar
     return np.argsort(-(queries @ vectors.T), axis=1, kind="stable")[:, :k]
 
 
-def test_the_index_finds_the_share_of_exact_neighbours_that_it_says() -> None:
+def test_the_index_finds_the_share_of_exact_neighbours_that_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors, queries = unit(clouds(6000)[0]), unit(clouds(500, seed=1)[0])
+    monkeypatch.setattr(partitioned, "MOST_LISTS", 0.5)
     made = partitioned.partition(vectors)
-    assert made["recall"] >= partitioned.WANTED_RECALL and made["probes"] < len(made["centroids"]) / 2
+    assert made and made["recall"] >= partitioned.WANTED_RECALL and made["probes"] < len(made["centroids"]) / 2
     rows = partitioned.search(vectors, made, queries, 25)[1]
     exact = cosines_by_hand(vectors, queries, 25)
     found = np.mean([len(set(a) & set(b)) / 25 for a, b in zip(rows, exact, strict=True)])
     assert found == pytest.approx(made["recall"], abs=0.02)
 
 
-def test_neighbours_of_other_folds_are_found_though_a_querys_own_lists_hold_none() -> None:
+def test_vectors_without_structure_are_searched_exhaustively_whatever_their_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    X = np.random.default_rng(0).normal(size=(3000, 64)).astype(np.float32)
+    monkeypatch.setattr(partitioned, "EXACT_UP_TO", 100)
+    head = NearestNeighbours().fit(X, np.array(["FAKE", "REAL"] * 1500))
+    assert partitioned.partition(unit(X)) is None and "recall" not in head.choice_ and head.notes_ == []
+
+
+def test_neighbours_of_other_folds_are_found_though_a_querys_own_lists_hold_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     X, _, groups = clouds(3000)
+    monkeypatch.setattr(partitioned, "MOST_LISTS", 1.0)
     vectors, numbers = unit(X), np.unique(groups, return_inverse=True)[1]
-    made = {**partitioned.partition(vectors), "probes": 1}
+    made = {**(partitioned.partition(vectors) or {}), "probes": 1}
     queries = np.arange(0, 3000, 50)
     similarities, rows = partitioned.search_outside_their_fold(vectors, made, numbers, queries, 5)
     assert (rows >= 0).all() and (numbers[rows] != numbers[queries][:, None]).all()
@@ -64,6 +77,7 @@ def test_beyond_the_stated_size_knn_says_its_recall_and_predicts_what_exact_sear
     new = clouds(600, seed=1)[0]
     exact = NearestNeighbours().fit(X, y, groups)
     monkeypatch.setattr(partitioned, "EXACT_UP_TO", 3999)
+    monkeypatch.setattr(partitioned, "MOST_LISTS", 0.5)  # there are only 62
     large = NearestNeighbours().fit(X, y, groups)
     assert large.choice_["recall"] >= 0.98 and large.choice_["lists"] == 62 and "recall" not in exact.choice_
     (line,) = large.notes_
@@ -113,6 +127,7 @@ def test_a_comparison_tells_which_heads_were_fitted_in_another_way(
     settings = Settings("made", {"FAKE": ["fake"], "REAL": ["real"]}, ("logreg", "knn"))
     assert compare(selection, [cache], settings).notes() == []
     monkeypatch.setattr(partitioned, "EXACT_UP_TO", 199)
+    monkeypatch.setattr(partitioned, "MOST_LISTS", 1.0)
     monkeypatch.setattr(streamed, "MOST_VALUES", 200 * 16)
     logreg, knn = compare(selection, [cache], settings).notes()
     assert logreg == "logreg: 240 training images are fitted part by part; C was chosen on 200 of them."

@@ -18,6 +18,7 @@ EXACT_UP_TO = 500_000
 
 SAMPLED_QUERIES = 500
 WANTED_RECALL = 0.98
+MOST_LISTS = 0.25
 NEIGHBOURS = 25
 POINTS_A_CENTROID = 64
 ROUNDS = 10
@@ -26,11 +27,12 @@ Partition = dict[str, Any]
 """`centroids` `[L, D]` float32, `lists` `[N]` int32 (each vector's centroid), `probes` and `recall`."""
 
 
-def partition(vectors: np.ndarray, seed: int = 0) -> Partition:
+def partition(vectors: np.ndarray, seed: int = 0) -> Partition | None:
     """Divide `vectors` `[N, D]`, all of unit length, among about the root of `N` centroids.
 
     `recall` is the share of an exhaustive search's `NEIGHBOURS` nearest that is found with `probes` lists, a power of
-    two: the least that reaches `WANTED_RECALL` for `SAMPLED_QUERIES` of the vectors, themselves not counted.
+    two: the least that reaches `WANTED_RECALL` for `SAMPLED_QUERIES` of the vectors, themselves not counted. None where
+    that takes more than `MOST_LISTS` of the lists, as for vectors without structure: exhaustive search costs no more.
     """
     count = max(1, min(int(np.sqrt(len(vectors))), len(vectors) // POINTS_A_CENTROID))
     rng = np.random.default_rng(seed)
@@ -42,9 +44,11 @@ def partition(vectors: np.ndarray, seed: int = 0) -> Partition:
         found = index.search(queries, NEIGHBOURS + 1, params=_parameters(probes))[1]
         both = [len(np.intersect1d(*pair)) - 1 for pair in zip(found, truth, strict=True)]
         recall = float(np.mean(both)) / NEIGHBOURS
-        if recall >= WANTED_RECALL or probes >= count:
+        if recall >= WANTED_RECALL:
             return {**made, "probes": probes, "recall": round(recall, 4)}
         probes = min(2 * probes, count)
+        if probes > max(1, MOST_LISTS * count):
+            return None
 
 
 def search(vectors: np.ndarray, made: Partition, queries: np.ndarray, k: int) -> Found:
