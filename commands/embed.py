@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from commands.group import Command
-from commands.options import as_json, option, plan_options, planned
+from commands.options import as_json, features_option, option, plan_options, planned
 from commands.output import print_json, say, watched
 
 if TYPE_CHECKING:
@@ -15,11 +15,7 @@ if TYPE_CHECKING:
 @click.command(cls=Command, epilog="Example: python cli.py embed --data data/cifake.zip --model nano")
 @plan_options
 @option("--strict", is_flag=True, help="Any unreadable image is an error, not only more than 1 % of them.")
-@option(
-    "--features",
-    type=click.Choice(["blocks"]),
-    help="blocks: the image tower's intermediate blocks as well, for probes; compare then has their rows.",
-)
+@features_option
 @as_json
 def embed(strict: bool, features: str | None, as_json: bool, **chosen: Any) -> None:
     """Embed images and prompts into the cache; what is there already is not embedded again."""
@@ -30,8 +26,7 @@ def embed(strict: bool, features: str | None, as_json: bool, **chosen: Any) -> N
         done = workflow.embed(plan, strict)
         blocks = workflow.embed_blocks(plan, done) if features else None
     show_embedded(done, plan, as_json)
-    if blocks is not None:
-        say(f"Embedded the blocks of {blocks:,} images; they have no prompts, so zero-shot passes them over.", as_json)
+    show_blocks(blocks, as_json)
 
 
 def show_embedded(done: Any, plan: "Plan", as_json: bool) -> None:
@@ -48,3 +43,11 @@ def show_embedded(done: Any, plan: "Plan", as_json: bool) -> None:
     if done.leaks:
         kept = "--keep-leaks keeps them"
         click.echo(f"{done.leaks} test images are byte for byte in the training set and were passed over ({kept}).")
+
+
+def show_blocks(embedded: int | None, as_json: bool) -> None:
+    """How many images' blocks were embedded, if any were asked for."""
+    if embedded is not None:
+        say(
+            f"Embedded the blocks of {embedded:,} images; they have no prompts, so zero-shot passes them over.", as_json
+        )

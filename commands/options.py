@@ -135,6 +135,11 @@ recipe_options = section(
     option("--alpha", type=click.FloatRange(0, 1), help="Between base weights (0) and fine-tuned ones (1: default)."),
     option("--choose", is_flag=True, help="First choose epochs, alpha and how P is read, by three smaller trainings."),
 )
+features_option = option(
+    "--features",
+    type=click.Choice(["blocks"]),
+    help="blocks: the image tower's intermediate blocks as well, for probes; compare then has their rows.",
+)
 choose_by_option = chosen(
     "choose-by", "category", "How C, k, epochs and the like are chosen: training categories left out, or random folds."
 )

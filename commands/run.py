@@ -5,10 +5,19 @@ from typing import Any
 import click
 
 from commands.compare import show_compared
-from commands.embed import show_embedded
+from commands.embed import show_blocks, show_embedded
 from commands.finetune import show_finetuned
 from commands.group import Command
-from commands.options import as_json, head_options, heads_of, plan_options, planned, recipe_of, recipe_options
+from commands.options import (
+    as_json,
+    features_option,
+    head_options,
+    heads_of,
+    plan_options,
+    planned,
+    recipe_of,
+    recipe_options,
+)
 from commands.output import watched
 from commands.report import draw
 
@@ -17,8 +26,9 @@ from commands.report import draw
 @plan_options
 @recipe_options
 @head_options
+@features_option
 @as_json
-def run(heads: str, choose_by: str, as_json: bool, **chosen: Any) -> None:
+def run(heads: str, choose_by: str, features: str | None, as_json: bool, **chosen: Any) -> None:
     """Embed, fine-tune and compare in one go."""
     from toolkit import workflow
 
@@ -27,8 +37,10 @@ def run(heads: str, choose_by: str, as_json: bool, **chosen: Any) -> None:
     plan = planned(chosen, as_json)
     with watched(plan) as plan:
         embedded = workflow.embed(plan)
+        blocks = workflow.embed_blocks(plan, embedded) if features else None
     if not as_json:
         show_embedded(embedded, plan, as_json)
+    show_blocks(blocks, as_json)
     with watched(plan) as plan:
         finetuned = workflow.finetune(plan, recipe)
     if not as_json:

@@ -46,7 +46,10 @@ RESULTS: dict[str, tuple[type[pl.DataType], str]] = {
     "test_per_label": (N, "Test images of each label that were asked for; empty means all."),
     "train_rows": (N, "Training images used."),
     "leaks_dropped": (N, "Test images passed over because their bytes are in the training set."),
-    "choice": (S, "What the head chose inside the training images (JSON)."),
+    "choice": (
+        S,
+        "What the head chose inside the training images (JSON); in it `recipe`: what its encoder's recipe chose there.",
+    ),
     "chosen_by": (S, "How it chose: `category` leaves one training category out at a time, `folds` random fifths."),
     "code_version": (S, "Version of the toolkit and a hash over its code."),
     "config_hash": (S, "Hash over the settings of this comparison."),
