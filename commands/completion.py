@@ -19,7 +19,7 @@ complete -o default -F _python_cli_py python python3
 
 
 @click.command(cls=Command, epilog='Example: eval "$(python cli.py completion bash)"')
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.argument("shell", metavar="bash|zsh|fish", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
     """Print what bash, zsh or fish needs to complete commands and options with Tab.
 

@@ -48,9 +48,8 @@ class Command(click.Command):
             formatter.write_text(f"The environment sets options, too: {variable_of(name)} is {name}, and so on.")
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The example, never broken into lines, so that it can be copied."""
-        if self.epilog:
-            formatter.write(f"\n{as_typed(self.epilog, ctx)}\n")
+        """The example."""
+        write_example(self.epilog, ctx, formatter)
 
 
 class Commands(click.Group):
@@ -85,6 +84,10 @@ class Commands(click.Group):
                 with formatter.section(title):
                     formatter.write_dl(lines)
         write_options(self.get_params(ctx), ctx, formatter)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """As a command's."""
+        write_example(self.epilog, ctx, formatter)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command that was asked for. Of several processes the first speaks, the others only name errors."""
@@ -128,6 +131,12 @@ def as_typed(text: str, ctx: click.Context) -> str:
     """Text that names a command, with the program called as the user called it."""
     installed = ctx.find_root().info_name == "clip-toolkit"
     return text.replace("python cli.py", "clip-toolkit") if installed else text
+
+
+def write_example(example: str | None, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    """The example, never broken into lines, so that it can be copied."""
+    if example:
+        formatter.write(f"\n{as_typed(example, ctx)}\n")
 
 
 def write_options(parameters: Iterable[click.Parameter], ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -181,3 +190,4 @@ def log_to_standard_error(verbosity: int) -> None:
     logger = logging.getLogger(name)
     logger.setLevel(level)
     logger.handlers = [handler]
+    logger.propagate = False  # some library may have given the root logger a handler of its own

@@ -67,7 +67,8 @@ def print_table(table: Any) -> None:
     from rich.console import Console
 
     console = Console()
-    Console(width=None if console.is_terminal else 120).print(table)
+    wide = 1000 if not console.is_terminal else None
+    Console(width=wide and Console(width=wide).measure(table).maximum).print(table)
 
 
 def print_facts(facts: list[dict[str, Any]], none: str) -> None:

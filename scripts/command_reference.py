@@ -50,10 +50,11 @@ def walk(context: click.Context, section: str) -> Iterator[tuple[str, click.Cont
         section = titles.get(name, section)
         command = group.commands[name]
         below = click.Context(command, context, info_name=name, **command.context_settings)
+        if not isinstance(command, Commands) or command.invoke_without_command:
+            yield section, below
+            section = ""
         if isinstance(command, Commands):
             yield from walk(below, section)
-        else:
-            yield section, below
         section = ""
 
 

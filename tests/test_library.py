@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import inspect
 import pkgutil
 import runpy
 import subprocess
@@ -97,7 +98,9 @@ def test_compare_is_the_same_frame_as_the_commands(study: Study, home: Path) -> 
         cli.cli, ["compare", *map(str, words), "--train-per-label", "12", "--test-per-label", "5"]
     )
     assert done.exit_code == 0, done.output
+    default = next(option.default for option in cli.cli.commands["compare"].params if option.name == "heads")
     theirs = toolkit.read_results(home / "results")[0].drop("created")
+    assert inspect.signature(study.compare).parameters["heads"].default == tuple(default.split(","))
     assert isinstance(mine, pl.DataFrame) and mine.equals(theirs, null_equal=True)
 
 

@@ -1,5 +1,6 @@
 """How the command line behaves towards people, pipes and scripts, whatever commands there are."""
 
+import json
 import os
 import runpy
 import shutil
@@ -17,7 +18,7 @@ import cli
 from commands.group import Command, Commands, Option, variable_of
 
 ROOT = Path(cli.__file__).parent
-PRINTS_NO_FACTS = {"completion"}
+PRINTS_NO_FACTS = {"completion", "data download"}
 
 
 def call(*words: str) -> Result:
@@ -27,10 +28,10 @@ def call(*words: str) -> Result:
 def walk(group: Commands, name: str = "") -> Iterator[tuple[str, click.Command]]:
     for key, command in group.commands.items():
         path = f"{name} {key}".strip()
+        if not isinstance(command, Commands) or command.invoke_without_command:
+            yield path, command
         if isinstance(command, Commands):
             yield from walk(command, path)
-        else:
-            yield path, command
 
 
 COMMANDS = dict(walk(cli.cli))
@@ -39,7 +40,9 @@ each_command = pytest.mark.parametrize("name", COMMANDS)
 
 @each_command
 def test_every_command_has_its_options_in_sections(name: str) -> None:
-    assert type(COMMANDS[name]) is Command, f"{name}: say @click.command(cls=Command), from commands.group"
+    assert isinstance(COMMANDS[name], Command | Commands), (
+        f"{name}: say @click.command(cls=Command), from commands.group"
+    )
     assert all(isinstance(one, Option | click.Argument) for one in COMMANDS[name].params), f"{name}: say @option(...)"
 
 
@@ -191,3 +194,16 @@ def test_completion_is_there_for_the_installed_program(shell: str) -> None:
         [sys.executable, "-c", code], cwd=ROOT, env=os.environ | words, capture_output=True, text=True
     )
     assert "finetune" in done.stdout
+
+
+def test_results_go_to_standard_output_and_the_log_to_standard_error(tmp_path: Path) -> None:
+    data = write_folder(tmp_path / "cifake", cifake_files(4, 2))
+    places = ("--data", str(data), "--cache", str(tmp_path / "cache"), "--results", str(tmp_path / "results"))
+    done = run("embed", *places, "--model", "nano", "-v", NO_COLOR="1")
+    assert done.returncode == 0 and "Embedded" in done.stdout and "toolkit." not in done.stdout
+    assert "cat held out: 24 train, 12 base, 4 novel, 0 leaks dropped" in done.stderr
+    assert "0 images in the cache, 40 to embed" in done.stderr and "loaded nano" in done.stderr
+    assert "\x1b" not in done.stdout + done.stderr and "Embedding" not in done.stderr, "no bars where no terminal is"
+    quiet = run("-v", "compare", *places, "--model", "nano", "--heads", "knn", "--json")
+    assert isinstance(json.loads(quiet.stdout), list) and "FAISS" in quiet.stderr
+    assert run("compare", *places, "--model", "nano", "--heads", "knn").stderr == ""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from toolkit.results import read as read_results
     from toolkit.sources import open_data
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "HEADS",

@@ -22,7 +22,7 @@ from toolkit.errors import SelectionError
 from toolkit.plans import default_model, make_plan
 from toolkit.protocol import Selection
 from toolkit.recipes import make_recipe
-from toolkit.sources import SHARD_INDEXES, open_data
+from toolkit.sources import SHARD_INDEXES, open_data, place_of
 
 if TYPE_CHECKING:
     from toolkit.encoder import Encoder
@@ -84,7 +84,7 @@ class Study:
         choice = {name: settings.pop(name) for name in ("pretrained", "precision", "device") if name in settings}
         source = encoder.source(model or default_model(dataset), **choice)
         parts = (split,) if isinstance(split, str) else tuple(split or ())
-        self.plan = make_plan(dataset, source, split=parts, **settings)
+        self.plan = make_plan(dataset, source, split=parts, data=place_of(data), **settings)
         self._encoder: Encoder | None = None
 
     @property
@@ -119,7 +119,7 @@ class Study:
         return _read(Cache(plan.cache, record), selection, plan)
 
     def compare(
-        self, heads: Sequence[str] = ("zero-shot", "logreg", "knn"), choose_by: str = "category"
+        self, heads: Sequence[str] = ("zero-shot", "logreg", "knn", "shortcut"), choose_by: str = "category"
     ) -> pl.DataFrame:
         """Score heads on the base encoder and on each fine-tuned one, on base and novel images; embeds what is missing.
 

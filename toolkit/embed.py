@@ -5,6 +5,7 @@ same cache share the work; the lock of a process that dies frees itself.
 """
 
 import hashlib
+import logging
 import os
 import queue
 import threading
@@ -31,6 +32,8 @@ CLAIMS = 64
 FLUSH_SECONDS = 20.0
 BATCHES_AHEAD = 4
 IMAGES_PER_TASK = 16
+
+log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 Skipped = tuple[str, str | None, str]
@@ -86,6 +89,7 @@ def embed_images(
     for part in _share(rows, cache).iter_slices(ROWS_AT_ONCE):  # Python's strings take ten times a frame's room
         paths = dict(part.iter_rows())
         missing = cache.missing_images(list(paths))
+        log.info("%s: %d images in the cache, %d to embed", cache.folder, len(part) - len(missing), len(missing))
         if missing:
             work = _Work(dataset, cache, paths, skipped)
             _embed(work, missing, load_encoder(), on_progress)

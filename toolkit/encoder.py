@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 import socket
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from toolkit import nano
-from toolkit.errors import EncoderError
+from toolkit.errors import EncoderError, did_you_mean
 from toolkit.images import decode
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 DEVICES = ("auto", "cuda", "mps", "cpu")
 HASH_CHUNK = 1 << 22
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -166,7 +169,10 @@ def load(origin: Source) -> Encoder:
     Raises EncoderError for an unknown model or tag, weights that are neither here nor reachable, and a checkpoint that
     does not fit or that is more than tensors (pickled code is never run).
     """
-    return Encoder(create(origin, load_weights=True), origin)
+    encoder = Encoder(create(origin, load_weights=True), origin)
+    about = (origin.model, origin.file or origin.pretrained, encoder.identity, encoder.device, origin.precision)
+    log.info("loaded %s with weights %s: encoder %s on %s in %s", *about)
+    return encoder
 
 
 def create(origin: Source, load_weights: bool) -> "torch.nn.Module":
@@ -258,8 +264,9 @@ def _check_names(origin: Source) -> None:
     tags = open_clip.list_pretrained_tags_by_model(origin.model)
     if origin.file is None and origin.pretrained not in tags:
         known = f"known tags: {', '.join(tags)}" if tags else "it has no tags"
+        guess = did_you_mean(origin.pretrained, tags)
         raise EncoderError(
-            f"{origin.model} has no weights {origin.pretrained!r} ({known}): say --pretrained TAG or --pretrained FILE."
+            f"{origin.model} has no weights {origin.pretrained!r} ({known}).{guess} Say --pretrained TAG or FILE."
         )
 
 

@@ -1,5 +1,6 @@
 """Contrastive fine-tuning of both towers: the loop, and a checkpoint an epoch. The result is an encoder."""
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from toolkit.records import read_record, write_record
 
 if TYPE_CHECKING:
     import torch
+
+log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int, float], None]
 
@@ -52,8 +55,10 @@ def finetune(
         return done
     run = _start(encoder, dataset, train, prompts, recipe)
     losses = _resume(run, folder)
+    log.info("%s: %d images, epochs %d to %d", folder, len(train), len(losses) + 1, recipe.epochs)
     while len(losses) < recipe.epochs:
         losses.append(_run_epoch(run, len(losses), on_progress))
+        log.info("epoch %d: mean loss %.4f", len(losses), losses[-1])
         if len(losses) < recipe.epochs and distributed.rank() == 0:
             _save(run, folder, losses)
     return finish(folder, run.average.state, {**facts, "losses": losses, "processes": distributed.world()})

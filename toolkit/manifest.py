@@ -1,6 +1,7 @@
 """The manifest: one Polars frame that says which images there are, with their labels, categories and splits."""
 
 import hashlib
+import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -10,12 +11,14 @@ from dataclasses import dataclass, replace
 import polars as pl
 
 from toolkit import distributed
-from toolkit.errors import ImageError, SelectionError
+from toolkit.errors import ImageError, SelectionError, did_you_mean
 
 SCHEMA = {"path": pl.String, "label": pl.String, "category": pl.String, "split": pl.String}
 SPLITS = ("train", "test")
 HASHED_AT_ONCE = 512
 TO_ESCAPE = re.compile(r"[\x00-\x1f\x7f%\ud800-\udfff]")
+
+log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 
@@ -52,7 +55,8 @@ class Dataset:
         """The rows of these labels alone. Raises SelectionError for a label that the data does not have."""
         unknown = [label for label in labels if label not in self.labels()]
         if unknown:
-            raise SelectionError(f"{self.name} has no label {unknown[0]!r}: it has {', '.join(self.labels())}.")
+            guess = did_you_mean(unknown[0], self.labels())
+            raise SelectionError(f"{self.name} has no label {unknown[0]!r}: it has {', '.join(self.labels())}.{guess}")
         return replace(self, rows=self.rows.filter(pl.col("label").is_in(list(labels))))
 
 
@@ -80,6 +84,8 @@ def hash_rows(dataset: Dataset, rows: pl.DataFrame, on_progress: Progress | None
                 on_progress(len(found), len(paths))
     found = distributed.put_together(distributed.everyones(found))
     keys = pl.Series("sha256", [key for key, _ in found], dtype=pl.String)
+    if len(rows):
+        log.info("read %d images of %s, %d unreadable", len(rows), dataset.name, keys.null_count())
     return rows.with_columns(keys, pl.Series("reason", [reason for _, reason in found], dtype=pl.String))
 
 

@@ -34,6 +34,10 @@ def default_model(dataset: Dataset) -> str:
 def _two(wanted: Sequence[str] | None, present: list[str]) -> list[str]:
     """The two labels to tell apart, the second one being what P is the probability of."""
     labels = [label.strip() for label in wanted] if wanted else present
+    if len(present) < 2:
+        raise SelectionError(
+            f"Two labels are compared, and the data has {present[0]} alone: add images of another one."
+        )
     if len(labels) != 2 or labels[0] == labels[1]:
         raise SelectionError(f"Two labels are compared: name them, --labels A,B. The data has {', '.join(present)}.")
     return labels

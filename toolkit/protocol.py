@@ -1,6 +1,7 @@
 """Who trains and who tests. The novel category never trains: `_of_other_categories` alone decides it."""
 
 import hashlib
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,8 @@ from toolkit.manifest import hash_rows as hash_all
 
 NONE = "none"
 FEWEST = 2
+
+log = logging.getLogger(__name__)
 NOTHING = pl.Series("sha256", [], dtype=pl.String)
 
 HashRows = Callable[[Dataset, pl.DataFrame], pl.DataFrame]
@@ -134,6 +137,8 @@ def select(
     selection = Selection(held_out, train, base, novel, base_leaks + novel_leaks, seed)
     _require_whole(selection, seen)
     _require_enough(dataset, selection)
+    sizes = (len(selection.train), len(selection.base), len(selection.novel), selection.leaks)
+    log.info("%s held out: %d train, %d base, %d novel, %d leaks dropped", held_out, *sizes)
     return selection
 
 
@@ -205,7 +210,9 @@ def _require_enough(dataset: Dataset, selection: Selection) -> None:
         for label in dataset.labels():
             count = int((rows["label"] == label).sum())
             if count < fewest:
-                raise SelectionError(_too_few(dataset, selection, f"{count} {name} images of label {label!r}", fewest))
+                raise SelectionError(
+                    _too_few(dataset, selection, f"{count or 'no'} {name} images of label {label!r}", fewest)
+                )
 
 
 def _too_few(dataset: Dataset, selection: Selection, what: str, fewest: int) -> str:
@@ -214,4 +221,4 @@ def _too_few(dataset: Dataset, selection: Selection, what: str, fewest: int) -> 
         f" {selection.leaks} test images were passed over as leaks; --keep-leaks keeps them." if selection.leaks else ""
     )
     other = "" if selection.held_out == NONE else " or hold out another category (--split)"
-    return f"{dataset.name} has {what}{held_out}; at least {fewest} are needed: add images{other}.{leaks}"
+    return f"{dataset.name} has {what}{held_out}; it takes {fewest} or more: add images{other}.{leaks}"

@@ -8,6 +8,7 @@ was damaged or edited is set aside before a new one takes its place.
 import hashlib
 import io
 import json
+import logging
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -29,6 +30,8 @@ FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 WHERE = ("dataset", "held_out", "encoder", "head", *columns.TEST)
 HEAD_ORDER = ("zero-shot", "logreg", "knn", "cnn", "shortcut")
 
+log = logging.getLogger(__name__)
+
 
 def store(folder: Path, table: pl.DataFrame, predictions: pl.DataFrame) -> list[str]:
     """Put a comparison's rows into the folder's files, in place of those of the same comparison; the others stay.
@@ -47,6 +50,7 @@ def store(folder: Path, table: pl.DataFrame, predictions: pl.DataFrame) -> list[
             _write(folder, with_p_best(in_order(upsert(old_table, table)), every), every)
     except (OSError, CacheError) as error:
         raise ResultsError(f"Cannot write the results folder {folder}: {error}") from error
+    log.info("%s: %d rows and %d predictions of this comparison", folder, len(table), len(predictions))
     return bad + also_bad + changed
 
 

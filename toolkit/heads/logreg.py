@@ -1,5 +1,6 @@
 """A logistic-regression probe on frozen embeddings: the linear probe of Radford et al. 2021 (appendix A.3)."""
 
+import logging
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -14,6 +15,8 @@ from toolkit.heads.newton import EVERYTHING, LogisticFamily
 
 GRID = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
 PATIENCE = 2
+
+log = logging.getLogger(__name__)
 
 
 MOST_COLUMNS = 4096
@@ -82,6 +85,7 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         losses, starts = self._losses(X, y, numbers)
         best = int(np.argmin(losses))
         self.choice_ = {"C": self.grid[best], "log_loss": round(float(losses[best]), 4), "by": how}
+        log.info("scikit-learn %s on %d x %d: %s", _exact_solver(X), *X.shape, self.choice_)
         model = LogisticRegression(C=self.grid[best], solver=_exact_solver(X), max_iter=5000, tol=1e-6)
         _start_from(model, starts.get(best))
         self.model_ = model.fit(X.astype(np.float64), y)  # in float32, Newton's matrix can be too close to singular

@@ -1,6 +1,7 @@
 """Exact nearest neighbours on FAISS, and what several searches among nearly the same vectors can share."""
 
 import hashlib
+import logging
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ Found = tuple[np.ndarray, np.ndarray]
 ROOM = 320
 FEW_FOLDS = 32
 
+log = logging.getLogger(__name__)
+
 
 def search(vectors: np.ndarray, queries: np.ndarray, k: int) -> Found:
     """The `k` nearest of `vectors` `[N, D]` to each query `[Q, D]`, all of unit length, by exhaustive search."""
@@ -24,6 +27,7 @@ def search(vectors: np.ndarray, queries: np.ndarray, k: int) -> Found:
 
     if sys.platform == "darwin" and "torch" in sys.modules:
         faiss.omp_set_num_threads(1)  # two OpenMP runtimes in one process crash there (faiss-wheels, issue 73)
+    log.info("FAISS, exhaustive search: %d nearest of %d vectors to %d", k, len(vectors), len(queries))
     similarities, rows = faiss.knn(queries, vectors, k, metric=faiss.METRIC_INNER_PRODUCT)
     return similarities, rows
 

@@ -54,7 +54,8 @@ def rows_from_names(paths: Iterable[str], where: str) -> tuple[str, pl.DataFrame
     if not known:
         raise DataError(
             f"{where} holds no images in folders split/label/ or split/label/category/ (split: train or test; label: "
-            f"REAL, FAKE, or names of your own)."
+            f"REAL, FAKE, or names of your own). A folder a label is not enough: some images of each belong below "
+            f"train/, others below test/."
         )
     if _is_cifake([place for _, place in known]):
         return "cifake", frame(_cifake(known))
