@@ -271,6 +271,15 @@ def test_heads_without_clip_are_shown_and_are_never_the_answer(images: Images, t
     assert written.headline == "Nothing to choose between." and "pixels" in written.page.read_text()
 
 
+@pytest.mark.parametrize(("share", "warned"), [(0.5, False), (0.9, True)])
+def test_the_page_warns_where_files_give_the_labels_away(
+    images: Images, tmp_path: Path, share: float, warned: bool
+) -> None:
+    facts = predict(images, share, encoder="file facts", head="shortcut", encoder_id="x")
+    html = page.write(store(tmp_path, [*study(images), facts])).page.read_text()
+    assert ("Beware: facts of the files alone" in html) is warned and "does without CLIP: a head that sees" in html
+
+
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_very_few_images_all_right_or_all_wrong_still_make_a_page(tmp_path: Path, share: float) -> None:
     images = Images(tmp_path / "data", each=1)

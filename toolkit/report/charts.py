@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 WIDTH = 4.75  # inches, 72 points each
 MARKERS = "os^vPX*<>hpd8H"
+AXIS, LINE = 0.62, 0.185  # inches: what an axis label takes, and a line of a legend
 BINS, FEWEST = 10, 5
 MOST_POINTS = 200
 MOST_CATEGORIES = 10
@@ -61,8 +62,8 @@ def base_against_novel(entrants: Sequence[Entrant]) -> Picture | None:
     axes.set(xlim=(start, 1.005), ylim=(start, 1.005), xlabel="accuracy on base", ylabel="accuracy on novel")
     axes.set_aspect("equal")
     _percent(axes)
-    _legend(figure, both, shapes, any(len(e.scores) == 2 and e.scores["novel"].study is not None for e in both))
-    figure.subplots_adjust(left=0.13, right=0.985, top=0.985, bottom=0.215)
+    bottom = _legend(figure, both, shapes, any(entrant.scores["novel"].study is not None for entrant in both))
+    figure.subplots_adjust(left=0.13, right=0.985, top=0.985, bottom=bottom)
     return picture(
         figure, "base-against-novel", "Accuracy on base against novel, a point for each encoder and head", tips
     )
@@ -76,8 +77,8 @@ def _cross(axes: "Axes", entrant: Entrant, marker: str, gid: str) -> None:
     axes.plot(base.mean, novel.mean, marker, color=shade, markersize=8.5, zorder=3, gid=gid, **edge)
 
 
-def _legend(figure: "Figure", entrants: Sequence[Entrant], shapes: Mapping[str, str], studied: bool) -> None:
-    """Colours say the way, shapes the head."""
+def _legend(figure: "Figure", entrants: Sequence[Entrant], shapes: Mapping[str, str], studied: bool) -> float:
+    """Colours say the way, shapes the head -> the share of the figure's height that legend and axis label take."""
     from matplotlib.lines import Line2D
 
     names = {**WAYS, "reference": "Without CLIP"}
@@ -88,6 +89,7 @@ def _legend(figure: "Figure", entrants: Sequence[Entrant], shapes: Mapping[str, 
     if studied:
         handles.append(Line2D([], [], marker="D", label="the study", **{**plain, **HOLLOW, "markersize": 6.5}))
     figure.legend(handles=handles, loc="lower center", ncols=4, handletextpad=0.1, columnspacing=1.2, fontsize=9)
+    return (AXIS + LINE * -(-len(handles) // 4)) / figure.get_figheight()
 
 
 def _percent(axes: "Axes", x: bool = True, y: bool = True) -> None:
@@ -182,12 +184,13 @@ def embedding_map(points: pl.DataFrame, labels: Sequence[str], held_out: str, na
             axes.scatter(rows["x"], rows["y"], color=colour(shade), zorder=3 if novel else 2, **look, **edge)
     axes.set(xticks=[], yticks=[], title=title)
     axes.spines[:].set_visible(True)
-    _map_legend(figure, labels, shapes, held_out)
-    figure.subplots_adjust(left=0.02, right=0.98, top=0.93, bottom=0.2)
+    lines = _map_legend(figure, labels, shapes, held_out)
+    figure.subplots_adjust(left=0.02, right=0.98, top=0.93, bottom=(0.2 + LINE * lines) / figure.get_figheight())
     return picture(figure, name, f"Two-dimensional map of the test images' embeddings, {title}")
 
 
-def _map_legend(figure: "Figure", labels: Sequence[str], shapes: Mapping[str, str], held_out: str) -> None:
+def _map_legend(figure: "Figure", labels: Sequence[str], shapes: Mapping[str, str], held_out: str) -> int:
+    """Colours say the label, shapes the category -> the number of its rows."""
     from matplotlib.lines import Line2D
 
     plain: dict[str, Any] = {"linestyle": "none", "markersize": 6.5}
@@ -201,6 +204,7 @@ def _map_legend(figure: "Figure", labels: Sequence[str], shapes: Mapping[str, st
             text = f"{short(category)} (novel)" if category == held_out else short(category)
             handles.append(Line2D([], [], marker=marker, color=colour("muted"), label=text, **plain, **edge))
     figure.legend(handles=handles, loc="lower center", ncols=4, handletextpad=0.0, columnspacing=1.0, fontsize=9)
+    return -(-len(handles) // 4)
 
 
 def short(text: str, most: int = 16) -> str:
@@ -253,7 +257,7 @@ def robustness(kind: str, strengths: Sequence[str], curves: Sequence[Curve], tes
     axes.set_xticks(range(len(strengths) + 1), ["as it is", *[short(one) for one in strengths]])
     axes.set(xlabel=short(kind), ylabel=f"accuracy on {test}", ylim=(low, 1.01))
     _percent(axes, x=False)
-    _legend(figure, entrants, shapes, studied=False)
-    figure.subplots_adjust(left=0.145, right=0.96, top=0.97, bottom=0.3)
+    bottom = _legend(figure, entrants, shapes, studied=False)
+    figure.subplots_adjust(left=0.145, right=0.96, top=0.97, bottom=bottom)
     name = re.sub(r"[^a-z0-9]+", "-", f"robustness-{kind}-{test}".lower()).strip("-")
     return picture(figure, name, f"Accuracy on {test} images against {kind}")

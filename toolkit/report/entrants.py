@@ -75,6 +75,11 @@ class Subject:
         return [test for test in ("base", "novel") if test in self.table["test"]]
 
     @property
+    def references(self) -> list[Entrant]:
+        """The entrants that do without CLIP."""
+        return [entrant for entrant in self.entrants if entrant.way == "reference"]
+
+    @property
     def decides(self) -> str:
         """The test set that decides: novel, where there is one."""
         return self.tests[-1]
@@ -160,7 +165,7 @@ def _entrants(table: pl.DataFrame) -> list[Entrant]:
         first = group.row(0, named=True)
         scores = {test: _score(rows) for (test,), rows in group.group_by("test", maintain_order=True)}
         found.append(Entrant(str(key), encoder_name(first), first["head"], way_of(first), scores))
-    return _told_apart(found)
+    return sorted(_told_apart(found), key=lambda entrant: entrant.way == "reference")
 
 
 def _told_apart(entrants: list[Entrant]) -> list[Entrant]:

@@ -4,6 +4,11 @@ import polars as pl
 
 from toolkit.report.entrants import Entrant, Subject
 
+REFERENCES = {
+    "shortcut": "a head that sees nothing but facts of the file (shortcut)",
+    "cnn": "a small network on the pixels (cnn)",
+}
+
 
 def join(names: list[str]) -> str:
     """`a, b and c`."""
@@ -30,14 +35,19 @@ def facts(shown: Subject) -> str:
 
 def compared(shown: Subject) -> list[str]:
     """What was asked, of whom, and on which images."""
-    heads = list(dict.fromkeys(entrant.head for entrant in shown.entrants))
-    encoders = list(dict.fromkeys(entrant.encoder for entrant in shown.entrants))
+    users = [entrant for entrant in shown.entrants if entrant.way != "reference"] or shown.entrants
+    heads = list(dict.fromkeys(entrant.head for entrant in users))
+    encoders = list(dict.fromkeys(entrant.encoder for entrant in users))
     first, second = shown.labels
     who = (
         f"The question was whether an image is {first} or {second}. It was put to {join(encoders)}, with the heads "
-        f"{join(heads)}: {len(shown.entrants)} combinations, all on the same images of {shown.about['dataset']}."
+        f"{join(heads)}: {len(users)} combinations, all on the same images of {shown.about['dataset']}."
     )
-    return [who, _held_out(shown), _repeated(shown)] if len(shown.seeds) > 1 else [who, _held_out(shown)]
+    said = [who, _held_out(shown)]
+    if shown.references and users != shown.entrants:
+        without = join([REFERENCES.get(entrant.head, entrant.name) for entrant in shown.references])
+        said.append(f"Beside them stands what does without CLIP: {without}.")
+    return [*said, _repeated(shown)] if len(shown.seeds) > 1 else said
 
 
 def _held_out(shown: Subject) -> str:
@@ -119,8 +129,22 @@ def of_images(best: Entrant, held_out: str, novel: bool, second: str) -> str:
     )
 
 
+def shortcut(shown: Subject, chance: float) -> str:
+    """A line where the label can be told without looking at the pictures."""
+    for entrant in shown.references:
+        score = max(entrant.scores.values(), key=lambda score: score.low)
+        if entrant.head == "shortcut" and score.low > chance:
+            return (
+                f"Beware: facts of the files alone (format, size, compression) give {score.mean:.1%} of the labels "
+                "away, so that part of every accuracy here may have nothing to do with the pictures."
+            ).replace("%", " %")
+    return ""
+
+
 def warning(shown: Subject, best: Entrant | None, chance: float) -> str:
-    """A line where even the winner may only be guessing."""
+    """A line where even the winner may only be guessing, or the data gives the labels away."""
+    if told := shortcut(shown, chance):
+        return told
     if best is None:
         return "Only heads that do without CLIP were compared."
     score = best.scores[shown.decides]
