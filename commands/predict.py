@@ -29,6 +29,11 @@ rule_options = options(
         type=click.FloatRange(0, 1, min_open=True, max_open=True),
         help="Call REAL only so much that this share of FAKE images (of the first label's) is still caught.",
     ),
+    option(
+        "--calibrate",
+        metavar="PATH",
+        help="Do so on new images of this data set (as --data) instead of the training images: its train split.",
+    ),
 )
 
 
@@ -47,13 +52,18 @@ def predict(images: tuple[str, ...], as_json: bool, as_csv: bool, **asked: Any) 
     """
     from toolkit.predict import Request
     from toolkit.predict import predict as run
+    from toolkit.sources import open_data
     from toolkit.sources.loose import open_loose
 
-    alpha, recall = asked.pop("alpha"), asked.pop("fake_recall")
+    alpha, recall, calibrate = (asked.pop(name) for name in ("alpha", "fake_recall", "calibrate"))
     if alpha is not None and recall is not None:
         raise click.UsageError("--alpha and --fake-recall are two different rules: choose one.")
+    if calibrate and alpha is None and recall is None:
+        raise click.UsageError("--calibrate belongs to --alpha or --fake-recall.")
+    calibration = open_data(calibrate) if calibrate else None
     with bars() as progress:
-        done = run(open_loose(_listed(images)), Request(alpha=alpha, first_recall=recall, **asked), progress)
+        request = Request(alpha=alpha, first_recall=recall, calibration=calibration, **asked)
+        done = run(open_loose(_listed(images)), request, progress)
     show_predicted(done, as_json, as_csv)
     if not done.read:
         click.echo(f"Error: none of {len(done.images):,} images could be read.", err=True)
@@ -92,9 +102,10 @@ def rests_on(done: "Predicted") -> list[str]:
     record = done.head.record
     held_out = "" if record["held_out"] == "none" else f" without {record['held_out']}"
     categories = f" ({', '.join(record['train_categories'])})" if record["train_categories"] else ""
+    recipe = f" ({record['recipe']})" if record["recipe"] else ""
     chosen = f", the best of {done.rivals} of the last compare" if done.rivals > 1 else ""
     lines = [
-        f"{record['head']} on {record['encoder']} {record['model']}{chosen}. "
+        f"{record['head']} on {record['encoder']} {record['model']}{recipe}{chosen}. "
         f"It learned from {record['train_rows']:,} images of {record['dataset']}{held_out}{categories}.",
         f"Measured accuracy: {'; '.join(_accuracies(done))}. On other kinds of images nothing is known.",
     ]

@@ -1,5 +1,6 @@
 """`predict`: images of the user's own, answered by the best saved head."""
 
+import hashlib
 import io
 import json
 import os
@@ -187,7 +188,7 @@ def test_an_image_is_far_where_it_lies_beyond_99_percent_of_the_training_images(
 
     write_folder(tmp_path, {f"{i}.jpg": jpeg(70 + i, size=size) for i, size in enumerate((32, 32, 8, 200))})
     found = objects(study, tmp_path, "--encoder", "base", "--head", "logreg")
-    keys = [saved.hashlib.sha256(Path(one["path"]).read_bytes()).hexdigest() for one in found]
+    keys = [hashlib.sha256(Path(one["path"]).read_bytes()).hexdigest() for one in found]
     mine = cache.read_images(keys).astype(np.float64)
     distances = 1 - (mine / np.linalg.norm(mine, axis=1, keepdims=True) @ training.T).max(axis=1)
     np.testing.assert_allclose([one["distance"] for one in found], distances, atol=1e-6)
@@ -212,12 +213,45 @@ def test_alpha_abstains_and_the_calibration_images_did_not_train_the_head(study:
     assert "measured on 12 novel test images" in result.stderr
 
 
+def test_a_fine_tuned_head_is_calibrated_on_images_that_trained_nothing(study: Path, tmp_path: Path) -> None:
+    write_folder(tmp_path / "more", cifake_files(20, 6))
+    about, _ = saved.best(study / "results/heads", "finetuned", "logreg")
+    seen = set(saved.rows_of(about)["sha256"])
+    fresh = {
+        hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in (tmp_path / "more/train").rglob("*.jpg")
+        if "(4)" not in path.name
+    } - seen
+    assert 60 < len(fresh) < 120, "some are the study's own, none is a cat"
+    words = ["--encoder", "finetuned", "--head", "logreg", "--alpha", 0.1, "--calibrate", tmp_path / "more", "--json"]
+    result = call("predict", study / "cifake/test", *places(study), *words)
+    assert f"calibrated on {len(fresh)} images of more that trained nothing" in result.stderr
+    assert "NOT guaranteed" not in result.stderr
+
+    cache = Cache(study / "cache", about.record["encoder_record"])
+    labels = {
+        hashlib.sha256(path.read_bytes()).hexdigest(): path.parent.name for path in (tmp_path / "more").rglob("*.jpg")
+    }
+    keys = sorted(fresh)
+    odds = saved.load(about, cache).predict_proba(cache.read_images(keys))[:, 1]
+    real = np.array([labels[key] == "REAL" for key in keys])
+    limits = [np.sort(m)[int(np.ceil((len(m) + 1) * 0.9)) - 1] for m in (odds[~real], 1 - odds[real])]
+    for one in json.loads(result.stdout):
+        misfits = {"FAKE": one["p_real"], "REAL": 1 - one["p_real"]}
+        limit = dict(zip(misfits, limits, strict=True))
+        assert one["open"] == [label for label, misfit in misfits.items() if misfit <= limit[label]]
+    moved = call("predict", study / "cifake/test", *places(study), *words[:4], "--fake-recall", 0.9, *words[6:])
+    assert f"above {limits[0]:.4f}" in moved.stderr
+
+
 def test_too_little_data_for_the_promise_is_one_line(study: Path) -> None:
     for rule in (["--alpha", "0.01"], ["--fake-recall", "0.999"]):
         result = call("predict", study / "cifake/test", *places(study), *rule)
         assert result.exit_code == 2 and len(result.stderr.splitlines()) == 1 and "are needed" in result.stderr
     both = call("predict", study / "cifake/test", *places(study), "--alpha", 0.1, "--fake-recall", 0.9)
     assert both.exit_code == 2 and "choose one" in both.stderr
+    alone = call("predict", study / "cifake/test", *places(study), "--calibrate", study / "cifake")
+    assert alone.exit_code == 2 and "--alpha" in alone.stderr
 
 
 def test_the_operating_point_comes_from_scores_of_left_out_categories(study: Path) -> None:
@@ -232,7 +266,7 @@ def test_the_operating_point_comes_from_scores_of_left_out_categories(study: Pat
         head = HEADS["logreg"]({}, "category").fit(vectors[~out], y[~out], groups=groups[~out])
         scores[out] = head.predict_proba(vectors[out])[:, 1]
     line = np.sort(scores[y == "FAKE"])[int(np.ceil(25 * 0.9)) - 1]
-    rule = calibrate.operating_point(about, saved.load(about, cache), cache, 0.9, lambda *_: None)
+    rule = calibrate.operating_point(about, saved.load(about, cache), cache, 0.9, None, lambda *_: None)
     assert f"above {line:.4f}" in rule.note
     odds = np.array([[1 - line, line], [1 - line - 1e-6, line + 1e-6]])
     assert rule.answers(odds).tolist() == [[True, False], [False, True]]
@@ -249,7 +283,7 @@ def test_with_the_labels_turned_round_p_is_the_other_ones(study: Path, tmp_path:
     assert done.images["label"].to_list() == known["predicted"].to_list()
     np.testing.assert_allclose(done.images["p_real"], known["p_real"], atol=1e-6)
     cache = Cache(study / "cache", done.head.record["encoder_record"])
-    line = calibrate.operating_point(done.head, saved.load(done.head, cache), cache, 0.9, lambda *_: None)
+    line = calibrate.operating_point(done.head, saved.load(done.head, cache), cache, 0.9, None, lambda *_: None)
     assert "FAKE only where P(FAKE) is above" in line.note and "of REAL are called FAKE" in line.note
 
 

@@ -41,73 +41,114 @@ def likelier(head: Any) -> Rule:
     return Rule(head, lambda odds: np.eye(odds.shape[1], dtype=bool)[odds.argmax(axis=1)], "", {})
 
 
-def abstaining(about: SavedHead, head: Any, cache: Cache, alpha: float) -> Rule:
+@dataclass(frozen=True)
+class Fresh:
+    """Labelled images that trained neither the head nor its encoder: vectors `[N, D]`, labels `[N]`, data's name."""
+
+    vectors: np.ndarray
+    labels: np.ndarray
+    name: str
+
+
+def abstaining(about: SavedHead, head: Any, cache: Cache, alpha: float, fresh: Fresh | None = None) -> Rule:
     """Answer only where the conformal set holds a single label.
 
-    The training images (each content once) are split at random within each label; a copy of `head` with the same
-    settings is fitted and makes its choices on three quarters of them, and answers from then on; each label's limit is
-    a conformal quantile of the rest (`conformal.thresholds`). What is guaranteed: if an image of a label is
-    exchangeable with that label's calibration images, the chance that its set misses the label, and so that it is
-    answered wrongly, is at most `alpha`, for each label alone. That is a share of all images, not of those that are
-    answered. Nothing is guaranteed for images of another kind, nor where the encoder itself was trained on the
-    calibration images. Raises SelectionError for too few images, MissingEmbeddings where the cache lacks them.
+    Without `fresh`, the training images (each content once) are split at random within each label; a copy of `head`
+    with the same settings is fitted and makes its choices on three quarters of them, and answers from then on; each
+    label's limit is a conformal quantile of the rest (`conformal.thresholds`). With `fresh`, the limits are those of
+    the fresh images, and `head` itself answers. What is guaranteed: if an image of a label is exchangeable with that
+    label's calibration images, the chance that its set misses the label, and so that it is answered wrongly, is at most
+    `alpha`, for each label alone. That is a share of all images, not of those that are answered. Nothing is guaranteed
+    for images of another kind, nor where the encoder itself was trained on the calibration images, as a fine-tuned one
+    was on the training images. Raises SelectionError for too few images, MissingEmbeddings where the cache lacks them.
     """
-    rows = saved.training_rows(about).unique("sha256", keep="first", maintain_order=True)
-    labels, codes = list(head.classes_), _codes(rows, head)
-    held_back = _held_back(codes, about.record["seed"])
-    vectors = saved.vectors_of(rows, cache)
-    fitted = clone(head).fit(vectors[~held_back], *_targets(rows.filter(~held_back)))
-    limits = conformal.thresholds(fitted.predict_proba(vectors[held_back]), codes[held_back], alpha, labels)
-    promise = (
-        f"--alpha {alpha:g}: the head was fitted on {int((~held_back).sum()):,} training images and calibrated on "
-        f"{int(held_back.sum()):,} others. Of each label's images at most {alpha:.1%} are answered wrongly, if they "
-        f"are like the training images."
+    if fresh:
+        fitted, odds, codes = head, head.predict_proba(fresh.vectors), _codes(fresh.labels, head)
+        how, alike = f"calibrated on {len(codes):,} images of {fresh.name} that trained nothing", "these"
+    else:
+        fitted, odds, codes, trained = _split(about, head, cache)
+        how = f"fitted on {trained:,} training images and calibrated on {len(codes):,} others"
+        alike = "the training images"
+    limits = conformal.thresholds(odds, codes, alpha, list(head.classes_))
+    note = (
+        f"--alpha {alpha:g}: the head was {how}. Of each label's images at most {alpha:.1%} are answered wrongly, if "
+        f"they are like {alike}."
     )
-    if about.record["encoder_record"]["kind"] != "base":
-        promise += (
-            " NOT guaranteed here: this encoder was fine-tuned on the calibration images too; see what was measured, "
-            "or take --encoder base."
+    if _saw_training(about) and not fresh:
+        note += (
+            " NOT guaranteed here: this encoder was fine-tuned on the calibration images too. See what was measured, "
+            "calibrate on other images (--calibrate), or take --encoder base."
         )
 
     def answers(odds: np.ndarray) -> np.ndarray:
         return conformal.sets(odds, limits)
 
-    return Rule(fitted, answers, promise, _measured(about, fitted, answers, cache))
+    return Rule(fitted, answers, note, _measured(about, fitted, answers, cache))
 
 
-def operating_point(about: SavedHead, head: Any, cache: Cache, recall: float, progress: Progress) -> Rule:
-    """Call an image the second label (REAL) only where P is above a line that training images of the first stay below.
-
-    Each training image is scored by a copy of `head` fitted without its category (or without its random fifth, where
-    there are no categories), which is what an image of a new kind meets; the line is the conformal quantile of the
-    first label's scores, so that at least `recall` of new images of that label stay below it, if they are like the
-    training images. The saved head answers. Raises what `abstaining` raises.
-    """
+def _split(about: SavedHead, head: Any, cache: Cache) -> tuple[Any, np.ndarray, np.ndarray, int]:
+    """A copy of `head` fitted on three quarters of the training images; the odds that it gives the rest and their
+    labels' codes; and how many images it was fitted on."""
     rows = saved.training_rows(about).unique("sha256", keep="first", maintain_order=True)
-    vectors, codes = saved.vectors_of(rows, cache), _codes(rows, head)
-    y, groups = _targets(rows)
-    numbers, how = fold_numbers(y, groups, "category", about.record["seed"])
+    vectors, codes = saved.vectors_of(rows, cache), _codes(rows["label"].to_numpy(), head)
+    held_back = _held_back(codes, about.record["seed"])
+    fitted = clone(head).fit(vectors[~held_back], *_targets(rows.filter(~held_back)))
+    return fitted, fitted.predict_proba(vectors[held_back]), codes[held_back], int((~held_back).sum())
+
+
+def operating_point(
+    about: SavedHead, head: Any, cache: Cache, recall: float, fresh: Fresh | None, progress: Progress
+) -> Rule:
+    """Call an image the second label (REAL) only where P is above a line that images of the first label stay below.
+
+    Without `fresh`, these are the training images, each scored by a copy of `head` fitted without its category (or
+    without its random fifth, where there are no categories), which is what an image of a new kind meets; with `fresh`
+    they are the fresh images. The line is the conformal quantile of the first label's scores, so that at least `recall`
+    of new images of that label stay below it, if they are like these. The saved head answers. Raises what `abstaining`
+    raises.
+    """
     first, second = about.record["labels"]
     positive = positive_of(about, head)
-    scores = np.empty(len(rows))
-    for done, (fitting, out) in enumerate(folds(numbers)):
-        progress("Scoring left-out categories", done, int(numbers.max()) + 1)
-        rest = None if groups is None else groups[fitting]
-        scores[out] = clone(head).fit(vectors[fitting], y[fitting], rest).predict_proba(vectors[out])[:, positive]
+    if fresh:
+        scores, codes = head.predict_proba(fresh.vectors)[:, positive], _codes(fresh.labels, head)
+        how = f"chosen on {len(codes):,} images of {fresh.name} that trained nothing"
+    else:
+        scores, codes, how = _scores_when_left_out(about, head, cache, progress)
     line = conformal.ranked(scores[codes == 1 - positive], recall, first)
 
     def answers(odds: np.ndarray) -> np.ndarray:
         above = odds[:, positive] > line
         return np.stack([above, ~above] if positive == 0 else [~above, above], axis=1)
 
-    what = "each category in its turn" if how == "category" else "a fifth at a time"
     note = (
-        f"--fake-recall {recall:g}: {second} only where P({second}) is above {line:.4f}, chosen on training images, "
-        f"{what} left out, so that at most {1 - recall:.2%} of {first} are called {second}."
+        f"--fake-recall {recall:g}: {second} only where P({second}) is above {line:.4f}, {how}, so that at most "
+        f"{1 - recall:.2%} of {first} are called {second}."
     )
-    if about.record["encoder_record"]["kind"] != "base":
-        note += " This encoder was fine-tuned on those images, so expect more; see what was measured."
+    if _saw_training(about) and not fresh:
+        note += " This encoder was fine-tuned on those images, so expect more: see what was measured, or --calibrate."
     return Rule(head, answers, note, _measured(about, head, answers, cache))
+
+
+def _scores_when_left_out(
+    about: SavedHead, head: Any, cache: Cache, progress: Progress
+) -> tuple[np.ndarray, np.ndarray, str]:
+    """P(second label) of each training image by a copy of `head` that did not learn from its fold; their labels' codes;
+    and in words which folds those were."""
+    rows = saved.training_rows(about).unique("sha256", keep="first", maintain_order=True)
+    vectors, (y, groups) = saved.vectors_of(rows, cache), _targets(rows)
+    numbers, how = fold_numbers(y, groups, "category", about.record["seed"])
+    positive, scores = positive_of(about, head), np.empty(len(rows))
+    for done, (fitting, out) in enumerate(folds(numbers)):
+        progress("Scoring what was left out", done, int(numbers.max()) + 1)
+        rest = None if groups is None else groups[fitting]
+        scores[out] = clone(head).fit(vectors[fitting], y[fitting], rest).predict_proba(vectors[out])[:, positive]
+    what = "each category in its turn" if how == "category" else "a fifth at a time"
+    return scores, _codes(y, head), f"chosen on training images, {what} left out"
+
+
+def _saw_training(about: SavedHead) -> bool:
+    """Whether the encoder itself was trained on the training images."""
+    return bool(about.record["encoder_record"]["kind"] != "base")
 
 
 def positive_of(about: SavedHead, head: Any) -> int:
@@ -133,7 +174,7 @@ def _measured(about: SavedHead, head: Any, answers: Answers, cache: Cache) -> di
         if mine.is_empty() or cache.missing_images(mine["sha256"].to_list()):
             continue
         contained = answers(head.predict_proba(saved.vectors_of(mine, cache)))
-        codes = _codes(mine, head)
+        codes = _codes(mine["label"].to_numpy(), head)
         single = contained.sum(axis=1) == 1
         recalls = {
             str(label): float((single & contained[:, code])[codes == code].mean())
@@ -144,8 +185,9 @@ def _measured(about: SavedHead, head: Any, answers: Answers, cache: Cache) -> di
     return found
 
 
-def _codes(rows: pl.DataFrame, head: Any) -> np.ndarray:
-    return np.searchsorted(head.classes_.astype(str), rows["label"].to_numpy().astype(str))
+def _codes(labels: np.ndarray, head: Any) -> np.ndarray:
+    """Which of the head's classes each label is, `[N]`."""
+    return np.searchsorted(head.classes_.astype(str), labels.astype(str))
 
 
 def _targets(rows: pl.DataFrame) -> tuple[np.ndarray, np.ndarray | None]:

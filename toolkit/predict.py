@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +16,26 @@ from toolkit import calibrate, saved
 from toolkit import embed as embedding
 from toolkit import encoder as encoders
 from toolkit.cache import Cache
-from toolkit.calibrate import Rule
+from toolkit.calibrate import Fresh, Rule
 from toolkit.encoder import Encoder
 from toolkit.errors import EncoderError, MissingEmbeddings
-from toolkit.loaders import Loaders
+from toolkit.loaders import LazyEncoder, Loaders
 from toolkit.manifest import Dataset, hash_rows
+from toolkit.protocol import first_fresh
 from toolkit.saved import SavedHead
+
+MOST_FRESH = 500
+"""So many new images of each label are taken to calibrate on."""
 
 Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of `predict`, beside the images. `alpha` abstains, `first_recall` moves the line: not both."""
+    """What is asked of `predict`, beside the images. `alpha` abstains, `first_recall` moves the line: not both.
+
+    Either is calibrated on the training images, or on new ones from `calibration`, a data set with the same labels.
+    """
 
     cache: Path
     results: Path
@@ -35,6 +43,7 @@ class Request:
     head: str | None = None
     alpha: float | None = None
     first_recall: float | None = None
+    calibration: Dataset | None = None
     device: str = "auto"
 
 
@@ -64,29 +73,50 @@ def predict(dataset: Dataset, request: Request, progress: Progress = lambda stag
     """
     about, rivals = saved.best(request.results / saved.FOLDER, request.encoder, request.head)
     cache = Cache(request.cache, about.record["encoder_record"])
-    rule = _rule(about, saved.load(about, cache), cache, request, progress)
-    rows = hash_rows(dataset, dataset.rows, lambda done, total: progress("Reading", done, total))
-
-    def load() -> Encoder:
-        progress(f"Loading {about.record['model']}", 0, 1)
-        return load_again(about, request.cache, request.device)
-
-    with _writable(cache, request.cache, rows) as home:
-        readable = rows.drop_nulls("sha256").select("path", "sha256")
-        report = embedding.embed_images(
-            dataset, readable, load, home, lambda done, total: progress("Embedding", done, total)
-        )
-        rows = _with_reasons(rows, report.skipped)
-        vectors = home.read_images(rows.filter(pl.col("reason").is_null())["sha256"].to_list())
+    vectors_of = _Vectors(about, cache, request, progress)
+    rule = _rule(about, vectors_of, request)
+    rows, vectors = vectors_of(dataset, dataset.rows)
     return Predicted(_frame(rows, vectors, rule, about, cache), about, rule, rivals)
 
 
-def _rule(about: SavedHead, head: Any, cache: Cache, request: Request, progress: Progress) -> Rule:
+class _Vectors:
+    """Images to vectors of the head's encoder, which is loaded once, and only where the cache lacks an image."""
+
+    def __init__(self, about: SavedHead, cache: Cache, request: Request, progress: Progress):
+        self.about, self.cache, self.request, self.progress = about, cache, request, progress
+        self.load = LazyEncoder(self._load)
+
+    def __call__(self, dataset: Dataset, rows: pl.DataFrame) -> tuple[pl.DataFrame, np.ndarray]:
+        """`rows` with sha256 and reason (null where readable), and the readable ones' vectors `[N, D]`."""
+        rows = hash_rows(dataset, rows, partial(self.progress, "Reading"))
+        with _writable(self.cache, self.request.cache, rows) as home:
+            readable = rows.drop_nulls("sha256")
+            report = embedding.embed_images(dataset, readable, self.load, home, partial(self.progress, "Embedding"))
+            rows = _with_reasons(rows, report.skipped)
+            return rows, home.read_images(rows.filter(pl.col("reason").is_null())["sha256"].to_list())
+
+    def _load(self) -> Encoder:
+        self.progress(f"Loading {self.about.record['model']}", 0, 1)
+        return load_again(self.about, self.request.cache, self.request.device)
+
+
+def _rule(about: SavedHead, vectors_of: _Vectors, request: Request) -> Rule:
+    cache = vectors_of.cache
+    head = saved.load(about, cache)
+    fresh = _fresh(request.calibration, about, vectors_of) if request.calibration else None
     if request.alpha is not None:
-        return calibrate.abstaining(about, head, cache, request.alpha)
+        return calibrate.abstaining(about, head, cache, request.alpha, fresh)
     if request.first_recall is not None:
-        return calibrate.operating_point(about, head, cache, request.first_recall, progress)
+        return calibrate.operating_point(about, head, cache, request.first_recall, fresh, vectors_of.progress)
     return calibrate.likelier(head)
+
+
+def _fresh(dataset: Dataset, about: SavedHead, vectors_of: _Vectors) -> Fresh:
+    """Training images of `dataset` that are not among the images of the head's comparison, to calibrate on."""
+    mine = dataset.with_labels(about.record["labels"])
+    rows = first_fresh(mine, about.record["held_out"], MOST_FRESH, saved.rows_of(about)["sha256"])
+    rows, vectors = vectors_of(mine, rows.unique("sha256", maintain_order=True).drop("sha256"))
+    return Fresh(vectors, rows.filter(pl.col("reason").is_null())["label"].to_numpy(), dataset.name)
 
 
 def load_again(about: SavedHead, cache: Path, device: str = "auto") -> Encoder:

@@ -155,6 +155,17 @@ def first_tests(
     return rows, leaks
 
 
+def first_fresh(dataset: Dataset, held_out: str, per_label: int, seen: pl.Series) -> pl.DataFrame:
+    """The first `per_label` readable training images of each label whose contents are not in `seen` (SHA-256).
+
+    None is of the held-out category, as far as the data has categories. `seen` are the images of a comparison, to which
+    these come as new ones, to calibrate on.
+    """
+    trainable = dataset.rows.filter(pl.col("split") == "train")
+    rows = _of_other_categories(trainable, held_out) if dataset.categories() else trainable
+    return _first(dataset, rows, per_label, hash_all, seen)[0]
+
+
 def _of_other_categories(rows: pl.DataFrame, held_out: str) -> pl.DataFrame:
     """The rows that are known not to be of the held-out category; a comparison with null is no knowledge."""
     return rows if held_out == NONE else rows.filter(pl.col("category") != held_out)
