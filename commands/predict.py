@@ -136,7 +136,7 @@ def _measured(done: "Predicted") -> list[str]:
     for test, figures in done.rule.measured.items():
         recalls = ", ".join(f"{label} {recall:.3f}" for label, recall in figures["recall"].items())
         line = f"  measured on {figures['images']:,} {test} test images: "
-        if figures["answered"] < 1 or figures["coverage"] > 1 - figures["wrong"]:
+        if done.rule.abstains:
             right = "–" if figures["right"] is None else f"{figures['right']:.3f}"
             line += f"coverage {figures['coverage']:.3f}, answered {figures['answered']:.3f}, of these right {right}; "
         lines.append(line + f"recall {recalls}")

@@ -28,12 +28,13 @@ Answers = Callable[[np.ndarray], np.ndarray]
 @dataclass(frozen=True)
 class Rule:
     """How probabilities become answers. `head` gives the probabilities, `measured` says what that does on each test
-    set, `note` states in words what is promised and what is not."""
+    set, `note` states in words what is promised and what is not; `abstains` whether images may go without an answer."""
 
     head: Any
     answers: Answers
     note: str
     measured: dict[str, dict[str, Any]]
+    abstains: bool = False
 
 
 def likelier(head: Any) -> Rule:
@@ -83,7 +84,7 @@ def abstaining(about: SavedHead, head: Any, cache: Cache, alpha: float, fresh: F
     def answers(odds: np.ndarray) -> np.ndarray:
         return conformal.sets(odds, limits)
 
-    return Rule(fitted, answers, note, _measured(about, fitted, answers, cache))
+    return Rule(fitted, answers, note, _measured(about, fitted, answers, cache), abstains=True)
 
 
 def _split(about: SavedHead, head: Any, cache: Cache) -> tuple[Any, np.ndarray, np.ndarray, int]:
