@@ -165,6 +165,18 @@ def test_what_is_chosen_is_trained_on_every_row_and_the_record_says_how(
     assert tuned.record["choice"] == choice
 
 
+def test_where_the_choice_falls_on_what_was_trained_before_both_encoders_stay(
+    data: Path, selection: Selection, tmp_path: Path
+) -> None:
+    plain = Recipe(epochs=1, batch_size=8)
+    before = make(training(data, selection, tmp_path, plain))
+    chosen = make(training(data, selection, tmp_path, replace(plain, grid=Grid((1,), (1.0,)))))
+    assert chosen.record["weights_file_sha256"] == before.record["weights_file_sha256"]
+    assert checkpoints.read(before.folder) == before
+    identities = {checkpoints.load_finetuned(one, NANO).identity for one in (before, chosen)}
+    assert len(identities) == 2, "zero-shot reads the same weights in two ways"
+
+
 def test_zero_shot_reads_the_odds_as_the_recipe_chose() -> None:
     prompts = {"FAKE": np.array([[1.0, 0.0]]), "REAL": np.array([[0.0, 1.0]])}
     head = make_head("zero-shot", prompts, choice={"temperature": 0.5, "margin": 0.2}).fit(np.eye(2), ["FAKE", "REAL"])

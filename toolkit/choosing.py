@@ -4,7 +4,6 @@ The novel test asks how an encoder does on a category that it never saw. So the 
 parts, each part is left out of a training in its turn, and what does best on the images left out is taken.
 """
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -94,17 +93,14 @@ def _interpolated(training: Training) -> Checkpoint:
 
 
 def _chosen(training: Training) -> Checkpoint:
-    """Choose, then train on every row with what was chosen."""
+    """Choose, then train on every row with what was chosen; or take that checkpoint, where it is there already."""
     facts = training.facts()
     folder = checkpoints.folder_of(training.cache, facts["checkpoint"])
     choice = choose(training, folder)
     named = {name: choice[name] for name in ("learning_rate", "epochs", "alpha")}
     last = make(replace(training, recipe=replace(training.recipe, grid=None, **named)))
     facts |= {"losses": last.record["losses"], "choice": choice}
-    made = finish(folder, checkpoints.weights(last), facts)
-    if distributed.rank() == 0:
-        shutil.rmtree(last.folder, ignore_errors=True)  # the same weights
-    return made
+    return finish(folder, checkpoints.weights(last), facts)
 
 
 def choose(training: Training, folder: Path) -> dict[str, Any]:

@@ -110,6 +110,7 @@ class Encoder:
         weights = weights_sha256(self.model)
         preprocessing = json.loads(json.dumps(self.preprocessing))
         parts = [weights, kinds_of_layers(self.model), preprocessing, self.source.precision]
+        parts += [facts["choice"]] if "choice" in facts else []  # the same weights may be read in another way
         prompt = self.embed_prompts(["a"])
         return {
             "kind": "base",
