@@ -2,6 +2,7 @@
 
 import inspect
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from commands.group import Commands, Option, sections_of  # noqa: E402
 
 PAGE = ROOT / "docs/commands.md"
 OWN = ("Options", "Output")
+
+Line = tuple[str, str]
+"""`--seed N` and what it does."""
 START = """# Commands
 
 Made from the commands themselves by `python scripts/command_reference.py`; a test compares both. Results go to standard
@@ -29,16 +33,22 @@ An option can also be set in the environment: `TOOLKIT_` and its name in capital
 def reference() -> str:
     """The whole page."""
     commands = list(walk(click.Context(cli, info_name="python cli.py", **cli.context_settings), ""))
-    parts = [START, *(part for title, context in commands for part in command_page(title, context))]
-    shared: dict[str, dict[tuple[str, str], None]] = {}
-    for _, context in commands:
-        for section, options in sections_of(context.command.get_params(context)).items():
-            if section not in OWN:
-                shared.setdefault(section, {}).update(dict.fromkeys(records(options, context)))
+    shared = shared_options([context for _, context in commands])
+    parts = [START, *(part for title, context in commands for part in command_page(title, context, shared))]
     parts.append("\n# Options that commands share\n")
     for section, lines in shared.items():
-        parts += [f"\n## {section} options\n\n", table(list(lines))]
+        parts += [f"\n## {section} options\n\n", table(lines)]
     return "".join(parts)
+
+
+def shared_options(contexts: list[click.Context]) -> dict[str, list[Line]]:
+    """Of each section the options that several commands explain in the same words."""
+    times: dict[str, Counter[Line]] = {}
+    for context in contexts:
+        for section, options in sections_of(context.command.get_params(context)).items():
+            times.setdefault(section, Counter()).update(records(options, context))
+    found = {section: [line for line, count in lines.items() if count > 1] for section, lines in times.items()}
+    return {section: lines for section, lines in found.items() if lines and section not in OWN}
 
 
 def walk(context: click.Context, section: str) -> Iterator[tuple[str, click.Context]]:
@@ -58,7 +68,7 @@ def walk(context: click.Context, section: str) -> Iterator[tuple[str, click.Cont
         section = ""
 
 
-def command_page(title: str, context: click.Context) -> Iterator[str]:
+def command_page(title: str, context: click.Context, shared: dict[str, list[Line]]) -> Iterator[str]:
     """What one command does, its example, its own options, and the names of the shared ones."""
     command = context.command
     if title:
@@ -66,23 +76,24 @@ def command_page(title: str, context: click.Context) -> Iterator[str]:
     yield f"\n## {context.command_path.removeprefix('python cli.py ')}\n\n{inspect.cleandoc(command.help or '')}\n"
     example = (command.epilog or "").removeprefix("Example: ")
     usage = " ".join(command.collect_usage_pieces(context))
-    yield f"\n```sh\n{context.command_path} {usage}\n\n# for example\n{example}\n```\n"
-    sections = sections_of(command.get_params(context))
-    own = [line for name in OWN for line in records(sections.get(name, []), context)]
-    yield "\n" + table([line for line in own if not line[0].startswith(("-v", "-h"))])
-    shared = [(name, options) for name, options in sections.items() if name not in OWN]
-    for number, (name, options) in enumerate(shared):
-        names = ", ".join(f"`{option.opts[0]}`" for option in options)
-        yield ("\n" if number == 0 else "") + f"- [{name}](#{name.lower()}-options): {names}\n"
+    yield f"\n```sh\n{context.command_path} {usage}\n\n# for example\n{example}\n```\n\n"
+    own, links = [], []
+    for section, options in sections_of(command.get_params(context)).items():
+        lines = records(options, context)
+        both = [line for line in lines if line in shared.get(section, [])]
+        own += [line for line in lines if line not in both and not line[0].startswith(("-v", "-h"))]
+        names = ", ".join(f"`{name.split()[0]}`" for name, _ in both)
+        links += [f"- [{section}](#{section.lower().replace(' ', '-')}-options): {names}\n"] if both else []
+    yield table(own) + ("\n" if own and links else "") + "".join(links)
 
 
-def records(options: list[click.Parameter], context: click.Context) -> list[tuple[str, str]]:
+def records(options: list[click.Parameter], context: click.Context) -> list[Line]:
     """(`--seed N`, what it does) of the options that a help page shows."""
     lines = [option.get_help_record(context) for option in options if isinstance(option, Option | click.Option)]
     return [line for line in lines if line]
 
 
-def table(lines: list[tuple[str, str]]) -> str:
+def table(lines: list[Line]) -> str:
     """Options as a table; nothing where there are none."""
     if not lines:
         return ""

@@ -135,6 +135,21 @@ def test_too_many_unreadable_images_are_an_error_after_all_good_ones_are_safe(tm
     assert pl.read_csv(tmp_path / "results/results.csv")["train_rows"].unique().to_list() == [24]
 
 
+@pytest.mark.parametrize("name", ["finetune", "compare", "verify-results", "report", "predict", "data"])
+def test_with_json_standard_output_is_json_and_nothing_else(study: Path, name: str) -> None:
+    of_plan, cache, results = options(study), ["--cache", study / "cache"], ["--results", study / "results"]
+    words = {
+        "finetune": [*of_plan, "--epochs", 2, "--batch-size", 8],
+        "compare": of_plan,
+        "verify-results": results,
+        "report": [*results, *cache],
+        "predict": [study / "cifake/test", *results, *cache],
+        "data": ["--data", study / "cifake"],
+    }
+    result = call(name, *words[name], "--json")
+    assert result.exit_code == 0 and json.loads(result.stdout)
+
+
 def test_cache_list_verify_and_remove_speak_json(study: Path) -> None:
     place = ["--cache", study / "cache", "--json"]
     listed = json.loads(call("cache", "list", *place).stdout)

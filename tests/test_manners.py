@@ -18,7 +18,7 @@ import cli
 from commands.group import Command, Commands, Option, variable_of
 
 ROOT = Path(cli.__file__).parent
-PRINTS_NO_FACTS = {"completion", "data download"}
+PRINTS_NO_FACTS = {"completion"}
 
 
 def call(*words: str) -> Result:
