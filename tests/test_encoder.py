@@ -65,6 +65,19 @@ def test_bfloat16_vectors_are_close_to_float32_ones(shipped: encoder.Encoder) ->
     assert cosines.min() > 0.995
 
 
+def test_in_half_precision_vectors_follow_weights_that_change(shipped: encoder.Encoder) -> None:
+    """The weights are cast once; a step of training must not go unnoticed."""
+    half = encoder.load(encoder.source("nano", precision="bf16", device="cpu"))
+    pixels = np.stack([half.preprocess(image) for image in pictures(4, (32, 32))])
+    before = half.embed_images(pixels)
+    assert np.array_equal(before, half.embed_images(pixels))
+    with torch.no_grad():
+        for parameter in half.model.parameters():
+            parameter.mul_(0.5)
+    assert not np.allclose(before, half.embed_images(pixels), atol=1e-3)
+    assert {parameter.dtype for parameter in half.model.parameters()} == {torch.float32}
+
+
 def test_openai_weights_get_their_quick_gelu(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: dict[str, object] = {}
 

@@ -15,7 +15,7 @@ from urllib.parse import urlparse
 import numpy as np
 from PIL import Image
 
-from toolkit import nano
+from toolkit import half, nano
 from toolkit.errors import EncoderError, did_you_mean
 from toolkit.images import decode
 
@@ -96,6 +96,7 @@ class Encoder:
         self.preprocessing = dict(model.visual.preprocess_cfg)
         self._steps = _steps_to_pixels(self.preprocessing)
         self.batch_size = 256 if self.device == "cuda" else 64 if self.image_size[0] <= 64 else 32
+        self._half = half.HalfWeights(model)
         self.record = self._describe(facts or {})
         self.identity: str = self.record["identity"]
         self.dimension: int = self.record["dimension"]
@@ -147,12 +148,17 @@ class Encoder:
         deviation = torch.tensor(self.preprocessing["std"], device=self.device).view(1, 3, 1, 1)
         return (batch.float() / 255 - mean) / deviation
 
+    def _to_embed_with(self) -> Any:
+        """The model, or on a CPU in half precision its copy with weights that are cast already."""
+        halved = self.device == "cpu" and self.source.precision in half.PRECISIONS
+        return self._half(self.source.precision) if halved else self.model
+
     def embed_images(self, pixels: np.ndarray) -> np.ndarray:
         """`[N, 3, H, W]` uint8 from `preprocess` -> `[N, D]` float32: projected, not normalised."""
         import torch
 
         with torch.inference_mode(), arithmetic(self.device, self.source.precision):
-            vectors = self.model.encode_image(self.pixels_to_input(pixels))
+            vectors = self._to_embed_with().encode_image(self.pixels_to_input(pixels))
         return np.asarray(vectors.float().cpu().numpy())
 
     def embed_prompts(self, prompts: Sequence[str]) -> np.ndarray:
@@ -160,7 +166,7 @@ class Encoder:
         import torch
 
         with torch.inference_mode(), arithmetic(self.device, self.source.precision):
-            vectors = self.model.encode_text(self.tokenizer(list(prompts)).to(self.device))
+            vectors = self._to_embed_with().encode_text(self.tokenizer(list(prompts)).to(self.device))
         return np.asarray(vectors.float().cpu().numpy())
 
 
