@@ -52,6 +52,7 @@ def test_run_does_the_whole_study_and_says_what_it_did(study: Path) -> None:
         ["dataset", "held_out", "encoder", "head", "test", "class", "precision", "recall", "f1", "support", "accuracy"]
     )
     assert len(table) == (2 * 3 + 1) * 2 * 3
+    assert "Written: " in output and (study / "results/report.html").exists()
     assert set(table["dataset"]) == {"cifake"} and set(table["held_out"]) == {"cat"}
     assert table.filter(pl.col("class") != "all")["support"].to_list() == [5] * 28
 

@@ -163,6 +163,15 @@ def test_pictures_are_files_and_the_same_bytes_each_time(made: Path) -> None:
     assert digest() == before
 
 
+def test_pictures_of_an_earlier_page_go_and_other_files_stay(images: Images, tmp_path: Path) -> None:
+    page.write(store(tmp_path, study(images)))
+    (tmp_path / "pictures/head-9.svg").write_text("old")
+    (tmp_path / "pictures/mine.svg").write_text("mine")
+    written = page.write(tmp_path)
+    there = {path for path in (tmp_path / "pictures").iterdir()}
+    assert there == {*written.pictures, tmp_path / "pictures/mine.svg"}
+
+
 def test_the_map_shows_every_image_before_and_after_from_the_cache_alone(made: Path, tmp_path: Path) -> None:
     html = (made / "report.html").read_text()
     assert "before fine-tuning" in html and "after fine-tuning (study)" in html

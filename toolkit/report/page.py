@@ -2,7 +2,8 @@
 
 import base64
 import hashlib
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from toolkit.report.pictures import Picture
 from toolkit.workbook import LARGE_DROP
 
 PAGE, PICTURES = "report.html", "pictures"
+OURS = r"(base-against-novel|roc|leave-one-out|head-\d+|map-\d+|robustness-[a-z0-9-]+)\.(svg|png)"
 WHAT = {
     "prompt": "Words alone; nothing is trained.",
     "probe": "A small head on frozen CLIP.",
@@ -71,7 +73,7 @@ def write(
     context["others"] = [{**one, "number": n} for n, one in enumerate(studies(table), start=1) if n != number]
     html = render(context)
     write_whole(folder / PAGE, html.encode())
-    files = [path for one in drawn for path in _write_picture(folder / PICTURES, one)]
+    files = _write_pictures(folder / PICTURES, drawn)
     return Written(folder / PAGE, files, context["headline"], context["lead"])
 
 
@@ -191,7 +193,14 @@ def _chance(shown: Subject) -> float:
     return max(float((images["label"] == label).mean()) for label in shown.labels)  # type: ignore[arg-type]
 
 
-def _write_picture(folder: Path, one: Picture) -> list[Path]:
-    write_whole(folder / f"{one.name}.svg", one.svg)
-    write_whole(folder / f"{one.name}.png", one.png)
-    return [folder / f"{one.name}.svg", folder / f"{one.name}.png"]
+def _write_pictures(folder: Path, drawn: Sequence[Picture]) -> list[Path]:
+    """Those of an earlier page that this one does not have are removed; files of other names are not ours."""
+    files = {}
+    for one in drawn:
+        files[folder / f"{one.name}.svg"], files[folder / f"{one.name}.png"] = one.svg, one.png
+    for path, data in files.items():
+        write_whole(path, data)
+    for old in folder.iterdir() if folder.is_dir() else ():
+        if old not in files and re.fullmatch(OURS, old.name):
+            old.unlink()
+    return list(files)
