@@ -254,7 +254,9 @@ def test_too_little_data_for_the_promise_is_one_line(study: Path) -> None:
     assert alone.exit_code == 2 and "--alpha" in alone.stderr
 
 
-def test_the_operating_point_comes_from_scores_of_left_out_categories(study: Path) -> None:
+def test_the_operating_point_comes_from_scores_of_left_out_categories_which_are_kept(
+    study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     about, _ = saved.best(study / "results/heads", "base", "logreg")
     cache = Cache(study / "cache", about.record["encoder_record"])
     rows = saved.training_rows(about)
@@ -270,6 +272,10 @@ def test_the_operating_point_comes_from_scores_of_left_out_categories(study: Pat
     assert f"above {line:.4f}" in rule.note
     odds = np.array([[1 - line, line], [1 - line - 1e-6, line + 1e-6]])
     assert rule.answers(odds).tolist() == [[True, False], [False, True]]
+
+    monkeypatch.setattr(calibrate, "clone", lambda head: pytest.fail("a head was fitted again"))
+    again = calibrate.operating_point(about, saved.load(about, cache), cache, 0.9, None, lambda *_: None)
+    assert again.note == rule.note
 
 
 def test_with_the_labels_turned_round_p_is_the_other_ones(study: Path, tmp_path: Path) -> None:

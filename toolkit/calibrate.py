@@ -138,11 +138,14 @@ def _scores_when_left_out(
     rows = saved.training_rows(about).unique("sha256", keep="first", maintain_order=True)
     vectors, (y, groups) = saved.vectors_of(rows, cache), _targets(rows)
     numbers, how = fold_numbers(y, groups, "category", about.record["seed"])
-    positive, scores = positive_of(about, head), np.empty(len(rows))
-    for done, (fitting, out) in enumerate(folds(numbers)):
-        progress("Scoring what was left out", done, int(numbers.max()) + 1)
-        rest = None if groups is None else groups[fitting]
-        scores[out] = clone(head).fit(vectors[fitting], y[fitting], rest).predict_proba(vectors[out])[:, positive]
+    scores = saved.remembered_scores(about)
+    if scores is None:
+        positive, scores = positive_of(about, head), np.empty(len(rows))
+        for done, (fitting, out) in enumerate(folds(numbers)):
+            progress("Scoring what was left out", done, int(numbers.max()) + 1)
+            rest = None if groups is None else groups[fitting]
+            scores[out] = clone(head).fit(vectors[fitting], y[fitting], rest).predict_proba(vectors[out])[:, positive]
+        saved.remember_scores(about, scores)
     what = "each category in its turn" if how == "category" else "a fifth at a time"
     return scores, _codes(y, head), f"chosen on training images, {what} left out"
 

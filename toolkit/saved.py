@@ -26,7 +26,7 @@ from toolkit.records import read_record, write_record, write_whole
 if TYPE_CHECKING:
     from toolkit.compare import Comparison
 
-FOLDER, LAST = "heads", "last.json"
+FOLDER, LAST, SCORES = "heads", "last.json", "left-out"
 QUERIES = 2_000
 """So many training images say how far apart training images lie."""
 FAR = 0.99
@@ -211,6 +211,30 @@ def vectors_of(rows: pl.DataFrame, cache: Cache) -> np.ndarray:
 def training_rows(saved: SavedHead) -> pl.DataFrame:
     """The images that trained the head: sha256, label, category."""
     return rows_of(saved).filter(pl.col("role") == "train").drop("role")
+
+
+def remembered_scores(saved: SavedHead) -> np.ndarray | None:
+    """What `remember_scores` was given for this very head, `[N]`; None where that was another one, or nothing."""
+    try:
+        record = read_record(saved.folder / f"{saved.key}.{SCORES}.json")
+    except CacheError:
+        return None
+    return np.array(record["scores"]) if record["head"] == _content(saved) else None
+
+
+def remember_scores(saved: SavedHead, scores: np.ndarray) -> None:
+    """Keep the scores `[N]` that training images got from heads that did not learn from them; nowhere to write is no
+    error: they are computed again."""
+    try:
+        write_record(saved.folder / f"{saved.key}.{SCORES}.json", {"head": _content(saved), "scores": scores.tolist()})
+    except CacheError:
+        return
+
+
+def _content(saved: SavedHead) -> list[str]:
+    """What a head is made of."""
+    names = ("file_sha256", "rows_sha256")
+    return [saved.record["encoder_record"]["identity"], *(saved.record[name] for name in names)]
 
 
 def rows_of(saved: SavedHead) -> pl.DataFrame:
