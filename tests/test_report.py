@@ -387,7 +387,7 @@ def test_notes_replace_their_own_and_a_damaged_record_begins_anew(images: Images
     (tmp_path / runs.RUNS).write_bytes(b"{")
     assert runs.read(tmp_path) == {}
     page.write(tmp_path)
-    assert "has not been noted" in (tmp_path / "report.html").read_text()
+    assert "No command has been noted" in (tmp_path / "report.html").read_text()
     store(tmp_path, study(images), command="fourth")
     assert [one["command"] for one in runs.read(tmp_path).values()] == ["fourth"]
 
