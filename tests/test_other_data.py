@@ -44,8 +44,7 @@ def test_another_set_adds_rows_without_leaks_and_unreadable_images_and_says_so(h
     result = call(home, "compare", "--test-data", str(home / "other"))
     assert result.exit_code == 0, result.output
     assert "scored on other" in result.output
-    assert "1 images of other could not be read" in result.output
-    assert "1 test images of other are byte for byte in the training set" in result.output
+    assert "Passed over in other: 1 unreadable, 1 byte for byte in the training set." in result.output
     table, predictions = results.read(home / "results")
     new = table.filter((pl.col("test_data") == "other") & (pl.col("class") == "all"))
     assert set(new["head"]) == {"zero-shot", "logreg", "knn", "shortcut"} and set(new["test"]) == {"other"}

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,8 +21,7 @@ from filelock import FileLock, Timeout
 
 from toolkit import distributed
 from toolkit.cache import Cache
-from toolkit.errors import CacheError, ImageError
-from toolkit.features import FEATURES
+from toolkit.errors import ImageError
 from toolkit.manifest import Dataset
 
 CHUNK = 1024
@@ -116,23 +114,6 @@ def _of_all(embedded: int, skipped: list[Skipped]) -> tuple[int, list[Skipped]]:
     """What every process did, together."""
     done = distributed.everyones((embedded, skipped))
     return sum(count for count, _ in done), [one for _, some in done for one in some]
-
-
-def read_features(
-    dataset: Dataset, rows: pl.DataFrame, kinds: Sequence[str], root: Path, on_progress: Progress | None = None
-) -> tuple[list[Cache], list[str]]:
-    """The caches of these `kinds` of features (`toolkit.features.FEATURES`) for `rows`, read from the images where they
-    lack them; and a line for each that could not be stored, which is left out."""
-    caches, notes = [], []
-    for kind in kinds:
-        features = FEATURES[kind]()
-        cache = Cache(root, features.record)
-        try:
-            embed_images(dataset, rows, lambda features=features: features, cache, on_progress)  # type: ignore[misc]
-            caches.append(cache)
-        except CacheError as error:
-            notes.append(f"What looks at {kind} is left out: {error}")
-    return caches, notes
 
 
 @dataclass

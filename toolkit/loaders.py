@@ -1,16 +1,20 @@
 """Encoders by their records, each loaded when it is first needed, and only then."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import polars as pl
 
 from toolkit import checkpoints
 from toolkit.blocks import KIND as BLOCKS
 from toolkit.blocks import Blocks
-from toolkit.embed import EncoderLike
+from toolkit.cache import Cache
+from toolkit.embed import EncoderLike, Progress, embed_images
 from toolkit.encoder import Encoder, Source
-from toolkit.errors import EncoderError
+from toolkit.errors import CacheError, EncoderError
 from toolkit.features import FEATURES
+from toolkit.manifest import Dataset
 
 
 class LazyEncoder:
@@ -45,3 +49,20 @@ class Loaders:
         if checkpoint is None:
             raise EncoderError("The fine-tuned weights are gone or damaged: run python cli.py finetune again.")
         return checkpoints.load_finetuned(checkpoint, self.origin)
+
+
+def read_features(
+    dataset: Dataset, rows: pl.DataFrame, kinds: Sequence[str], root: Path, on_progress: Progress | None = None
+) -> tuple[list[Cache], list[str]]:
+    """The caches of these `kinds` of features (`toolkit.features.FEATURES`) for `rows`, read from the images where they
+    lack them; and a line for each that could not be stored, which is left out."""
+    caches, notes = [], []
+    for kind in kinds:
+        features = FEATURES[kind]()
+        cache = Cache(root, features.record)
+        try:
+            embed_images(dataset, rows, lambda features=features: features, cache, on_progress)  # type: ignore[misc]
+            caches.append(cache)
+        except CacheError as error:
+            notes.append(f"What looks at {kind} is left out: {error}")
+    return caches, notes

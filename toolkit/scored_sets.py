@@ -90,10 +90,9 @@ class MoreSets:
         if not self.other:
             return []
         name, bad = self.other.dataset.name, len(self.other.skipped())
-        lines = [f"{bad} images of {name} could not be read and were passed over."] if bad else []
-        if self.leaks:
-            lines.append(f"{self.leaks} test images of {name} are byte for byte in the training set: passed over.")
-        return lines
+        said = {"unreadable": bad, "byte for byte in the training set": self.leaks}
+        parts = [f"{count} {text}" for text, count in said.items() if count]
+        return [f"Passed over in {name}: {', '.join(parts)}."] if parts else []
 
 
 def perturbed_sets(

@@ -18,7 +18,7 @@ from toolkit.choosing import Training, make
 from toolkit.contents import Contents
 from toolkit.encoder import Encoder, Source, load
 from toolkit.errors import DataError, EncoderError, MissingEmbeddings
-from toolkit.loaders import LazyEncoder, Loaders
+from toolkit.loaders import LazyEncoder, Loaders, read_features
 from toolkit.manifest import Dataset
 from toolkit.protocol import Selection, held_out_categories, select
 from toolkit.recipes import Recipe
@@ -338,7 +338,7 @@ def compare(plan: Plan, heads: Sequence[str], choose_by: str = "category", beyon
     for selection in selections:
         _require_embedded(plan, base, selection)
         finetuned, more = _finetuned_caches(plan, base, selection)
-        features, also = embedding.read_features(
+        features, also = read_features(
             plan.dataset, selection.rows(), kinds, plan.cache, partial(plan.progress, "Reading")
         )
         caches = [base, *_ready_blocks(plan, base, selection), *finetuned, *features]
