@@ -10,6 +10,9 @@ import click
 if TYPE_CHECKING:
     from toolkit.workflow import Plan
 
+LEAST = ("images", "F1")
+"""Columns that a narrow terminal does without, the first one first; the files have them all."""
+
 
 @contextmanager
 def watched(plan: "Plan") -> Iterator["Plan"]:
@@ -63,12 +66,24 @@ def print_json(facts: Any) -> None:
 
 
 def print_table(table: Any) -> None:
-    """A rich table, as wide as it needs to be where standard output is a file."""
+    """A rich table, as wide as it needs to be where standard output is a file; on a narrow terminal, without the
+    columns that matter least."""
     from rich.console import Console
 
     console = Console()
-    wide = 1000 if not console.is_terminal else None
-    Console(width=wide and Console(width=wide).measure(table).maximum).print(table)
+    if console.is_terminal:
+        _make_narrower(table, console)
+        console.print(table)
+    else:
+        Console(width=Console(width=1000).measure(table).maximum).print(table)
+
+
+def _make_narrower(table: Any, console: Any) -> None:
+    for header in LEAST:
+        if console.measure(table, options=console.options.update(width=1000)).maximum <= console.width:
+            return
+        table.columns = [column for column in table.columns if column.header != header]
+    table.padding, table.pad_edge = (0, 1, 0, 0), False
 
 
 def print_facts(facts: list[dict[str, Any]], none: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import runpy
 import shutil
 import subprocess
@@ -207,3 +208,7 @@ def test_results_go_to_standard_output_and_the_log_to_standard_error(tmp_path: P
     quiet = run("-v", "compare", *places, "--model", "nano", "--heads", "knn", "--json")
     assert isinstance(json.loads(quiet.stdout), list) and "FAISS" in quiet.stderr
     assert run("compare", *places, "--model", "nano", "--heads", "knn").stderr == ""
+    narrow = run("compare", *places, "--model", "nano", "--heads", "knn", FORCE_COLOR="1", COLUMNS="80").stdout
+    table = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", narrow).split("★ the most")[0]
+    assert "recall" in table and "F1" not in table and max(map(len, table.splitlines()[1:])) <= 80
+    assert re.search(r"base +knn +base +[\d.]+ \[.*\] ★ +\d\.\d\d +\d\.\d\d +\d\.\d\d +\d\.\d\d", table)

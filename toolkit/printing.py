@@ -43,7 +43,7 @@ def _comparison(group: pl.DataFrame) -> Table:
     title += f", scored on {about['test_data']}" if about["test_data"] else ""
     shown = Table(title=title, caption=LEGEND, **PLAIN)
     for name in ("Encoder", "Head", "Test", "Accuracy"):
-        shown.add_column(name, no_wrap=True)
+        shown.add_column(name, no_wrap=name != "Encoder")
     for label in labels:
         for name in (f"{label} prec.", "recall", "F1", "images"):
             shown.add_column(name, justify="right")
