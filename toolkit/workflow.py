@@ -6,6 +6,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import polars as pl
 
 from toolkit import checkpoints, distributed, results, runs, saved
@@ -118,16 +119,17 @@ def embed(plan: Plan, strict: bool = False) -> Embedded:
     """
     distributed.start()
     contents, encoder = contents_of(plan), LazyEncoder(lambda: _load(plan))
-    leaks = _read_what_is_needed(plan, contents)  # a mistake in data or split should show before a model is loaded
+    # Before a model is loaded: a mistake in data or split shows at once, and the room that this takes is free again.
+    leaks, wanted = _read_what_is_needed(plan, contents)
     cache = Cache(plan.cache, base_record(plan) or encoder().record)
     prompts, embedded = embedding.embed_prompts(plan.texts(), encoder, cache), 0
     while True:
-        report = _embed_what_was_read(plan, contents, encoder, cache)
+        report = _embed_what_was_read(plan, contents, wanted, encoder, cache)
         embedded += report.embedded
         if report.skipped.is_empty():
             break
         _pass_over(plan, contents, report.skipped)
-        leaks = _read_what_is_needed(plan, contents)  # an unreadable image makes room: supports stay whole
+        leaks, wanted = _read_what_is_needed(plan, contents)  # an unreadable image makes room: supports stay whole
     cached = report.cached + report.embedded - embedded
     _list_skipped(plan, contents.skipped())
     _complain(plan, contents, strict)
@@ -160,9 +162,10 @@ def _ready_blocks(plan: Plan, base: Cache, selection: Selection) -> list[Cache]:
     return [cache for cache in caches if not cache.missing_images(selection.rows()["sha256"].to_list())]
 
 
-def _read_what_is_needed(plan: Plan, contents: Contents) -> int:
-    """Read as many images as the plan asks for, and keep no more than their keys -> how many were dropped as leaks."""
-    return sum(selection.leaks for selection in selections_of(plan, contents))
+def _read_what_is_needed(plan: Plan, contents: Contents) -> tuple[int, np.ndarray]:
+    """Read as many images as the plan asks for, and keep no more than their keys -> how many were dropped as leaks, and
+    the numbers of the rows to embed."""
+    return sum(selection.leaks for selection in selections_of(plan, contents)), contents.readable()
 
 
 def _load(plan: Plan) -> Encoder:
@@ -179,10 +182,10 @@ def base_record(plan: Plan) -> dict[str, object] | None:
 
 
 def _embed_what_was_read(
-    plan: Plan, contents: Contents, encoder: Callable[[], Encoder], cache: Cache
+    plan: Plan, contents: Contents, wanted: np.ndarray, encoder: Callable[[], Encoder], cache: Cache
 ) -> embedding.EmbedReport:
     """Embed some of the images at a time. Those that were passed over as leaks are bytes of the training set."""
-    wanted, done, reports = contents.readable(), 0, []
+    done, reports = 0, []
     for rows in contents.slices(wanted):
         done += len(rows)
 
