@@ -13,7 +13,7 @@ from trees import cifake_files, jpeg, write_folder, write_zip
 
 from toolkit.errors import DataError, ImageError
 from toolkit.manifest import escape, hash_rows, unescape
-from toolkit.sources import open_data
+from toolkit.sources import open_data, place_of
 from toolkit.sources.layout import CATEGORIES, parse_cifake_name
 
 
@@ -198,3 +198,12 @@ def test_the_shared_part_of_cifake(shared: Path) -> None:
     counts = dataset.rows.group_by("split", "label", "category").len()
     assert set(counts.filter(pl.col("split") == "train")["len"]) == {1000}
     assert set(counts.filter(pl.col("split") == "test")["len"]) == {200}
+
+
+@pytest.mark.parametrize("place", ["sample", "hf:owner/name", "s3://bucket/set.zip"])
+def test_what_lies_in_no_folder_of_ours_is_called_the_same_from_every_folder(place: str) -> None:
+    assert place_of(place) == place
+
+
+def test_a_folder_is_called_by_its_whole_path() -> None:
+    assert place_of("pictures") == str(Path("pictures").absolute())

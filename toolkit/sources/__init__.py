@@ -29,7 +29,7 @@ def open_data(path: str | Path | None = None, name: str | None = None, kept: Pat
 
         return sample()
     place = str(path).removeprefix("file://")
-    if place.startswith("hf:") and not place.startswith("hf://"):
+    if _is_on_hub(place):
         from toolkit.sources.huggingface import open_hub
 
         return open_hub(place, name)
@@ -48,9 +48,13 @@ def open_data(path: str | Path | None = None, name: str | None = None, kept: Pat
 def place_of(path: str | Path | None = None) -> str:
     """What `open_data` opens for `path`, so that it finds the same from any folder."""
     place = _standard(path)
-    if place == "sample" or files.is_address(place):
+    if place == "sample" or files.is_address(place) or _is_on_hub(place):
         return place
     return str(Path(place.removeprefix("file://")).absolute())
+
+
+def _is_on_hub(place: str) -> bool:
+    return place.startswith("hf:") and not place.startswith("hf://")
 
 
 def _standard(path: str | Path | None) -> str:
