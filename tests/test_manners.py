@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import click
@@ -35,6 +36,7 @@ def walk(group: Commands, name: str = "") -> Iterator[tuple[str, click.Command]]
             yield from walk(command, path)
 
 
+CLICK = tuple(int(part) for part in version("click").split(".")[:2])
 COMMANDS = dict(walk(cli.cli))
 each_command = pytest.mark.parametrize("name", COMMANDS)
 
@@ -149,11 +151,12 @@ def test_a_reader_that_has_enough_ends_a_command_without_a_traceback() -> None:
 def test_the_version_is_said_in_one_place() -> None:
     from toolkit.provenance import code_version
 
-    version = cli.__version__
-    assert version in call("--version").stdout and code_version().startswith(f"{version}+")
-    assert f'"{version}"' not in (ROOT / "pyproject.toml").read_text().split("[project.optional")[0]
+    said = cli.__version__
+    assert said in call("--version").stdout and code_version().startswith(f"{said}+")
+    assert f'"{said}"' not in (ROOT / "pyproject.toml").read_text().split("[project.optional")[0]
 
 
+@pytest.mark.skipif(CLICK < (8, 5), reason="older versions of click write some usages otherwise")
 def test_the_command_reference_is_current() -> None:
     script = runpy.run_path(str(ROOT / "scripts/command_reference.py"))
     assert script["PAGE"].read_text() == script["reference"](), "run: python scripts/command_reference.py"
