@@ -167,6 +167,25 @@ def test_skipped_images_are_listed_and_the_list_goes_when_there_are_none(tmp_pat
     assert not (tmp_path / "skipped.csv").exists()
 
 
+def test_paths_and_reasons_that_look_like_formulas_are_text_too(tmp_path: Path) -> None:
+    made = predictions().with_columns(path=pl.concat_str(pl.lit("=HYPERLINK(1)/"), "path"), category=pl.lit("@x"))
+    results.store(tmp_path, table(made), made)
+    read = pl.read_csv(tmp_path / "predictions.csv", infer_schema=False)
+    assert set(read["category"]) == {"'@x"} and read["path"].str.starts_with("'=").all()
+    results.write_skipped(tmp_path, pl.DataFrame({"path": ["-1.jpg"], "reason": ["+2"]}))
+    assert (tmp_path / "skipped.csv").read_text() == "path,reason\n'-1.jpg,'+2\n"
+
+
+def test_a_workbook_that_was_edited_is_kept_aside_and_named(tmp_path: Path) -> None:
+    store(tmp_path, head="logreg")
+    book = tmp_path / "results.xlsx"
+    book.write_bytes(book.read_bytes() + b"a note of mine")
+    (line,) = store(tmp_path, head="knn")
+    assert str(book) in line and "set aside" in line
+    assert (tmp_path / "results.xlsx.damaged").read_bytes().endswith(b"a note of mine")
+    assert store(tmp_path, head="knn") == []
+
+
 HOSTILE = ["=1+1", "+cmd|' /C calc'!A0", "-2", "@SUM(A1)", "\t=1", "<b>bold</b>", "plain"]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from trees import cifake_files, jpeg, write_folder, write_zip
 
@@ -75,6 +75,30 @@ def test_a_table_of_paths(tmp_path: Path, kind: str) -> None:
     made = open_data(tmp_path / f"list.{kind}")
     assert made.rows.rows() == [("pictures/b.jpg", "x", None, "train"), ("pictures/a.jpg", "y", None, "test")]
     assert made.read("pictures/b.jpg") == jpeg(1)
+
+
+CELLS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=8)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    rows=st.lists(
+        st.tuples(CELLS, CELLS, st.one_of(st.none(), CELLS), st.sampled_from(["train", "Test", "TEST"])),
+        min_size=1,
+        max_size=12,
+        unique_by=lambda row: row[0],
+    ),
+    kind=st.sampled_from(["csv", "parquet"]),
+)
+def test_any_table_of_paths_is_read_as_it_was_written(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str, str | None, str]], kind: str
+) -> None:
+    path = tmp_path_factory.mktemp("table") / f"list.{kind}"
+    table = pl.DataFrame(rows, schema=dict.fromkeys(["path", "label", "category", "split"], pl.String), orient="row")
+    table.write_csv(path, quote_style="non_numeric") if kind == "csv" else table.write_parquet(path)
+    read = open_data(path).rows
+    assert [unescape(one).decode() for one in read["path"]] == [row[0] for row in rows]
+    assert read.select("label", "category", "split").rows() == [(row[1], row[2], row[3].lower()) for row in rows]
 
 
 @pytest.mark.parametrize(
