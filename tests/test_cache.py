@@ -1,5 +1,6 @@
 """The cache keeps every vector under its content, notices damage, and never returns a wrong number."""
 
+import os
 import random
 from pathlib import Path
 
@@ -162,6 +163,17 @@ def test_remove_deletes_the_weights_that_were_fine_tuned_here_too(tmp_path: Path
     (tmp_path / "checkpoints/abc").mkdir(parents=True)
     assert caches.remove(tmp_path, "ffff") == [cache.folder.name, "checkpoints/abc"]
     assert list(tmp_path.rglob("*.*")) == []
+
+
+def test_what_a_killed_process_left_half_written_goes_after_an_hour(tmp_path: Path) -> None:
+    cache = make(tmp_path)
+    cache.folder.mkdir(parents=True)
+    old, young = (cache.folder / f".images-{n}.h5.{n}.part" for n in (1, 2))
+    for leftover in (old, young):
+        leftover.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    cache.append_images([key(1)], vectors(1))
+    assert not old.exists() and young.exists()
 
 
 def test_list_counts_each_row_once_and_remove_deletes_the_encoder(tmp_path: Path) -> None:

@@ -14,10 +14,9 @@ from toolkit import segments, unreadable
 from toolkit.damage import set_aside
 from toolkit.errors import CacheError, MissingEmbeddings
 from toolkit.index import KeyIndex
-from toolkit.records import read_record, write_record
+from toolkit.records import read_record, sweep, write_record
 
 RECORD = "encoder.json"
-STALE_SECONDS = 3600
 
 
 class Cache:
@@ -35,6 +34,7 @@ class Cache:
         self._index = KeyIndex()
         self._prompts: dict[Path, list[str]] = {}
         self._bad: set[Path] = set()
+        self._swept = False
 
     def append_images(self, keys: Sequence[str], vectors: np.ndarray) -> None:
         """Store vectors `[N, D]` float32 under their images' SHA-256 (hex). Raises CacheError where it cannot."""
@@ -133,6 +133,9 @@ class Cache:
             )
 
     def _introduce(self) -> None:
+        if not self._swept:
+            sweep(self.folder)
+            self._swept = True
         if not (self.folder / RECORD).exists():
             write_record(self.folder / RECORD, self.record)
 

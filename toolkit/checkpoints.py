@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from toolkit.damage import set_aside
 from toolkit.encoder import Encoder, Source, create, file_sha256
 from toolkit.errors import CacheError, EncoderError
-from toolkit.records import read_record, write_record
+from toolkit.records import read_record, sweep, write_record
 
 if TYPE_CHECKING:
     import torch
@@ -75,7 +75,7 @@ def write_tensors(path: Path, tensors: "Mapping[str, torch.Tensor]") -> str:
     """Write a safetensors file beside its place, sync it, move it there -> the SHA-256 of its bytes."""
     from safetensors.torch import save_file
 
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, beside)
@@ -106,6 +106,7 @@ def finish(folder: Path, tensors: "Mapping[str, torch.Tensor]", record: dict[str
     write_record(folder / RECORD, record)
     for leftover in folder.glob("epoch-*"):
         leftover.unlink(missing_ok=True)
+    sweep(folder)
     return Checkpoint(folder, record)
 
 

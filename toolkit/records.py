@@ -4,11 +4,15 @@ import hashlib
 import json
 import os
 import secrets
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from toolkit.errors import CacheError
+
+STALE_SECONDS = 3600
 
 
 def write_record(path: Path, record: Mapping[str, Any]) -> None:
@@ -43,6 +47,14 @@ def write_whole(path: Path, data: bytes) -> None:
     except OSError as error:
         beside.unlink(missing_ok=True)
         raise CacheError(f"Cannot write {path}: {error.strerror}. What was stored before is kept.") from error
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed processes left half-written: files of `write_whole` that nobody has touched for an hour."""
+    for leftover in folder.glob(".*.part"):
+        with suppress(OSError):
+            if time.time() - leftover.stat().st_mtime > STALE_SECONDS:
+                leftover.unlink()
 
 
 def sync_folder(folder: Path) -> None:
