@@ -4,6 +4,7 @@ import hashlib
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -14,9 +15,11 @@ import pytest
 from fakes import FakeEncoder
 from trees import cifake_files, jpeg, write_folder, write_zip
 
+from toolkit import workflow
 from toolkit.cache import Cache
 from toolkit.embed import embed_images, embed_prompts
-from toolkit.errors import CacheError
+from toolkit.encoder import Source
+from toolkit.errors import CacheError, DataError
 from toolkit.images import decode
 from toolkit.manifest import Dataset, hash_rows
 from toolkit.segments import list_segments, read_keys
@@ -266,3 +269,38 @@ def test_a_read_only_cache_can_be_read_even_where_a_segment_is_damaged_and_says_
     with pytest.raises(CacheError, match="Read-only file system"):
         embed_images(dataset, rows, lambda: encoder, cache)
     assert not list(root.rglob("*.part"))
+
+
+class Vandal(FakeEncoder):
+    """Removes the data's folder while its first batch is embedded."""
+
+    def __init__(self, folder: Path):
+        super().__init__()
+        self.folder = folder
+
+    def embed_images(self, pixels: np.ndarray) -> np.ndarray:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        return super().embed_images(pixels)
+
+
+def test_a_data_folder_that_vanishes_while_it_is_embedded_is_one_line_and_what_was_stored_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_folder(tmp_path / "pictures", cifake_files(60, 30))
+    plan = workflow.Plan(
+        open_data(folder),
+        Source("fake", "none"),
+        {"FAKE": ["a"], "REAL": ["b"]},
+        ("none",),
+        None,
+        None,
+        cache=tmp_path / "cache",
+        results=tmp_path / "results",
+    )
+    monkeypatch.setattr(workflow, "load", lambda _: Vandal(folder))
+    with pytest.raises(DataError, match=r"could not be read .*What could be read is embedded"):
+        workflow.embed(plan)
+    write_folder(folder, cifake_files(60, 30))
+    monkeypatch.setattr(workflow, "load", lambda _: FakeEncoder())
+    again = workflow.embed(plan)
+    assert again.cached > 0 and again.embedded + again.cached == 720 and len(again.skipped) == 0
