@@ -12,7 +12,7 @@ import cli
 def run(home: Path, place: Path) -> dict[str, bytes]:
     """Everything at once, in new folders -> the tables without the time of day."""
     shared = ["--data", home / "data", "--cache", place / "cache", "--results", place / "results", "--model", "nano"]
-    shared += ["--train-per-label", "12", "--test-per-label", "4", "--seeds", "2"]
+    shared += ["--train-per-label", "12", "--test-per-label", "4", "--seed", "1"]
     heads = ["--heads", "zero-shot,logreg,knn,cnn,shortcut", "--perturb", "jpeg:75,noise:4", "--test-data"]
     for words in (["embed", *shared], ["compare", *shared, *heads, home / "other"]):
         result = CliRunner().invoke(cli.cli, [str(word) for word in words])
