@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -18,6 +19,9 @@ from toolkit.heads import fits, make_head
 from toolkit.heads.neighbours import remembering
 from toolkit.protocol import NONE, ScoredSet, Selection
 from toolkit.scoring import rescore, score, with_p_best
+
+RECURRING = ("base", BLOCKS, *FEATURES)
+"""Kinds of encoders that no held-out category changes: they saw none of our images, and meet all of them again."""
 
 __all__ = ["Comparison", "Settings", "compare", "require_unseen", "rescore", "score", "tabulate", "with_p_best"]
 
@@ -74,7 +78,7 @@ def compare(
             about = _about(cache, model, selection, settings) | dict(zip(columns.TEST, one.key(), strict=True))
             for name, head in heads.items():
                 of_head = {**about, "head": name, "chosen_by": head.choice_.get("by", "")}
-                with remembering(cache):
+                with remembering(cache) if cache.record["kind"] in RECURRING else nullcontext():
                     predictions.append(_predict(head, vectors, one.rows, list(settings.prompts)[1], of_head))
     every = pl.concat(predictions)
     choices = {key: head.choice_ for key, head in fitted.items()}
@@ -105,7 +109,7 @@ def require_unseen(record: Mapping[str, Any], selection: Selection) -> None:
     fine-tuned one must have been trained on exactly the selection's training rows, which hold no image of that
     category.
     """
-    if record["kind"] in ("base", BLOCKS, *FEATURES):
+    if record["kind"] in RECURRING:
         return
     seen = record.get("train_categories")
     same = record.get("train_sha256") == selection.train_sha256() and record.get("held_out") == selection.held_out

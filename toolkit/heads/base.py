@@ -10,7 +10,7 @@ FOLDS = 5
 def unit(vectors: np.ndarray) -> np.ndarray:
     """`[N, D]` -> float32 of unit length; a vector of zeros stays as it is."""
     vectors = np.ascontiguousarray(vectors, dtype=np.float32)
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))[:, None]
     return vectors / np.where(lengths > 0, lengths, 1)
 
 
@@ -44,9 +44,21 @@ def folds(numbers: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         yield np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 
+def usable_folds(codes: np.ndarray, numbers: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Those folds that leave rows of every class to fit on; `codes` `[N]` are the numbers of the classes."""
+    return [fold for fold, whole in zip(folds(numbers), _every_class_remains(codes, numbers), strict=True) if whole]
+
+
 def _usable(y: np.ndarray, numbers: np.ndarray) -> bool:
-    classes = len(np.unique(y))
-    return numbers.max(initial=0) > 0 and all(len(np.unique(y[numbers != n])) == classes for n in np.unique(numbers))
+    return numbers.max(initial=0) > 0 and all(_every_class_remains(np.unique(y, return_inverse=True)[1], numbers))
+
+
+def _every_class_remains(codes: np.ndarray, numbers: np.ndarray) -> list[bool]:
+    """For each fold in order, whether the rows outside it hold every class."""
+    inside = np.zeros((numbers.max() + 1, codes.max() + 1), dtype=np.int64)
+    np.add.at(inside, (numbers, codes), 1)
+    remain = (inside.sum(axis=0) > inside).all(axis=1)
+    return [bool(whole) for whole in remain[inside.sum(axis=1) > 0]]
 
 
 def log_loss(probabilities: np.ndarray, codes: np.ndarray) -> float:

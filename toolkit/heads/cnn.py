@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from toolkit.features import SIDE
-from toolkit.heads.base import fold_numbers, folds, log_loss
+from toolkit.heads.base import fold_numbers, log_loss, usable_folds
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,7 +56,7 @@ class SmallCNN(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _choose(self, X: np.ndarray, codes: np.ndarray, numbers: np.ndarray) -> tuple[int, float]:
         """The number of epochs with the least mean log loss on the left-out rows, and that loss."""
-        usable = [(fit, out) for fit, out in folds(numbers) if len(np.unique(codes[fit])) == 2]
+        usable = usable_folds(codes, numbers)
         runs = [_train(X[fit], codes[fit], self.seed) for fit, _ in usable]
         losses: list[float] = []
         while runs and len(losses) < self.most_epochs and len(losses) - int(np.argmin([*losses, np.inf])) <= PATIENCE:

@@ -12,7 +12,7 @@ from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from toolkit.heads.base import fold_numbers, folds, log_loss
+from toolkit.heads.base import fold_numbers, log_loss, usable_folds
 
 DEPTHS = (0, 1, 2, 3, 4, 6, 8)
 SMALLEST_LEAF = 5
@@ -51,7 +51,7 @@ class Shortcut(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return DecisionTreeClassifier(min_samples_leaf=SMALLEST_LEAF, random_state=self.seed, **stump)
 
     def _loss(self, X: np.ndarray, codes: np.ndarray, numbers: np.ndarray, depth: int) -> float:
-        usable = [(fit, out) for fit, out in folds(numbers) if len(np.unique(codes[fit])) == codes.max() + 1]
+        usable = usable_folds(codes, numbers)
         losses = [
             log_loss(_shares(self._tree(depth).fit(X[fit], codes[fit]), X[out]), codes[out]) for fit, out in usable
         ]
