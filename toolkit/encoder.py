@@ -18,6 +18,7 @@ from PIL import Image
 from toolkit import half, nano
 from toolkit.errors import EncoderError, did_you_mean
 from toolkit.images import decode
+from toolkit.tower import encode_image
 
 if TYPE_CHECKING:
     import torch
@@ -158,7 +159,7 @@ class Encoder:
         import torch
 
         with torch.inference_mode(), arithmetic(self.device, self.source.precision):
-            vectors = self._to_embed_with().encode_image(self.pixels_to_input(pixels))
+            vectors = encode_image(self._to_embed_with(), self.pixels_to_input(pixels))
         return np.asarray(vectors.float().cpu().numpy())
 
     def embed_prompts(self, prompts: Sequence[str]) -> np.ndarray:

@@ -23,6 +23,7 @@ from toolkit.manifest import Dataset
 from toolkit.protocol import training_set_sha256
 from toolkit.recipes import Recipe
 from toolkit.records import read_record, write_record
+from toolkit.tower import encode_image
 
 if TYPE_CHECKING:
     import torch
@@ -143,7 +144,8 @@ def _start(
         raise EncoderError("Fine-tuning in fp16 loses small gradients: use --precision bf16 or fp32.")
     parameters = list(encoder.model.parameters())
     assert recipe.learning_rate is not None
-    optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    fused = encoder.device in ("cpu", "cuda")  # a pass over the weights instead of one an operation
+    optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=fused)
     average = Average(encoder.model, recipe.average)
     return _Run(encoder, optimizer, average, dataset, train, prompts, recipe)
 
@@ -173,7 +175,7 @@ def _step(run: _Run, pixels: np.ndarray, captions: np.ndarray) -> float:
 
     encoder, prompts = run.encoder, [text for texts in run.prompts.values() for text in texts]
     with arithmetic(encoder.device, encoder.source.precision):
-        images = functional.normalize(encoder.model.encode_image(encoder.pixels_to_input(pixels)), dim=-1)
+        images = functional.normalize(encode_image(encoder.model, encoder.pixels_to_input(pixels)), dim=-1)
         texts = encode_captions(encoder, prompts)
         which = torch.from_numpy(captions).to(encoder.device)
         images = distributed.gather(images.float(), len(captions))
@@ -241,6 +243,8 @@ def _save(run: _Run, folder: Path, losses: list[float]) -> None:
 
 def _resume(run: _Run, folder: Path) -> list[float]:
     """Bring weights and optimizer to the newest epoch that is whole -> the losses of the epochs that are done."""
+    import torch
+
     for epoch in range(run.recipe.epochs - 1, 0, -1):
         record = folder / f"epoch-{epoch}.json"
         if not record.exists():
@@ -263,8 +267,9 @@ def _resume(run: _Run, folder: Path) -> list[float]:
             start = f"optimizer.{name}."
             fields = {key.removeprefix(start): value for key, value in state.items() if key.startswith(start)}
             if fields:
-                run.optimizer.state[parameter] = {
-                    key: value if key == "step" else value.to(parameter.device) for key, value in fields.items()
-                }
+                step = {"step": fields.pop("step")}
+                # Laid out as the weights are (some have their channels last): the optimizer goes through memory.
+                laid_out = {key: torch.empty_like(parameter).copy_(value) for key, value in fields.items()}
+                run.optimizer.state[parameter] = step | laid_out
         return list(facts["losses"])
     return []

@@ -1,0 +1,33 @@
+"""The image tower's vectors, without what cannot reach them: in the last block only the class token has to move on."""
+
+from typing import Any
+
+
+def encode_image(model: Any, images: Any) -> Any:
+    """What open_clip's `model.encode_image` makes of `[N, 3, H, W]` floats: `[N, D]`, equal to rounding.
+
+    A vision transformer that pools the class token (Dosovitskiy et al. 2021, equations 1 to 4) reads nothing else
+    behind its last block. There the other tokens are keys and values only, so that their queries and their MLP are
+    left out: of ViT-B/32's twelve blocks most of one, and as much of the way back. Other towers run as they are.
+    """
+    tower = model.visual
+    if not _pools_the_class_token(tower):
+        return model.encode_image(images)
+    tokens = tower._embeds(images)
+    *blocks, last = tower.transformer.resblocks
+    for block in blocks:
+        tokens = block(tokens)
+    normed, token = last.ln_1(tokens), tokens[:, :1]
+    token = token + last.ls_1(last.attention(normed[:, :1], normed, normed))
+    token = token + last.ls_2(last.mlp(last.ln_2(token)))
+    return tower._pool(token)[0] @ tower.proj
+
+
+def _pools_the_class_token(tower: Any) -> bool:
+    from open_clip.transformer import ResidualAttentionBlock, Transformer, VisionTransformer
+
+    if type(tower) is not VisionTransformer or tower.pool_type != "tok" or tower.attn_pool is not None:
+        return False
+    blocks = tower.transformer
+    plain = type(blocks) is Transformer and all(type(block) is ResidualAttentionBlock for block in blocks.resblocks)
+    return plain and blocks.batch_first and not blocks.grad_checkpointing and tower.proj is not None
