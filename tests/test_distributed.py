@@ -191,7 +191,7 @@ def test_a_process_that_dies_costs_only_its_share_which_the_next_run_shares_agai
 
 def test_torchruns_signal_to_stop_lets_a_process_store_what_it_has(tmp_path: Path) -> None:
     assert together(2, embed_share, many(300), tmp_path, 1, signal.SIGTERM) == [0, 1]
-    assert len(stored(tmp_path)) == 150 + 24
+    assert len(stored(tmp_path)) - 150 in (32, 40), "the batch that the signal met, and maybe the one behind it"
 
 
 def test_torchrun_embeds_and_fine_tunes_and_one_process_speaks(tmp_path: Path) -> None:

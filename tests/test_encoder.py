@@ -144,3 +144,14 @@ def test_unknown_names_are_answered_with_near_ones() -> None:
         encoder.load(encoder.source("ViT-B-32", "opanai"))
     with pytest.raises(EncoderError, match="No checkpoint"):
         encoder.source("ViT-B-32", "./not/here.pt")
+
+
+def test_batches_embedded_side_by_side_are_those_embedded_in_turn() -> None:
+    made = encoder.load(encoder.source("nano", device="cpu"))
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 4, 3, *made.image_size), dtype=np.uint8)
+    in_turn, threads = [made.embed_images(batch) for batch in pixels], torch.get_num_threads()
+    with made.side_by_side() as (count, model):
+        together = list(model.map(made.embed_images, pixels))
+    assert 1 <= count <= encoder.MOST_SIDE_BY_SIDE
+    assert np.allclose(together, in_turn, atol=1e-5)
+    assert torch.get_num_threads() == threads

@@ -10,9 +10,10 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -42,7 +43,11 @@ Skipped = tuple[str, str | None, str]
 
 
 class EncoderLike(Protocol):
-    """What embedding needs of an encoder; `toolkit.encoder.Encoder` has it."""
+    """What embedding needs of an encoder; `toolkit.encoder.Encoder` has it.
+
+    One that can embed several batches at once has `side_by_side` besides: a context that gives their number and the
+    threads to run them.
+    """
 
     batch_size: int
 
@@ -144,29 +149,64 @@ class _Batch:
     last: bool
 
 
+_Running = deque[tuple[_Batch, "Future[tuple[list[str], np.ndarray | None]]"]]
+
+
 def _embed(work: _Work, missing: list[str], encoder: EncoderLike, on_progress: Progress | None) -> None:
-    """Run the stages: a thread reads ahead, this one calls the model, another one writes."""
+    """Run the stages: a thread reads ahead, some (an encoder says how many) call the model, another one writes."""
     ahead: queue.Queue[_Batch | BaseException | None] = queue.Queue(BATCHES_AHEAD)
     threads = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
     reader = threading.Thread(target=_read_ahead, args=(work, missing, encoder, threads, ahead), daemon=True)
     writer = _Writer(work)
     reader.start()
+    running: _Running = deque()
     try:
-        while (batch := ahead.get()) is not None:
-            if isinstance(batch, BaseException):
-                raise batch
-            writer.add(*_run(batch, encoder), batch.claim, batch.last)
-            if on_progress:
-                on_progress(work.done, len(missing))
+        with closing(_in_order(encoder, ahead, running)) as done:
+            for batch, keys, vectors in done:
+                writer.add(keys, vectors, batch.claim, batch.last)
+                if on_progress:
+                    on_progress(work.done, len(missing))
     finally:
         work.stop.set()
         while reader.is_alive():  # it may be waiting for room in the queue
             _drain(ahead)
             reader.join(0.05)
         threads.shutdown(cancel_futures=True)
+        for batch, result in running:  # interrupted, these have come to their end
+            if result.done() and result.exception() is None:
+                writer.add(*result.result(), batch.claim, batch.last)
         writer.close()
     if on_progress:
         on_progress(len(missing), len(missing))
+
+
+def _in_order(
+    encoder: EncoderLike, ahead: "queue.Queue[_Batch | BaseException | None]", running: _Running
+) -> "Generator[tuple[_Batch, list[str], np.ndarray | None], None, None]":
+    """Batches with their keys and vectors, in the order of the queue. `running` holds those that are on their way."""
+    with getattr(encoder, "side_by_side", _one_at_a_time)() as (count, model):
+        more = True
+        while more or running:
+            # The reader may be waiting for a claim that one of the running batches holds: do not wait for it then.
+            if running and (len(running) > count or not more or ahead.empty()):
+                batch, result = running[0]
+                keys, vectors = result.result()
+                running.popleft()
+                yield batch, keys, vectors
+                continue
+            new = ahead.get()
+            if isinstance(new, BaseException):
+                raise new
+            if new is None:
+                more = False
+            else:
+                running.append((new, model.submit(_run, new, encoder)))
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[tuple[int, ThreadPoolExecutor]]:
+    with ThreadPoolExecutor(1) as model:
+        yield 1, model
 
 
 def _run(batch: _Batch, encoder: EncoderLike) -> tuple[list[str], np.ndarray | None]:

@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 DEVICES = ("auto", "cuda", "mps", "cpu")
 HASH_CHUNK = 1 << 22
+MOST_SIDE_BY_SIDE = 4
+"""Each batch on its way takes memory for what lies between the layers."""
 
 log = logging.getLogger(__name__)
 
@@ -161,6 +164,25 @@ class Encoder:
         with torch.inference_mode(), arithmetic(self.device, self.source.precision):
             vectors = encode_image(self._to_embed_with(), self.pixels_to_input(pixels))
         return np.asarray(vectors.float().cpu().numpy())
+
+    @contextmanager
+    def side_by_side(self) -> Iterator[tuple[int, ThreadPoolExecutor]]:
+        """How many batches to embed at once, and threads that do; those of torch are divided among them meanwhile.
+
+        On a CPU, two batches on a core each are done sooner than two in turn on both cores (nano by a tenth, ViT-B/32
+        by a thirtieth), and a core that reads images in between holds up one of them and not both.
+        """
+        import torch
+
+        cores = torch.get_num_threads()
+        count = min(cores, MOST_SIDE_BY_SIDE) if self.device == "cpu" else 1
+        share = cores // count
+        torch.set_num_threads(share)
+        try:
+            with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(share,)) as threads:
+                yield count, threads
+        finally:
+            torch.set_num_threads(cores)
 
     def embed_prompts(self, prompts: Sequence[str]) -> np.ndarray:
         """`P` prompts -> `[P, D]` float32: projected, not normalised."""
