@@ -69,7 +69,7 @@ def write_zip(home: Path, count: int) -> Path:
     path = home / "many.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for number in range(count):
-            split, label = ("train" if number % 6 else "test"), ("REAL" if number % 2 else "FAKE")
+            split, label = ("test" if number % 12 < 2 else "train"), ("REAL" if number % 2 else "FAKE")
             archive.writestr(f"{split}/{label}/{number // 10:05d} ({number % 9 + 2}).jpg", image(number))
     return path
 

@@ -38,6 +38,7 @@ def others(env: Path, count: int, rounds: int, out: Path | None) -> None:
     with tempfile.TemporaryDirectory() as place:
         home = Path(place)
         write_photographs(home / "images", count, (32, 32))
+        set_aside_for_testing(home / "images")
         made(MODEL, home)
         write_shard(home / "images", home / "shards")
         commands = {name: words for name, words in commands_of(env, home).items() if Path(words[0]).exists()}
@@ -51,6 +52,15 @@ def others(env: Path, count: int, rounds: int, out: Path | None) -> None:
         timings = in_turns(ways, rounds)
     goals = [Goal(f"{name} / toolkit", ratio(timings, name), at_least=1.0) for name in working]
     report(f"{count} images, {MODEL}, from command to result", timings, goals, count, out)
+
+
+def set_aside_for_testing(images: Path) -> None:
+    """Every fourth image of a label, for `compare`."""
+    for path in sorted(images.glob("train/*/*.jpg")):
+        if int(path.stem) % 8 < 2:
+            to = images / "test" / path.parent.name / path.name
+            to.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(to)
 
 
 def ratio(timings: dict[str, Timing], name: str) -> float:
