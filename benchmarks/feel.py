@@ -2,8 +2,6 @@
 
 import hashlib
 import io
-import os
-import subprocess
 import sys
 import tempfile
 import zipfile
@@ -14,7 +12,7 @@ import click
 import numpy as np
 from PIL import Image
 
-from benchmarks.turns import Goal, in_turns, report, rounds_and_json
+from benchmarks.turns import Goal, in_turns, report, rounds_and_json, run_offline
 
 HELP, COMPARE, EMBED = "cli.py --help", "cli.py compare, warm", "cli.py embed, all cached"
 
@@ -44,9 +42,9 @@ def feel(data: str | None, images: int, rounds: int, out: Path | None) -> None:
 
 
 def command(*words: str) -> None:
-    """Run cli.py."""
-    env = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    subprocess.run([sys.executable, "cli.py", *words], check=True, capture_output=True, env=env)
+    """Run cli.py. Raises ClickException with the last line of what went wrong."""
+    if reason := run_offline([sys.executable, "cli.py", *words], Path.cwd()):
+        raise click.ClickException(reason)
 
 
 @cache

@@ -1,18 +1,15 @@
 """`others`: tools that people install to the same end, each from an environment of its own, from command to result."""
 
 import io
-import os
-import subprocess
-import sys
 import tarfile
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from benchmarks.embedding import made, write_photographs
-from benchmarks.turns import Goal, Timing, in_turns, report, rounds_and_json
+from benchmarks.feel import command
+from benchmarks.turns import Goal, Timing, in_turns, report, rounds_and_json, run_offline
 
 MODEL, BATCH = "ViT-B-32", "64"
 TOOLKIT = "toolkit: embed, then the table"
@@ -44,10 +41,10 @@ def others(env: Path, count: int, rounds: int, out: Path | None) -> None:
         commands = {name: words for name, words in commands_of(env, home).items() if Path(words[0]).exists()}
         working = {}
         for name, words in commands.items():
-            reason = run(words, home)
+            reason = run_offline(words, home)
             click.echo(f"  {name}: {reason or 'runs'}", err=True)
             if not reason:
-                working[name] = lambda words=words: run(words, home)
+                working[name] = lambda words=words: run_offline(words, home)
         ways = {TOOLKIT: lambda: ours(home), **working}
         timings = in_turns(ways, rounds)
     goals = [Goal(f"{name} / toolkit", ratio(timings, name), at_least=1.0) for name in working]
@@ -93,15 +90,7 @@ def ours(home: Path) -> None:
         where = ["--cache", f"{place}/cache", "--results", f"{place}/results", "--split", "none", "--full"]
         what = ["--data", str(home / "images"), "--model", MODEL, "--pretrained", str(home / "random.safetensors")]
         for name in ("embed", "compare"):
-            if reason := run([sys.executable, "cli.py", name, *what, *where], Path.cwd()):
-                raise click.ClickException(reason)
-
-
-def run(words: Sequence[str], place: Path) -> str:
-    """Run a command without a network -> the last line of what went wrong; nothing where it went well."""
-    offline = {**os.environ, "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline"}
-    done = subprocess.run(words, cwd=place, env=offline, capture_output=True, text=True, check=False)
-    return "" if done.returncode == 0 else (done.stderr.strip() or "it failed").splitlines()[-1]
+            command(name, *what, *where)
 
 
 def write_shard(images: Path, root: Path) -> None:

@@ -4,8 +4,9 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -58,6 +59,13 @@ def in_turns(ways: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, Ti
 def processor_seconds() -> float:
     """What this process and its ended children have used of all cores."""
     return sum(os.times()[:4])
+
+
+def run_offline(words: Sequence[str], place: Path) -> str:
+    """Run a command without a network -> the last line of what went wrong; nothing where it went well."""
+    offline = {**os.environ, "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline"}
+    done = subprocess.run(words, cwd=place, env=offline, capture_output=True, text=True, check=False)
+    return "" if done.returncode == 0 else (done.stderr.strip() or "it failed").splitlines()[-1]
 
 
 def report(title: str, timings: Mapping[str, Timing], goals: list[Goal], count: int, out: Path | None) -> None:
