@@ -1,50 +1,6 @@
-"""The command line. Each command is one file in `commands/`."""
+"""`python cli.py …` is the installed program `clip-toolkit …`; all of it lies in `toolkit/cli/`."""
 
-import io
-import sys
-
-import click
-
-from commands.cache import cache_group
-from commands.compare import compare
-from commands.completion import completion
-from commands.data import data_group
-from commands.embed import embed
-from commands.finetune import finetune
-from commands.group import Commands
-from commands.predict import predict
-from commands.report import report
-from commands.run import run
-from commands.verify_results import verify_results
-from toolkit import __version__
-
-
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(__version__, prog_name="clip-toolkit")
-def cli() -> None:
-    """Should I prompt CLIP, probe it, or fine-tune it?
-
-    \b
-    python cli.py run                           everything at once; without data of yours, on the built-in sample
-    python cli.py run --data data/cifake.zip    the study, on CIFAKE
-
-    Every option can also be set in the environment: --train-per-label is TOOLKIT_TRAIN_PER_LABEL.
-    """
-
-
-cli.add_section("Study", run, embed, finetune, compare)
-cli.add_section("Results", report, predict, verify_results)
-cli.add_section("Data and cache", data_group, cache_group)
-cli.add_section("This program", completion)
-
-
-def main(name: str = "clip-toolkit", complete_var: str = "_CLIP_TOOLKIT_COMPLETE") -> None:
-    """Run the command line; where the terminal cannot show a character, a question mark stands for it."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
-    cli(prog_name=name, complete_var=complete_var)
-
+from toolkit.cli.main import main
 
 if __name__ == "__main__":
     main("python cli.py", "_CLI_PY_COMPLETE")

@@ -95,8 +95,8 @@ class InMemory:
 
 def everything(rows: pl.DataFrame, base: np.ndarray, tuned: dict[int, np.ndarray], each: Timing) -> dict[int, Any]:
     """The comparison of each held-out category, as `compare --split all` makes it, and how long each takes."""
-    from toolkit.compare import Settings, compare
-    from toolkit.protocol import Selection
+    from toolkit.data.split import Selection
+    from toolkit.evaluation.grid import Settings, compare
 
     about = {"model": "made", "pretrained": "none", "precision": "fp32", "dimension": COLUMNS}
     settings = Settings("made", {"FAKE": ["made up"], "REAL": ["real"]}, train_per_label=None, test_per_label=None)

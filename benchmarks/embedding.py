@@ -22,7 +22,7 @@ SIZES = {"small": ((32, 32), 1000, 0.97), "large": ((1024, 768), 300, 0.93)}
 @rounds_and_json
 def embedding(kind: str, model: str, data: str | None, count: int | None, rounds: int, out: Path | None) -> None:
     """Embed images end to end. Goals: 0.97 of the bare forward pass on small ones, 0.93 on large ones, 0.90 of nano."""
-    from toolkit.sources import open_data
+    from toolkit.data.sources import open_data
 
     with tempfile.TemporaryDirectory() as place:
         home = Path(place)
@@ -37,9 +37,9 @@ def compared(dataset: Any, encoder: Any, home: Path, images: tuple[str, int | No
     """Run the three ways in turns, check that their vectors agree, and report."""
     import torch
 
-    from toolkit.cache import Cache
-    from toolkit.embed import embed_images
-    from toolkit.manifest import hash_rows
+    from toolkit.cache.embedding import embed_images
+    from toolkit.cache.store import Cache
+    from toolkit.data.manifest import hash_rows
 
     rows = dataset.rows.head(images[1] or len(dataset.rows))
     tensors = torch.stack(
@@ -112,20 +112,20 @@ def made(model: str, home: Path) -> Any:
     import torch
     from safetensors.torch import save_file
 
-    from toolkit import encoder
+    from toolkit.encoders import openclip
 
     if model == "nano":
-        return encoder.load(encoder.source("nano", device="cpu"))
+        return openclip.load(openclip.source("nano", device="cpu"))
     torch.manual_seed(0)
     weights = open_clip.create_model(model, pretrained=None, load_weights=False).state_dict()
     file = home / "random.safetensors"
     save_file({name: tensor.contiguous() for name, tensor in weights.items()}, file)
-    return encoder.load(encoder.source(model, str(file), device="cpu"))
+    return openclip.load(openclip.source(model, str(file), device="cpu"))
 
 
 def write_photographs(root: Path, count: int, size: tuple[int, int]) -> Path:
     """`count` JPEG files of `size` (width, height) in folders as the toolkit reads them: crops of a photograph."""
-    from toolkit.sources.sample import PHOTOGRAPHS, _photograph
+    from toolkit.data.sources.sample import PHOTOGRAPHS, _photograph
 
     whole = Image.fromarray(_photograph(*PHOTOGRAPHS["coffee"]))
     rng = np.random.default_rng(0)

@@ -74,7 +74,7 @@ def write_zip(home: Path, count: int) -> Path:
 
 def fill(home: Path, count: int) -> None:
     """Put a vector of any kind for each image into nano's cache."""
-    from toolkit.cache import Cache, find_encoders
+    from toolkit.cache.store import Cache, find_encoders
 
     record = find_encoders(home / "cache", kind="base")[0]
     keys = [hashlib.sha256(image(number)).hexdigest() for number in range(count)]

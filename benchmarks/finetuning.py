@@ -22,10 +22,10 @@ def finetuning(model: str, rounds: int, out: Path | None) -> None:
 
     The plain step takes the toolkit's batches from the same weights on, so that its loss has to be the same.
     """
-    from toolkit.finetune import finetune
-    from toolkit.recipes import Recipe
-    from toolkit.sources import open_data
-    from toolkit.study import PROMPTS
+    from toolkit.data.sources import open_data
+    from toolkit.finetuning.recipes import Recipe
+    from toolkit.finetuning.training import finetune
+    from toolkit.results.summary import PROMPTS
 
     with tempfile.TemporaryDirectory() as place:
         home = Path(place)
@@ -66,7 +66,7 @@ def batches_of(dataset: Any, rows: Any, encoder: Any, recipe: Any) -> list[tuple
     """Images, as the model takes them, and labels of each of the toolkit's batches."""
     import numpy as np
 
-    from toolkit.finetune import _order_in_batches
+    from toolkit.finetuning.training import _order_in_batches
 
     paths, labels = rows["path"].to_list(), rows["label"].to_list()
     pixels = np.stack([encoder.prepare(dataset.read(path)) for path in paths])
@@ -96,7 +96,7 @@ class PlainStep:
         """The loss of the batch."""
         import torch.nn.functional as functional
 
-        from toolkit.study import PROMPTS
+        from toolkit.results.summary import PROMPTS
 
         texts = self.tokenizer([PROMPTS[label] for label in labels])
         features = self.model.encode_image(images), self.model.encode_text(texts)

@@ -7,8 +7,8 @@ import numpy as np
 import polars as pl
 from PIL import Image
 
-from toolkit.images import decode
-from toolkit.manifest import Dataset
+from toolkit.data.images import decode
+from toolkit.data.manifest import Dataset
 
 DIMENSION = 512
 

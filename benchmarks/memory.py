@@ -52,13 +52,14 @@ def memory_once(stage: str, count: int, model: str, place: Path) -> None:
 
 def _plan(count: int, model: str, place: Path) -> Any:
     from benchmarks.generated import GeneratedEncoder, generated
-    from toolkit import encoder, workflow
+    from toolkit.encoders import openclip
+    from toolkit.pipeline import workflow
 
     if model == "projection":
         workflow.load = _with_the_libraries(GeneratedEncoder)
-        source = encoder.Source("projection", "none")
+        source = openclip.Source("projection", "none")
     else:
-        source = encoder.source("nano", device="cpu")
+        source = openclip.source("nano", device="cpu")
     prompts = {"FAKE": ["This is a synthetic image."], "REAL": ["This is a real image."]}
     every = {"split": ("none",), "train_per_label": None, "test_per_label": None}
     return workflow.Plan(
@@ -76,7 +77,7 @@ def _with_the_libraries(make: Any) -> Any:
 
 
 def _embed(plan: Any) -> dict[str, Any]:
-    from toolkit import workflow
+    from toolkit.pipeline import workflow
 
     done = workflow.embed(plan)
     return {"embedded": done.embedded, "cached": done.cached}
@@ -84,8 +85,8 @@ def _embed(plan: Any) -> dict[str, Any]:
 
 def _read(plan: Any, place: Path) -> dict[str, Any]:
     """What `compare` reads, at once: the selection and every vector; and the bare files as a yardstick."""
-    from toolkit import workflow
-    from toolkit.cache import Cache
+    from toolkit.cache.store import Cache
+    from toolkit.pipeline import workflow
 
     files = [path for path in (place / "cache").rglob("*.h5")]
     forget(files)

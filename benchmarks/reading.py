@@ -20,7 +20,7 @@ class NoModel:
     record = {"kind": "base", "model": "none", "pretrained": "none", "dimension": 1, "identity": "none"}
 
     def prepare(self, data: bytes) -> np.ndarray:
-        from toolkit.images import decode
+        from toolkit.data.images import decode
 
         return np.asarray(decode(data))
 
@@ -36,11 +36,11 @@ class NoModel:
 @rounds_and_json
 def reading(data: str, rounds: int, out: Path | None) -> None:
     """Hash every image, read it again and decode it. Goal: 10,000 images a second. And as embedding does it."""
-    from toolkit.cache import Cache
-    from toolkit.embed import embed_images
-    from toolkit.images import decode
-    from toolkit.manifest import hash_rows
-    from toolkit.sources import open_data
+    from toolkit.cache.embedding import embed_images
+    from toolkit.cache.store import Cache
+    from toolkit.data.images import decode
+    from toolkit.data.manifest import hash_rows
+    from toolkit.data.sources import open_data
 
     dataset = open_data(data)
     with tempfile.TemporaryDirectory() as place:

@@ -11,8 +11,8 @@ import click
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from cli import cli  # noqa: E402
-from commands.group import Commands, Option, sections_of  # noqa: E402
+from toolkit.cli.group import Commands, Option, sections_of  # noqa: E402
+from toolkit.cli.main import cli  # noqa: E402
 
 PAGE = ROOT / "docs/commands.md"
 OWN = ("Options", "Output")

@@ -12,7 +12,7 @@ import click
 import numpy as np
 from PIL import Image
 
-from toolkit import encoder
+from toolkit.encoders import openclip
 from toolkit.heads import ZeroShot
 
 TEMPLATES = ["a photo of a {}.", "an image of a {}.", "a picture of the {}."]
@@ -24,7 +24,7 @@ BATCH = 64
 def measure(folder: Path) -> None:
     """Print accuracy and speed."""
     files = sorted((folder / "test").glob("*/*.jpg"))
-    nano = encoder.load(encoder.source("nano", device="cpu"))
+    nano = openclip.load(openclip.source("nano", device="cpu"))
     pixels = np.stack([nano.preprocess(Image.open(file).convert("RGB")) for file in files])
     batches = [pixels[start : start + BATCH] for start in range(0, len(pixels), BATCH)]
     nano.embed_images(batches[0])

@@ -1,9 +1,10 @@
 """Train nano, the CLIP that ships with the toolkit, from scratch on CIFAR-10's train images.
 
-    python scripts/train_nano.py CIFAR10_FOLDER toolkit/nano/nano.safetensors
+    python scripts/train_nano.py CIFAR10_FOLDER toolkit/encoders/nano/nano.safetensors
 
 CIFAR10_FOLDER holds `train/<class>/*.jpg` and `test/<class>/*.jpg`; the test images are only ever scored. Half an
-hour on two idle cores with bfloat16 instructions. The recipe and the figures stand in `toolkit/nano/MODEL_CARD.md`.
+hour on two idle cores with bfloat16 instructions. The recipe and the figures stand in
+`toolkit/encoders/nano/MODEL_CARD.md`.
 """
 
 import math
@@ -20,7 +21,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
-from toolkit import nano
+from toolkit.encoders import nano
 
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 # What was done to a picture is said in its caption, so that nano learns to see such traces and to read of them.

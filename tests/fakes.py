@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from toolkit.images import decode
+from toolkit.data.images import decode
 
 
 class FakeEncoder:

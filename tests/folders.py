@@ -8,9 +8,10 @@ import numpy as np
 import polars as pl
 from trees import jpeg
 
-from toolkit import columns, results, runs
-from toolkit.cache import Cache
-from toolkit.scoring import score, with_p_best
+from toolkit.cache.store import Cache
+from toolkit.evaluation import columns
+from toolkit.evaluation.scoring import score, with_p_best
+from toolkit.results import run_records, tables
 
 LABELS = ("FAKE", "REAL")
 EACH = 20
@@ -94,9 +95,9 @@ def store(folder: Path, predictions: Sequence[pl.DataFrame], labels: Sequence[st
         for row in score(every, labels, 0)
     ]
     table = pl.DataFrame(rows, schema=columns.schema(columns.RESULTS))
-    results.store(folder, with_p_best(table, every), every)
+    tables.store(folder, with_p_best(table, every), every)
     if facts:
-        runs.note(folder, table, facts)
+        run_records.note(folder, table, facts)
     return folder
 
 

@@ -7,15 +7,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from toolkit.api import Embeddings, Study, Vectors, load_encoder
+    from toolkit.data.sources import open_data
     from toolkit.errors import ToolkitError
+    from toolkit.finetuning.recipes import RECIPES, Recipe, make_recipe
     from toolkit.heads import HEADS, make_head
     from toolkit.heads.knn import NearestNeighbours
     from toolkit.heads.logreg import LogisticProbe
     from toolkit.heads.zero_shot import ZeroShot
-    from toolkit.recipes import RECIPES, Recipe, make_recipe
-    from toolkit.results import read as read_results
-    from toolkit.sources import open_data
+    from toolkit.pipeline.study import Embeddings, Study, Vectors, load_encoder
+    from toolkit.results.tables import read as read_results
 
 __version__ = "0.2.0"
 
@@ -38,15 +38,15 @@ __all__ = [
 ]
 
 _HOMES = {
-    **dict.fromkeys(["Embeddings", "Study", "Vectors", "load_encoder"], "toolkit.api"),
+    **dict.fromkeys(["Embeddings", "Study", "Vectors", "load_encoder"], "toolkit.pipeline.study"),
     **dict.fromkeys(["HEADS", "make_head"], "toolkit.heads"),
-    **dict.fromkeys(["RECIPES", "Recipe", "make_recipe"], "toolkit.recipes"),
+    **dict.fromkeys(["RECIPES", "Recipe", "make_recipe"], "toolkit.finetuning.recipes"),
     "LogisticProbe": "toolkit.heads.logreg",
     "NearestNeighbours": "toolkit.heads.knn",
     "ToolkitError": "toolkit.errors",
     "ZeroShot": "toolkit.heads.zero_shot",
-    "open_data": "toolkit.sources",
-    "read_results": "toolkit.results",
+    "open_data": "toolkit.data.sources",
+    "read_results": "toolkit.results.tables",
 }
 
 

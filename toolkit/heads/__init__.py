@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.blocks import KIND as BLOCKS
+from toolkit.encoders.blocks import KIND as BLOCKS
+from toolkit.encoders.features import FEATURES, FileFacts, Pixels
 from toolkit.errors import SelectionError, did_you_mean
-from toolkit.features import FEATURES, FileFacts, Pixels
 from toolkit.heads.cnn import SmallCNN
 from toolkit.heads.knn import NearestNeighbours
 from toolkit.heads.logreg import LogisticProbe
@@ -30,7 +30,7 @@ HEADS: dict[str, Callable[[Prompts, str], Any]] = {
 }
 
 READS = {"cnn": Pixels.kind, "shortcut": FileFacts.kind}
-"""The heads that look at something else than embeddings, and at what (`toolkit.features`)."""
+"""The heads that look at something else than embeddings, and at what (`toolkit.encoders.features`)."""
 
 
 def fits(name: str, kind: str) -> bool:

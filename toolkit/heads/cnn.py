@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from toolkit.features import SIDE
+from toolkit.encoders.features import SIDE
 from toolkit.heads.base import fold_numbers, log_loss, usable_folds
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ Weights = dict[str, np.ndarray]
 
 
 class SmallCNN(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """Bird & Lotfi's network. `X` are pixels `[N, 3 x 32 x 32]` from 0 to 255 (`toolkit.features.Pixels`).
+    """Bird & Lotfi's network. `X` are pixels `[N, 3 x 32 x 32]` from 0 to 255 (`toolkit.encoders.features.Pixels`).
 
     The paper does not say when to stop in terms that carry over to other numbers of images, so the number of epochs is
     chosen like everything else, inside the training rows: three networks, each without a third of the categories

@@ -21,7 +21,7 @@ MOST_ROWS = 20_000
 
 
 class Shortcut(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """A decision tree on `toolkit.features.FACTS`.
+    """A decision tree on `toolkit.encoders.features.FACTS`.
 
     Its depth is the one with the least mean log loss over the held-out folds; depth 0 looks at nothing, and is what
     clean data ends with. Shares in the leaves are smoothed as if one more image were split evenly among the classes.

@@ -1,0 +1,306 @@
+"""Embedding fills a cache with what it lacks, whatever happens on the way."""
+
+import hashlib
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from fakes import FakeEncoder
+from trees import cifake_files, jpeg, write_folder, write_zip
+
+from toolkit.cache.embedding import embed_images, embed_prompts
+from toolkit.cache.segments import list_segments, read_keys
+from toolkit.cache.store import Cache
+from toolkit.data.images import decode
+from toolkit.data.manifest import Dataset, hash_rows
+from toolkit.data.sources import open_data
+from toolkit.encoders.openclip import Source
+from toolkit.errors import CacheError, DataError
+from toolkit.pipeline import workflow
+
+
+def fill(dataset: Dataset, root: Path, encoder: FakeEncoder | None = None) -> tuple[int, int, pl.DataFrame]:
+    encoder = encoder or FakeEncoder()
+    report = embed_images(dataset, hash_rows(dataset, dataset.rows), lambda: encoder, Cache(root, encoder.record))
+    return report.embedded, report.cached, report.skipped
+
+
+def no_model() -> FakeEncoder:
+    raise AssertionError("the model was loaded though nothing was missing")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_folder(tmp_path / "pictures", cifake_files(3, 2))
+
+
+def test_every_image_gets_the_vector_of_its_own_pixels(folder: Path, tmp_path: Path) -> None:
+    dataset, encoder = open_data(folder), FakeEncoder()
+    assert fill(dataset, tmp_path / "cache", encoder)[:2] == (40, 0)
+    rows = hash_rows(dataset, dataset.rows)
+    stored = Cache(tmp_path / "cache", encoder.record).read_images(rows["sha256"].to_list())
+    pixels = [encoder.preprocess(decode(dataset.read(path))) for path in rows["path"]]
+    assert np.allclose(stored, encoder.embed_images(np.stack(pixels)))
+
+
+def test_the_second_time_nothing_is_embedded_and_no_model_is_loaded(folder: Path, tmp_path: Path) -> None:
+    dataset = open_data(folder)
+    fill(dataset, tmp_path / "cache")
+    cache = Cache(tmp_path / "cache", FakeEncoder().record)
+    again = embed_images(dataset, hash_rows(dataset, dataset.rows), no_model, cache)
+    assert (again.embedded, again.cached) == (0, 40)
+
+
+def test_an_added_image_is_the_only_one_embedded_and_a_renamed_folder_embeds_nothing(
+    folder: Path, tmp_path: Path
+) -> None:
+    fill(open_data(folder), tmp_path / "cache")
+    (folder / "train/REAL/0777 (4).jpg").write_bytes(jpeg(777))
+    assert fill(open_data(folder), tmp_path / "cache")[:2] == (1, 40)
+    moved = folder.rename(tmp_path / "elsewhere")
+    assert fill(open_data(moved), tmp_path / "cache")[:2] == (0, 41)
+    zipped = write_zip(tmp_path / "same.zip", {str(p.relative_to(moved)): p.read_bytes() for p in moved.rglob("*.jpg")})
+    assert fill(open_data(zipped), tmp_path / "cache")[:2] == (0, 41)
+
+
+def test_a_changed_image_is_embedded_anew(folder: Path, tmp_path: Path) -> None:
+    fill(open_data(folder), tmp_path / "cache")
+    (folder / "train/REAL/0000 (4).jpg").write_bytes(jpeg(4242))
+    assert fill(open_data(folder), tmp_path / "cache")[:2] == (1, 39)
+
+
+def test_equal_bytes_are_embedded_once(folder: Path, tmp_path: Path) -> None:
+    (folder / "test/REAL/0009.jpg").write_bytes((folder / "train/REAL/0000.jpg").read_bytes())
+    encoder = FakeEncoder()
+    assert fill(open_data(folder), tmp_path / "cache", encoder)[0] == encoder.images_embedded == 40
+
+
+def test_an_image_that_cannot_be_decoded_is_skipped_with_its_reason(folder: Path, tmp_path: Path) -> None:
+    (folder / "train/REAL/0001.jpg").write_bytes(b"this is not a picture")
+    embedded, _, skipped = fill(open_data(folder), tmp_path / "cache")
+    assert embedded == 39
+    assert skipped.select("path", "reason").rows() == [("train/REAL/0001.jpg", "not a readable image (unknown format)")]
+
+
+def test_bytes_that_change_after_hashing_are_never_stored_under_the_old_key(folder: Path, tmp_path: Path) -> None:
+    dataset, encoder = open_data(folder), FakeEncoder()
+    rows = hash_rows(dataset, dataset.rows)
+    (folder / "train/REAL/0001.jpg").write_bytes(jpeg(99999))
+    report = embed_images(dataset, rows, lambda: encoder, Cache(tmp_path / "cache", encoder.record))
+    assert report.skipped["reason"].to_list() == ["changed while it was being embedded"]
+    assert report.skipped["sha256"].to_list() == [None]
+    assert report.embedded == 39
+
+
+def test_prompts_are_embedded_once(tmp_path: Path) -> None:
+    encoder = FakeEncoder()
+    cache = Cache(tmp_path, encoder.record)
+    assert embed_prompts(["a", "b", "a"], lambda: encoder, cache) == 2
+    assert embed_prompts(["b", "a"], no_model, cache) == 0
+
+
+class BreaksHalfWay(FakeEncoder):
+    """An encoder that stops with an error after three batches."""
+
+    def __init__(self, error: BaseException):
+        super().__init__()
+        self.error = error
+
+    def embed_images(self, pixels: np.ndarray) -> np.ndarray:
+        if self.images_embedded >= 24:
+            raise self.error
+        return super().embed_images(pixels)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("out of memory")])
+def test_what_was_embedded_before_an_interruption_is_kept(folder: Path, tmp_path: Path, error: BaseException) -> None:
+    with pytest.raises(type(error)):
+        fill(open_data(folder), tmp_path / "cache", BreaksHalfWay(error))
+    assert fill(open_data(folder), tmp_path / "cache")[:2] == (16, 24)
+
+
+def test_a_cache_that_cannot_be_written_is_one_clear_line(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    with pytest.raises((CacheError, OSError)):
+        fill(open_data(folder), tmp_path / "cache")
+
+
+class Slow(FakeEncoder):
+    """Takes a moment for each batch, so that processes meet, and notes what it did in a file of its own."""
+
+    def __init__(self, log: Path | None = None, seconds: float = 0.01):
+        super().__init__()
+        self.log, self.seconds = log, seconds
+
+    def embed_images(self, pixels: np.ndarray) -> np.ndarray:
+        time.sleep(self.seconds)
+        if self.log:
+            with self.log.open("a") as file:
+                file.write("x" * len(pixels))
+        return super().embed_images(pixels)
+
+
+def many(tmp_path: Path, count: int) -> Dataset:
+    """A data set of distinct small images, held in memory."""
+    files = {f"{number}.jpg": jpeg(number, size=8) for number in range(count)}
+    rows = pl.DataFrame({"path": list(files), "label": "REAL", "category": "x", "split": "train"})
+    return Dataset("many", "many", rows, files.__getitem__, "folder")
+
+
+CHUNK = 64
+
+
+def run_slowly(dataset: Dataset, rows: pl.DataFrame, root: Path, log: Path | None) -> None:
+    import toolkit.cache.embedding
+
+    toolkit.cache.embedding.CHUNK = CHUNK
+    encoder = Slow(log)
+    embed_images(dataset, rows, lambda: encoder, Cache(root, encoder.record))
+
+
+def clean_processes() -> multiprocessing.context.ForkServerContext:
+    """Processes that start at once and inherit no threads: Polars' do not survive a fork."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["test_embed"])
+    return context
+
+
+def stored_keys(root: Path) -> list[bytes]:
+    folder = Cache(root, FakeEncoder().record).folder
+    return [key for path in list_segments(folder, "images") for key in read_keys(path).tolist()]
+
+
+def test_four_processes_share_the_work(tmp_path: Path) -> None:
+    dataset = many(tmp_path, 1000)
+    rows = hash_rows(dataset, dataset.rows)
+    context = clean_processes()
+    logs = [tmp_path / f"log{n}" for n in range(4)]
+    workers = [context.Process(target=run_slowly, args=(dataset, rows, tmp_path / "cache", log)) for log in logs]
+    for worker in workers:
+        worker.start()
+    pixels = np.stack([FakeEncoder().preprocess(decode(dataset.read(path))) for path in rows["path"]])
+    expected = dict(zip(rows["sha256"], FakeEncoder().embed_images(pixels), strict=True))
+    while any(worker.is_alive() for worker in workers):  # a reader beside them sees whole rows alone
+        reader = Cache(tmp_path / "cache", FakeEncoder().record)
+        missing = set(reader.missing_images(list(expected)))
+        there = [key for key in expected if key not in missing]
+        assert np.allclose(reader.read_images(there), [expected[key] for key in there] or np.empty((0, 16)))
+    for worker in workers:
+        worker.join(60)
+    assert [worker.exitcode for worker in workers] == [0, 0, 0, 0]
+    assert len(stored_keys(tmp_path / "cache")) == len(set(stored_keys(tmp_path / "cache"))) == 1000
+    assert sum(log.stat().st_size for log in logs if log.exists()) <= 1100
+
+
+def test_killed_at_random_moments_fifty_times_nothing_is_lost_doubled_or_wrong(tmp_path: Path) -> None:
+    dataset = many(tmp_path, 3000)
+    rows = hash_rows(dataset, dataset.rows)
+    rng, context, root = random.Random(0), clean_processes(), tmp_path / "cache"
+    kept: set[bytes] = set()
+    log, stored, kills = tmp_path / "log", 0, 0
+    while kills < 50:
+        worker = context.Process(target=run_slowly, args=(dataset, rows, root, log))
+        worker.start()
+        time.sleep(rng.uniform(0.05, 0.4))
+        if worker.is_alive():
+            os.kill(worker.pid or 0, signal.SIGKILL)
+            kills += 1
+        worker.join()
+        now = stored_keys(root)
+        assert kept <= set(now), "a stored row was lost"
+        assert len(now) == len(set(now)), "a row was stored twice"
+        stored += len(now) - len(kept)
+        kept = set(now)
+        if len(kept) == 3000:
+            root, kept = tmp_path / f"cache{kills}", set()
+    assert log.stat().st_size - stored <= kills * CHUNK, "more than a segment was embedded in vain for each kill"
+    run_slowly(dataset, rows, root, None)
+    encoder = FakeEncoder()
+    cache = Cache(root, encoder.record)
+    keys = rows["sha256"].to_list()
+    assert cache.missing_images(keys) == [] and cache.damaged == []
+    pixels = np.stack([encoder.preprocess(decode(dataset.read(path))) for path in rows["path"]])
+    assert np.allclose(cache.read_images(keys), encoder.embed_images(pixels))
+    assert keys[0] == hashlib.sha256(dataset.read(rows["path"][0])).hexdigest()
+
+
+def test_images_that_may_not_be_read_are_skipped_with_the_reason(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really_open = os.open
+
+    def guarded(path: bytes, *rest: int) -> int:
+        if path.endswith(b"train/REAL/0001.jpg"):
+            raise PermissionError(13, "Permission denied")
+        return really_open(path, *rest)
+
+    monkeypatch.setattr(os, "open", guarded)
+    dataset = open_data(folder)
+    hashed = hash_rows(dataset, dataset.rows)
+    assert hashed.drop_nulls("reason").select("path", "reason").rows() == [("train/REAL/0001.jpg", "permission denied")]
+
+
+def test_a_read_only_cache_can_be_read_even_where_a_segment_is_damaged_and_says_that_it_cannot_be_written(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset, encoder = open_data(folder), FakeEncoder()
+    rows = hash_rows(dataset, dataset.rows)
+    keys = rows["sha256"].to_list()
+    root = tmp_path / "cache"
+    for part in (rows.head(20), rows.tail(20)):
+        embed_images(dataset, part, lambda: encoder, Cache(root, encoder.record))
+    hurt = list_segments(Cache(root, encoder.record).folder, "images")[1]
+    hurt.write_bytes(hurt.read_bytes()[:-5])
+
+    def read_only(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "replace", read_only)
+    cache = Cache(root, encoder.record)
+    assert cache.missing_images(keys) == keys[20:]
+    assert len(cache.read_images(keys[:20])) == 20 and len(cache.damaged) == 1
+    with pytest.raises(CacheError, match="Read-only file system"):
+        embed_images(dataset, rows, lambda: encoder, cache)
+    assert not list(root.rglob("*.part"))
+
+
+class Vandal(FakeEncoder):
+    """Removes the data's folder while its first batch is embedded."""
+
+    def __init__(self, folder: Path):
+        super().__init__()
+        self.folder = folder
+
+    def embed_images(self, pixels: np.ndarray) -> np.ndarray:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        return super().embed_images(pixels)
+
+
+def test_a_data_folder_that_vanishes_while_it_is_embedded_is_one_line_and_what_was_stored_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_folder(tmp_path / "pictures", cifake_files(60, 30))
+    plan = workflow.Plan(
+        open_data(folder),
+        Source("fake", "none"),
+        {"FAKE": ["a"], "REAL": ["b"]},
+        ("none",),
+        None,
+        None,
+        cache=tmp_path / "cache",
+        results=tmp_path / "results",
+    )
+    monkeypatch.setattr(workflow, "load", lambda _: Vandal(folder))
+    with pytest.raises(DataError, match=r"could not be read .*What could be read is embedded"):
+        workflow.embed(plan)
+    write_folder(folder, cifake_files(60, 30))
+    monkeypatch.setattr(workflow, "load", lambda _: FakeEncoder())
+    again = workflow.embed(plan)
+    assert again.cached > 0 and again.embedded + again.cached == 720 and len(again.skipped) == 0

@@ -1,0 +1,209 @@
+"""The cache keeps every vector under its content, notices damage, and never returns a wrong number."""
+
+import os
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fakes import FakeEncoder
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from toolkit.cache import store as caches
+from toolkit.cache.store import Cache
+from toolkit.data import unreadable
+from toolkit.errors import CacheError, MissingEmbeddings
+
+DIMENSION = 16
+
+
+def key(number: int) -> str:
+    return f"{number:064x}"
+
+
+def vectors(*numbers: int) -> np.ndarray:
+    return np.array([[number + column / 100 for column in range(DIMENSION)] for number in numbers], dtype=np.float32)
+
+
+def make(root: Path) -> Cache:
+    return Cache(root, FakeEncoder(dimension=DIMENSION).record)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    batches=st.lists(st.lists(st.integers(0, 40), min_size=1, max_size=8, unique=True), max_size=6),
+    asked=st.lists(st.integers(0, 40), max_size=20),
+)
+def test_it_behaves_like_a_dict_that_keeps_the_first_value(
+    tmp_path_factory: pytest.TempPathFactory, batches: list[list[int]], asked: list[int]
+) -> None:
+    root, model = tmp_path_factory.mktemp("cache"), {}
+    for generation, batch in enumerate(batches):
+        values = vectors(*batch) + 1000 * generation
+        make(root).append_images([key(n) for n in batch], values)
+        for number, value in zip(batch, values, strict=True):
+            model.setdefault(number, value)
+    cache = make(root)
+    missing = [key(n) for n in dict.fromkeys(asked) if n not in model]
+    assert cache.missing_images([key(n) for n in asked]) == missing
+    present = [n for n in asked if n in model]
+    expected = np.array([model[n] for n in present], dtype=np.float32).reshape(len(present), DIMENSION)
+    assert np.array_equal(cache.read_images([key(n) for n in present]), expected)
+
+
+def test_a_vector_that_is_not_there_is_an_error_that_names_the_command(tmp_path: Path) -> None:
+    cache = make(tmp_path)
+    cache.append_images([key(1)], vectors(1))
+    with pytest.raises(MissingEmbeddings, match=r"1 of 2 .* embed"):
+        cache.read_images([key(1), key(2)])
+
+
+def test_prompts_come_back_in_the_order_asked_for(tmp_path: Path) -> None:
+    cache = make(tmp_path)
+    cache.append_prompts(["a real image", "ein künstliches Bild"], vectors(1, 2))
+    assert np.array_equal(make(tmp_path).read_prompts(["ein künstliches Bild", "a real image"]), vectors(2, 1))
+
+
+def test_vectors_that_are_not_numbers_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(CacheError, match="fp32"):
+        make(tmp_path).append_images([key(1)], vectors(1) * np.nan)
+
+
+def test_the_encoder_is_found_by_what_its_record_says(tmp_path: Path) -> None:
+    make(tmp_path).append_images([key(1)], vectors(1))
+    assert [record["model"] for record in caches.find_encoders(tmp_path, model="fake", precision="fp32")] == ["fake"]
+    assert caches.find_encoders(tmp_path, model="fake", precision="bf16") == []
+
+
+def test_a_lost_record_is_made_again_from_a_segment(tmp_path: Path) -> None:
+    cache = make(tmp_path)
+    cache.append_images([key(1)], vectors(1))
+    (cache.folder / "encoder.json").write_text("{")
+    assert caches.find_encoders(tmp_path, model="fake") == [cache.record]
+    assert all(file["state"] == "whole" for file in caches.verify(tmp_path))
+
+
+def damage(path: Path, rng: random.Random) -> str:
+    """One of five kinds of damage; returns which."""
+    kind = rng.choice(["flip", "truncate", "empty", "delete", "garbage"])
+    data = bytearray(path.read_bytes())
+    if kind == "flip":
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    elif kind == "truncate":
+        data = data[: rng.randrange(len(data))]
+    elif kind == "empty":
+        data = bytearray()
+    elif kind == "garbage":
+        data = bytearray(rng.randbytes(len(data)))
+    path.unlink() if kind == "delete" else path.write_bytes(bytes(data))
+    return kind
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_damage_is_noticed_named_and_repaired_by_storing_again(tmp_path: Path, seed: int) -> None:
+    rng, cache = random.Random(seed), make(tmp_path)
+    for first in (0, 10, 20):
+        cache.append_images([key(n) for n in range(first, first + 10)], vectors(*range(first, first + 10)))
+    hurt = rng.choice(sorted(p for p in cache.folder.iterdir() if p.is_file()))
+    kind = damage(hurt, rng)
+
+    records = caches.find_encoders(tmp_path, model="fake")
+    assert records == [cache.record]
+    again = Cache(tmp_path, records[0])
+    keys = [key(n) for n in range(30)]
+    missing = again.missing_images(keys)
+    if hurt.suffix == ".h5":
+        assert len(missing) == 10
+        assert [hurt.name in line for line in again.damaged] == ([] if kind == "delete" else [True])
+        again.append_images(missing, vectors(*[int(k, 16) for k in missing]))
+    assert np.array_equal(again.read_images(keys), vectors(*range(30)))
+    assert all(file["state"] == "whole" for file in caches.verify(tmp_path))
+
+
+def test_verify_names_the_damaged_file_and_changes_nothing(tmp_path: Path) -> None:
+    cache = make(tmp_path)
+    cache.append_images([key(1)], vectors(1))
+    segment = next(cache.folder.glob("*.h5"))
+    segment.write_bytes(segment.read_bytes()[:-1])
+    before = sorted(tmp_path.rglob("*"))
+    assert [file["path"] for file in caches.verify(tmp_path) if file["state"] != "whole"] == [str(segment)]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_damaged_list_of_unreadable_images_is_named_set_aside_and_made_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    unreadable.add(tmp_path, {key(1): "truncated"})
+    place = tmp_path / "unreadable.json"
+    assert [file["state"] for file in caches.verify(tmp_path)] == ["whole"]
+    place.write_bytes(place.read_bytes()[:-9])
+    assert [file["state"] for file in caches.verify(tmp_path)] == ["damaged"]
+    assert unreadable.read(tmp_path) == {}
+    assert [str(place) in line for line in caplog.messages] == [True]
+    assert not place.exists() and place.with_name("unreadable.json.damaged").exists()
+    unreadable.add(tmp_path, {key(2): "empty file"})
+    assert unreadable.read(tmp_path) == {key(2): "empty file"}
+
+
+def test_keys_that_start_alike_are_told_apart(tmp_path: Path) -> None:
+    """The index keeps eight bytes a key, which can be forged; the whole key decides."""
+    alike = ["ab" * 8 + f"{n:048x}" for n in range(6)]
+    for n in (0, 2, 4):
+        make(tmp_path).append_images([alike[n]], vectors(n))
+    cache = make(tmp_path)
+    assert cache.missing_images(alike) == alike[1::2]
+    assert np.array_equal(cache.read_images([alike[4], alike[0], alike[4]]), vectors(4, 0, 4))
+
+
+def test_remove_deletes_the_weights_that_were_fine_tuned_here_too(tmp_path: Path) -> None:
+    record = {**FakeEncoder("f" * 16, DIMENSION).record, "kind": "finetuned", "checkpoint": "abc"}
+    cache = Cache(tmp_path, record)
+    cache.append_images([key(1)], vectors(1))
+    (tmp_path / "checkpoints/abc").mkdir(parents=True)
+    assert caches.remove(tmp_path, "ffff") == [cache.folder.name, "checkpoints/abc"]
+    assert list(tmp_path.rglob("*.*")) == []
+
+
+def test_what_a_killed_process_left_half_written_goes_after_an_hour(tmp_path: Path) -> None:
+    cache = make(tmp_path)
+    cache.folder.mkdir(parents=True)
+    old, young = (cache.folder / f".images-{n}.h5.{n}.part" for n in (1, 2))
+    for leftover in (old, young):
+        leftover.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    cache.append_images([key(1)], vectors(1))
+    assert not old.exists() and young.exists()
+
+
+def test_list_counts_each_row_once_and_remove_deletes_the_encoder(tmp_path: Path) -> None:
+    cache = make(tmp_path)
+    cache.append_images([key(1), key(2)], vectors(1, 2))
+    cache.append_images([key(2), key(3)], vectors(2, 3))
+    cache.append_prompts(["x"], vectors(9))
+    (listed,) = caches.list_encoders(tmp_path)
+    assert (listed["images"], listed["prompts"]) == (3, 1)
+    assert caches.remove(tmp_path, "fake0000") == [cache.folder.name]
+    assert caches.list_encoders(tmp_path) == []
+    with pytest.raises(CacheError, match="cache list"):
+        caches.remove(tmp_path, "fake0000")
+
+
+def test_a_full_disk_is_one_clear_line_and_leaves_nothing_half_written(tmp_path: Path) -> None:
+    import resource
+    import signal
+
+    cache = make(tmp_path)
+    cache.append_images([key(1)], vectors(1))
+    before = sorted(tmp_path.rglob("*"))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(CacheError, match="What was stored before is kept"):
+            cache.append_images([key(n) for n in range(2, 2000)], vectors(*range(2, 2000)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert np.array_equal(make(tmp_path).read_images([key(1)]), vectors(1))

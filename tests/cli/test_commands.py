@@ -1,0 +1,255 @@
+"""The commands as a user types them."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+import polars as pl
+import pytest
+from click.testing import CliRunner, Result
+from places import ROOT
+from trees import cifake_files, write_folder
+
+from toolkit.cli import main as cli
+from toolkit.errors import ResultsError
+from toolkit.results import tables
+
+
+def call(*words: str | Path) -> Result:
+    return CliRunner().invoke(cli.cli, [str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small CIFAKE on which everything was run."""
+    home = tmp_path_factory.mktemp("study")
+    write_folder(home / "cifake", cifake_files(8, 6))
+    result = call("run", *options(home), "--epochs", 2, "--batch-size", 8)
+    assert result.exit_code == 0, result.output
+    (home / "output").write_text(result.output)
+    return home
+
+
+def options(home: Path) -> list[str | Path]:
+    sizes: list[str | Path] = ["--train-per-label", "12", "--test-per-label", "5", "--model", "nano"]
+    return ["--data", home / "cifake", "--cache", home / "cache", "--results", home / "results", *sizes]
+
+
+def test_run_does_the_whole_study_and_says_what_it_did(study: Path) -> None:
+    output = (study / "output").read_text()
+    assert output.splitlines()[0].startswith("Data: CIFAKE in the folder")
+    assert "Fine-tuned without cat" in output
+    table = pl.read_csv(study / "results/results.csv")
+    assert table.columns[:11] == (
+        ["dataset", "held_out", "encoder", "head", "test", "class", "precision", "recall", "f1", "support", "accuracy"]
+    )
+    assert len(table) == (2 * 3 + 1) * 2 * 3
+    assert "Written: " in output and (study / "results/report.html").exists()
+    assert set(table["dataset"]) == {"cifake"} and set(table["held_out"]) == {"cat"}
+    assert table.filter(pl.col("class") != "all")["support"].to_list() == [5] * 28
+
+
+def test_the_second_embed_embeds_nothing(study: Path) -> None:
+    result = call("embed", *options(study), "--json")
+    facts = json.loads(result.stdout)
+    assert (facts["embedded"], facts["prompts"]) == (0, 0) and facts["cached"] > 0
+
+
+def test_compare_works_from_the_cache_without_torch_or_open_clip(study: Path) -> None:
+    code = (
+        "import sys\nfrom toolkit.cli import main as cli\n"
+        "try: cli.cli()\n"
+        "finally: print(sorted({'torch', 'open_clip'} & set(sys.modules)), file=sys.stderr)\n"
+    )
+    words = [sys.executable, "-c", code, "compare", *map(str, options(study))]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stderr.strip().endswith("[]")
+
+
+def test_comparing_again_gives_the_same_bytes_but_for_the_time(study: Path) -> None:
+    before = pl.read_csv(study / "results/results.csv").drop("created")
+    assert call("compare", *options(study)).exit_code == 0
+    assert pl.read_csv(study / "results/results.csv").drop("created").equals(before)
+
+
+def test_another_comparison_adds_its_rows_and_keeps_the_others(study: Path, tmp_path: Path) -> None:
+    place = ["--results", tmp_path]
+    assert call("compare", *options(study), *place).exit_code == 0
+    first = pl.read_csv(tmp_path / "results.csv")
+    assert call("compare", *options(study), *place, "--heads", "logreg", "--choose-by", "folds").exit_code == 0
+    both = pl.read_csv(tmp_path / "results.csv")
+    assert len(both) == len(first) + 2 * 2 * 3
+    assert set(both["chosen_by"].drop_nulls()) >= {"category", "folds"}
+
+
+def test_every_result_can_be_recomputed_from_the_predictions(study: Path) -> None:
+    result = call("verify-results", "--results", study / "results")
+    assert result.exit_code == 0 and ": 0 differ" in result.output
+
+
+def test_without_fine_tuning_its_rows_are_missing_and_a_line_says_which_command_makes_them(study: Path) -> None:
+    result = call("embed", *options(study), "--split", "dog")
+    assert result.exit_code == 0
+    result = call("compare", *options(study), "--split", "dog", "--results", study / "other")
+    assert "python cli.py finetune" in result.output and "--split dog" in result.output
+    assert set(pl.read_csv(study / "other/results.csv")["encoder"]) == {"base", "file facts"}
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["compare", "--split", "unicorn"], "cat"),
+        (["embed", "--data", "no/such/place"], "no/such/place"),
+        (["compare", "--cache", "/nowhere/at/all"], "python cli.py embed"),
+        (["embed", "--labels", "REAL,UNREAL"], "UNREAL"),
+        (["embed", "--prompt", "nonsense"], "LABEL=TEXT"),
+        (["finetune", "--recipe", "secret"], "study"),
+        (["cache", "remove", "nothing"], "cache list"),
+        (["verify-results", "--results", "/nowhere"], "compare"),
+        (["embed", "--model", "ViT-B-23"], "ViT-B-32"),
+    ],
+)
+def test_what_the_user_can_mend_is_one_line_with_the_way_out_and_exit_code_2(words: list[str], says: str) -> None:
+    result = call(*words)
+    lines = [line for line in result.stderr.splitlines() if line]
+    assert result.exit_code == 2 and len(lines) == 1, result.output
+    assert lines[0].startswith("Error:") and says in lines[0] and "Traceback" not in result.output
+
+
+def test_too_many_unreadable_images_are_an_error_after_all_good_ones_are_safe(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "cifake", cifake_files(8, 6))
+    (folder / "train/REAL/0001.jpg").write_bytes(b"no picture")
+    result = call("embed", *options(tmp_path))
+    assert result.exit_code == 2 and "skipped.csv" in result.stderr
+    listed = pl.read_csv(tmp_path / "results/skipped.csv")
+    assert listed["path"].to_list() == ["train/REAL/0001.jpg"]
+    again = call("compare", *options(tmp_path))
+    assert again.exit_code == 0, "the next image took its place"
+    assert pl.read_csv(tmp_path / "results/results.csv")["train_rows"].unique().to_list() == [24]
+
+
+@pytest.mark.parametrize("name", ["finetune", "compare", "verify-results", "report", "predict", "data"])
+def test_with_json_standard_output_is_json_and_nothing_else(study: Path, name: str) -> None:
+    of_plan, cache, results = options(study), ["--cache", study / "cache"], ["--results", study / "results"]
+    words = {
+        "finetune": [*of_plan, "--epochs", 2, "--batch-size", 8],
+        "compare": of_plan,
+        "verify-results": results,
+        "report": [*results, *cache],
+        "predict": [study / "cifake/test", *results, *cache],
+        "data": ["--data", study / "cifake"],
+    }
+    result = call(name, *words[name], "--json")
+    assert result.exit_code == 0 and json.loads(result.stdout)
+
+
+def test_cache_list_verify_and_remove_speak_json(study: Path) -> None:
+    place = ["--cache", study / "cache", "--json"]
+    listed = json.loads(call("cache", "list", *place).stdout)
+    assert {one["kind"] for one in listed} == {"base", "finetuned", "file facts"}
+    assert all(one["state"] == "whole" for one in json.loads(call("cache", "verify", *place).stdout))
+
+
+def test_every_command_shows_an_example_and_every_option_a_help() -> None:
+    def walk(group: object, name: str):  # noqa: ANN202
+        for key, command in group.commands.items():  # type: ignore[attr-defined]
+            if hasattr(command, "commands"):
+                yield from walk(command, f"{name} {key}")
+            else:
+                yield f"{name} {key}", command
+
+    for name, command in walk(cli.cli, "python cli.py"):
+        assert (command.epilog or "").startswith("Example: ") and name in (command.epilog or ""), name
+        assert all(p.help for p in command.params if isinstance(p, click.Option)), name
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom toolkit.cli import main as cli\n"
+        "try: cli.cli(['--help'])\nfinally: print(sorted(sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    modules = done.stderr
+    assert all(f"'{name}'" not in modules for name in ("torch", "open_clip", "polars", "numpy", "sklearn", "faiss"))
+
+
+def test_the_environment_sets_options(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOOLKIT_CACHE", str(study / "cache"))
+    assert json.loads(call("cache", "list", "--json").stdout)
+
+
+def test_ctrl_c_ends_with_one_line_and_130_and_keeps_what_was_finished(tmp_path: Path) -> None:
+    write_folder(tmp_path / "cifake", cifake_files(8, 6))
+    words = [sys.executable, str(ROOT / "cli.py"), "finetune", *map(str, options(tmp_path)), "--epochs", "500"]
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ)
+    for _ in range(600):
+        if list((tmp_path / "cache").rglob("epoch-*.json")):
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "python cli.py finetune" in errors and "Traceback" not in errors
+    assert list((tmp_path / "cache").rglob("epoch-*.safetensors"))
+
+
+def test_a_data_folder_that_vanishes_half_way_is_one_line_and_what_was_stored_stays(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "cifake", cifake_files(8, 6))
+    assert call("embed", *options(tmp_path)).exit_code == 0
+    stored = json.loads(call("cache", "list", "--cache", tmp_path / "cache", "--json").stdout)
+    for path in folder.rglob("*.jpg"):
+        path.unlink()
+    result = call("embed", *options(tmp_path))
+    assert result.exit_code == 2 and result.stderr.startswith("Error:") and len(result.stderr.splitlines()) == 1
+    write_folder(folder, cifake_files(8, 6))
+    again = json.loads(call("embed", *options(tmp_path), "--json").stdout)
+    assert again["embedded"] == 0 and again["cached"] == stored[0]["images"]
+
+
+DAMAGES = int(os.environ.get("TOOLKIT_TEST_DAMAGES", "15"))
+
+
+@pytest.fixture(scope="module")
+def damaged_study(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(shutil.copytree(study, tmp_path_factory.mktemp("damaged") / "study"))
+
+
+def can_be_read(study: Path) -> bool:
+    """A bit of a Parquet file may change that says nothing about its content: then nothing is wrong with it."""
+    try:
+        tables.read(study / "results")
+    except ResultsError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("seed", range(DAMAGES))
+def test_whatever_file_is_damaged_the_same_command_mends_it_and_gives_the_same_numbers(
+    damaged_study: Path, seed: int
+) -> None:
+    rng = random.Random(seed)
+    kept = [*(damaged_study / "cache").rglob("*"), *(damaged_study / "results").glob("*.*")]
+    files = sorted(p for p in kept if p.is_file() and p.suffix not in (".lock", ".damaged") and p.stat().st_size)
+    expected = pl.read_csv(damaged_study / "results/results.csv").drop("created")
+    hurt = rng.choice(files)
+    data = bytearray(hurt.read_bytes())
+    kind = rng.choice(["flip", "truncate", "empty", "delete", "garbage"])
+    data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    changed = {"flip": data, "truncate": data[: rng.randrange(len(data))], "empty": b"", "garbage": rng.randbytes(500)}
+    hurt.unlink() if kind == "delete" else hurt.write_bytes(bytes(changed[kind]))
+    harmless = hurt.name == "report.html" or (hurt.suffix == ".parquet" and can_be_read(damaged_study))
+
+    result = call("run", *options(damaged_study), "--epochs", 2, "--batch-size", 8)
+    assert result.exit_code == 0, f"{kind} {hurt}: {result.output}"
+    naming = [line for line in result.output.splitlines() if str(hurt) in line and "set aside" in line]
+    assert len(naming) == 1 or (not naming and (kind == "delete" or harmless)), f"{kind} {hurt}: {result.output}"
+    assert hurt.exists() or hurt.suffix == ".h5", "it is made anew"
+    now = pl.read_csv(damaged_study / "results/results.csv").drop("created")
+    assert now.equals(expected, null_equal=True), f"{kind} {hurt}"

@@ -1,0 +1,208 @@
+"""Who trains and who tests, for any data."""
+
+import hashlib
+from pathlib import Path
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from toolkit.data.manifest import Dataset
+from toolkit.data.sources import open_data
+from toolkit.data.split import held_out_categories, select
+from toolkit.errors import ImageError, SelectionError
+
+CATEGORIES = ["bird", "cat", "dog"]
+
+
+def dataset(contents: list[tuple[str, str | None, str, int]]) -> Dataset:
+    """(label, category, split, content) rows; rows with equal content numbers have equal bytes."""
+    files = {f"{i}.png": bytes([content]) for i, (_, _, _, content) in enumerate(contents)}
+    rows = pl.DataFrame(
+        [(f"{i}.png", label, category, split) for i, (label, category, split, _) in enumerate(contents)],
+        schema=dict.fromkeys(["path", "label", "category", "split"], pl.String),
+        orient="row",
+    )
+    return Dataset("made", "made", rows, files.__getitem__, "folder")
+
+
+ROWS = st.tuples(
+    st.sampled_from(["FAKE", "REAL"]),
+    st.sampled_from([*CATEGORIES, None]),
+    st.sampled_from(["train", "test"]),
+    st.integers(0, 99),
+)
+ENOUGH = [
+    (label, category, split, 100 + i)
+    for i, (label, category, split) in enumerate(
+        (label, category, split)
+        for label in ("FAKE", "REAL")
+        for category in CATEGORIES
+        for split in ("train", "test", "train", "test")
+    )
+]
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    rows=st.lists(ROWS, max_size=60),
+    held_out=st.sampled_from(CATEGORIES),
+    train=st.one_of(st.none(), st.integers(2, 12)),
+    test=st.one_of(st.none(), st.integers(1, 8)),
+    keep_leaks=st.booleans(),
+    seed=st.integers(0, 3),
+)
+def test_whatever_the_data_the_novel_category_never_trains_and_no_training_image_tests(
+    rows: list[tuple[str, str | None, str, int]],
+    held_out: str,
+    train: int | None,
+    test: int | None,
+    keep_leaks: bool,
+    seed: int,
+) -> None:
+    data = dataset(rows + ENOUGH)
+    made = select(data, held_out, train, test, keep_leaks, seed)
+    known_others = set(CATEGORIES) - {held_out}
+    assert set(made.train["category"]) <= known_others and set(made.base["category"]) <= known_others
+    assert set(made.novel["category"]) == {held_out}
+    assert set(made.train["split"]) == {"train"} and set(made.base["split"]) == set(made.novel["split"]) == {"test"}
+    if not keep_leaks:
+        assert set(made.train["sha256"]).isdisjoint([*made.base["sha256"], *made.novel["sha256"]])
+    else:
+        assert made.leaks == 0
+    for chosen, count in ((made.train, train), (made.base, test), (made.novel, test)):
+        for label in ("FAKE", "REAL"):
+            assert count is None or (chosen["label"] == label).sum() <= count
+
+
+@settings(max_examples=50, deadline=None)
+@given(rows=st.lists(ROWS, max_size=60), count=st.integers(2, 6))
+def test_it_takes_the_first_n_of_each_label_in_the_datas_order(
+    rows: list[tuple[str, str | None, str, int]], count: int
+) -> None:
+    data = dataset(rows + ENOUGH)
+    made = select(data, "cat", count, 3)
+    for label in ("FAKE", "REAL"):
+        expected = [
+            path
+            for path, its, category, split in data.rows.iter_rows()
+            if (its, split) == (label, "train") and category not in ("cat", None)
+        ][:count]
+        assert made.train.filter(pl.col("label") == label)["path"].to_list() == expected
+
+
+def test_leaks_are_passed_over_before_the_first_n_are_taken_so_supports_stay_whole() -> None:
+    rows = [("FAKE", "dog", "train", i) for i in range(3)] + [("REAL", "dog", "train", 10 + i) for i in range(3)]
+    rows += [("FAKE", "dog", "test", i) for i in (1, 50, 2, 51, 52)]
+    rows += [("REAL", "dog", "test", 60 + i) for i in range(3)]
+    rows += [(label, "cat", "test", 80 + i) for i, label in enumerate(["FAKE", "REAL"])]
+    made = select(dataset(rows), "cat", 3, 2)
+    assert made.leaks == 2
+    assert made.base["path"].to_list() == ["7.png", "9.png", "11.png", "12.png"]
+    kept = select(dataset(rows), "cat", 3, 2, keep_leaks=True)
+    assert kept.leaks == 0 and kept.base["path"].to_list()[:2] == ["6.png", "7.png"]
+
+
+def test_only_the_rows_that_are_needed_are_read() -> None:
+    read: list[str] = []
+    data = dataset([*ENOUGH, *[("REAL", "dog", "train", i) for i in range(50)]])
+
+    def note(of: Dataset, rows: pl.DataFrame) -> pl.DataFrame:
+        read.extend(rows["path"])
+        keys = [hashlib.sha256(of.read(path)).hexdigest() for path in rows["path"]]
+        return rows.with_columns(pl.Series("sha256", keys, dtype=pl.String))
+
+    select(data, "cat", 2, 1, hash_rows=note)
+    assert len(read) == 2 * (2 + 1 + 1)
+
+
+def test_another_seed_draws_other_training_rows_and_the_same_test_rows() -> None:
+    data = dataset([*ENOUGH, *[("REAL", "dog", "train", i) for i in range(50)]])
+    first, drawn, again = (select(data, "cat", 2, 1, seed=seed) for seed in (0, 7, 7))
+    assert drawn.train.equals(again.train) and not drawn.train.equals(first.train)
+    assert drawn.base.equals(first.base) and drawn.novel.equals(first.novel)
+
+
+def test_split_names_categories_or_answers_with_those_that_exist() -> None:
+    data = dataset(ENOUGH)
+    assert held_out_categories(data, []) == ["cat"]
+    assert held_out_categories(data, ["dog,bird", "dog"]) == ["dog", "bird"]
+    assert held_out_categories(data, ["all"]) == CATEGORIES
+    assert held_out_categories(data, ["none"]) == ["none"]
+    with pytest.raises(SelectionError, match=r"Did you mean bird\?.*bird, cat, dog"):
+        held_out_categories(data, ["brid"])
+    with pytest.raises(SelectionError, match=r"Did you mean dog\?"):
+        held_out_categories(data, ["DOG"])
+    with pytest.raises(SelectionError, match="--split all stands alone"):
+        held_out_categories(data, ["all,cat"])
+
+
+def test_data_with_categories_but_without_cats_asks_which_one() -> None:
+    with pytest.raises(SelectionError, match="bird, dog, all, or none"):
+        held_out_categories(dataset([row for row in ENOUGH if row[1] != "cat"]), [])
+
+
+def test_an_image_without_a_category_might_be_a_cat_so_it_plays_no_part_where_cats_are_held_out() -> None:
+    unknown = [(label, None, split, i) for i, (label, split) in enumerate([("FAKE", "train"), ("REAL", "test")])]
+    data = dataset([*unknown, *ENOUGH])
+    made = select(data, "cat", None, None)
+    assert made.rows()["category"].null_count() == 0
+    assert select(data, "none", None, None).rows()["category"].null_count() == 2
+
+
+def test_unreadable_images_are_not_counted_and_the_next_ones_take_their_places() -> None:
+    data = dataset([*ENOUGH, *[("REAL", "dog", "train", i) for i in range(50)]])
+
+    def read(path: str) -> bytes:
+        if int(path.removesuffix(".png")) % 3 == 0:
+            raise ImageError("torn")
+        return data.read(path)
+
+    made = select(Dataset("torn", "", data.rows, read, "folder"), "cat", 3, 1)
+    assert [int((made.train["label"] == label).sum()) for label in ("FAKE", "REAL")] == [3, 3]
+    assert all(int(path.removesuffix(".png")) % 3 for path in made.rows()["path"])
+
+
+def test_data_without_categories_has_no_novel_test() -> None:
+    data = dataset(ENOUGH)
+    plain = Dataset("plain", "", data.rows.with_columns(category=pl.lit(None, dtype=pl.String)), data.read, "folder")
+    assert held_out_categories(plain, []) == ["none"]
+    made = select(plain, "none", 3, 2)
+    assert len(made.novel) == 0 and list(made.tests()) == ["base"]
+    with pytest.raises(SelectionError, match="no categories"):
+        held_out_categories(plain, ["cat"])
+
+
+def test_too_few_images_is_an_error_that_says_how_many_there_are() -> None:
+    rows = [row for row in ENOUGH if row[:3] != ("REAL", "cat", "test")]
+    with pytest.raises(SelectionError, match="no novel test images of label 'REAL'"):
+        select(dataset(rows), "cat", 2, 1)
+
+
+def test_fewer_images_than_asked_for_are_taken_as_they_are() -> None:
+    made = select(dataset(ENOUGH), "cat", 450, 100)
+    assert [len(rows) for rows in (made.train, made.base, made.novel)] == [8, 8, 4]
+
+
+def test_where_leaks_left_nothing_the_error_says_so_and_names_the_way_out() -> None:
+    rows = [(label, category, split, i) for i, (label, category, split, _) in enumerate(ENOUGH)]
+    leaking = [row if row[:3] != ("REAL", "cat", "test") else (*row[:3], 12) for row in rows]
+    assert rows[12][:3] == ("REAL", "bird", "train")
+    with pytest.raises(SelectionError, match=r"no novel test images.*2 test images were passed over.*--keep-leaks"):
+        select(dataset(leaking), "cat", None, None)
+
+
+def test_the_studys_own_selection_on_cifake(shared: Path) -> None:
+    made = select(open_data(shared / "cifake-24k.zip"), "cat")
+    assert made.train["path"].to_list()[0] == "train/FAKE/1000.jpg"
+    assert made.base["path"].to_list()[:3] == ["test/FAKE/0.jpg", "test/FAKE/0 (2).jpg", "test/FAKE/0 (3).jpg"]
+    assert [len(rows) for rows in (made.train, made.base, made.novel)] == [900, 200, 200]
+
+
+def test_on_cifake_twenty_groups_of_duplicates_span_train_and_test(shared: Path) -> None:
+    made = select(open_data(shared / "cifake-24k.zip"), "none", None, None)
+    kept = select(open_data(shared / "cifake-24k.zip"), "none", None, None, keep_leaks=True)
+    leaked = set(kept.base["sha256"]) & set(kept.train["sha256"])
+    assert len(leaked) == 20
+    assert made.leaks == len(kept.base) - len(made.base) == kept.base["sha256"].is_in(list(leaked)).sum()

@@ -1,0 +1,110 @@
+"""Metrics against independent references."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+from sklearn import metrics as reference
+
+from toolkit.evaluation.metrics import auc_interval, calibration_error, mcnemar, summarise, wilson
+
+CLASSES = ["FAKE", "REAL"]
+
+
+def answers(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    y = np.array(CLASSES)[rng.integers(0, 2, count)]
+    p = np.clip(0.3 * (y == "REAL") + 0.7 * rng.random(count), 0, 1).round(2)
+    return y, np.where(p > 0.5, "REAL", "FAKE"), p
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_figures_equal_scikit_learns(seed: int) -> None:
+    y, predicted, p = answers(150, seed)
+    rows = {row["class"]: row for row in summarise(y, predicted, p, CLASSES)}
+    report = reference.classification_report(y, predicted, output_dict=True)
+    for label, theirs in (("FAKE", "FAKE"), ("REAL", "REAL"), ("all", "macro avg")):
+        for ours, name in (
+            ("precision", "precision"),
+            ("recall", "recall"),
+            ("f1", "f1-score"),
+            ("support", "support"),
+        ):
+            assert rows[label][ours] == pytest.approx(report[theirs][name])
+    row, positive = rows["all"], y == "REAL"
+    assert row["accuracy"] == pytest.approx(report["accuracy"])
+    assert row["balanced_accuracy"] == pytest.approx(reference.balanced_accuracy_score(y, predicted))
+    assert row["roc_auc"] == pytest.approx(reference.roc_auc_score(positive, p))
+    assert row["average_precision"] == pytest.approx(reference.average_precision_score(positive, p))
+    assert row["brier"] == pytest.approx(reference.brier_score_loss(positive, p))
+
+
+def test_a_class_that_is_never_predicted_has_precision_zero_without_a_warning() -> None:
+    y = np.array(["FAKE", "REAL"] * 100)
+    rows = summarise(y, np.full(200, "FAKE"), np.zeros(200), CLASSES)
+    assert [(row["precision"], row["recall"]) for row in rows[:2]] == [(0.5, 1.0), (0.0, 0.0)]
+    assert rows[1]["precision_low"] == 0.0 and rows[1]["precision_high"] == 1.0
+
+
+def test_a_test_set_of_one_class_has_no_auc_and_raises_nothing() -> None:
+    rows = summarise(np.full(10, "REAL"), np.full(10, "REAL"), np.full(10, 0.9), CLASSES)
+    assert np.isnan(rows[2]["roc_auc"]) and rows[2]["accuracy"] == 1.0
+
+
+@given(trials=st.integers(1, 5000), data=st.data())
+def test_wilsons_interval_is_scipys_holds_the_share_and_shrinks(trials: int, data: st.DataObject) -> None:
+    successes = data.draw(st.integers(0, trials))
+    low, high = wilson(successes, trials)
+    theirs = binomtest(successes, trials).proportion_ci(0.95, method="wilson")
+    assert (low, high) == (pytest.approx(theirs.low, abs=1e-9), pytest.approx(theirs.high, abs=1e-9))
+    assert 0 <= low <= successes / trials <= high <= 1
+    wider = wilson(4 * successes, 4 * trials)
+    assert wider[1] - wider[0] < high - low
+
+
+def test_a_class_has_wilsons_interval_of_its_own_hits_and_accuracy_that_of_all() -> None:
+    y, predicted, p = answers(180, 7)
+    rows = {row["class"]: row for row in summarise(y, predicted, p, CLASSES)}
+    for label in CLASSES:
+        hits = int(((y == label) & (predicted == label)).sum())
+        of = {"precision": (hits, int((predicted == label).sum())), "recall": (hits, int((y == label).sum()))}
+        of["accuracy"] = (int((y == predicted).sum()), len(y))
+        for name, (successes, trials) in of.items():
+            theirs = binomtest(successes, trials).proportion_ci(0.95, method="wilson")
+            row = rows[label]
+            assert (row[f"{name}_low"], row[f"{name}_high"]) == pytest.approx((theirs.low, theirs.high), abs=1e-9)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=80))
+def test_mcnemars_p_is_the_two_sided_binomial_one(pairs: list[tuple[bool, bool]]) -> None:
+    first, second = (np.array(column) for column in zip(*pairs, strict=True))
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    expected = binomtest(only_first, only_first + only_second).pvalue if only_first + only_second else 1.0
+    assert mcnemar(first, second) == pytest.approx(expected)
+
+
+def test_calibration_error_by_hand() -> None:
+    p = np.array([0.95, 0.95, 0.95, 0.95, 0.1, 0.1])
+    positive = np.array([True, True, True, False, False, True])
+    assert calibration_error(positive, p) == pytest.approx((4 * 0.2 + 2 * 0.4) / 6)
+
+
+def test_bootstrap_intervals_agree_with_a_plain_loop() -> None:
+    y, predicted, p = answers(200, 3)
+    row = summarise(y, predicted, p, CLASSES)[1]
+    rng = np.random.default_rng(9)
+    f1s, areas = [], []
+    for _ in range(2000):
+        rows = np.concatenate([rng.choice(np.flatnonzero(y == label), (y == label).sum()) for label in CLASSES])
+        f1s.append(reference.f1_score(y[rows], predicted[rows], pos_label="REAL"))
+        areas.append(reference.roc_auc_score(y[rows] == "REAL", p[rows]))
+    for name, values in (("f1", f1s), ("roc_auc", areas)):
+        low, high = np.percentile(values, [2.5, 97.5])
+        assert row[f"{name}_low"] == pytest.approx(low, abs=0.012)
+        assert row[f"{name}_high"] == pytest.approx(high, abs=0.012)
+
+
+def test_intervals_are_the_same_each_time() -> None:
+    y, _, p = answers(100)
+    assert auc_interval(y == "REAL", p, 0) == auc_interval(y == "REAL", p, 0) != auc_interval(y == "REAL", p, 1)

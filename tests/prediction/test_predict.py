@@ -1,0 +1,400 @@
+"""`predict`: images of the user's own, answered by the best saved head."""
+
+import hashlib
+import io
+import json
+import os
+import pickle
+import shutil
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import sklearn
+from click.testing import CliRunner, Result
+from fakes import FakeEncoder
+from safetensors.numpy import save
+from sklearn.linear_model import LogisticRegression
+from trees import cifake_files, jpeg, write_folder, write_zip
+
+from toolkit.cache.store import Cache
+from toolkit.cli import main as cli
+from toolkit.data.sources.loose import open_loose
+from toolkit.errors import EncoderError, ResultsError
+from toolkit.heads import HEADS, READS, make_head, stored
+from toolkit.prediction import calibration, kept_heads
+from toolkit.prediction import predict as predicting
+from toolkit.prediction.predict import Request, load_again
+from toolkit.prediction.predict import predict as predict_images
+from toolkit.storage.records import read_record, write_record
+
+ON_EMBEDDINGS = [name for name in HEADS if name not in READS]
+
+
+def call(*words: object, stdin: str | None = None) -> Result:
+    return CliRunner().invoke(cli.cli, [str(word) for word in words], input=stdin)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small CIFAKE that was embedded, fine-tuned for one epoch and compared."""
+    home = tmp_path_factory.mktemp("study")
+    write_folder(home / "cifake", cifake_files(10, 6))
+    result = call("run", *options(home), "--epochs", 1, "--batch-size", 8)
+    assert result.exit_code == 0, result.output
+    return home
+
+
+def options(home: Path) -> list[object]:
+    sizes = ["--train-per-label", "24", "--test-per-label", "8", "--model", "nano"]
+    return ["--data", home / "cifake", *places(home), *sizes]
+
+
+def places(home: Path) -> list[object]:
+    return ["--cache", home / "cache", "--results", home / "results"]
+
+
+def objects(home: Path, *words: object) -> list[dict]:
+    result = call("predict", *words, *places(home), "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+@pytest.mark.parametrize(("encoder", "head"), [(e, h) for e in ("base", "finetuned") for h in ON_EMBEDDINGS])
+def test_a_test_image_gets_the_very_probability_that_compare_gave_it(study: Path, encoder: str, head: str) -> None:
+    known = pl.read_csv(study / "results/predictions.csv").filter(
+        (pl.col("encoder") == encoder) & (pl.col("head") == head)
+    )
+    assert len(known) == 28
+    paths = [study / "cifake" / path for path in known["path"]]
+    found = objects(study, *paths, "--encoder", encoder, "--head", head)
+    assert [list(one)[:3] for one in found] == [["path", "label", "p_real"]] * len(found)
+    assert [one["path"] for one in found] == [str(path) for path in paths]
+    assert [one["label"] for one in found] == known["predicted"].to_list()
+    np.testing.assert_allclose([one["p_real"] for one in found], known["p_real"], atol=1e-6)
+
+
+def test_the_default_is_the_head_with_the_best_novel_accuracy(study: Path) -> None:
+    table = pl.read_csv(study / "results/results.csv").filter((pl.col("class") == "all") & (pl.col("test") == "novel"))
+    best = table.filter(pl.col("accuracy") == table["accuracy"].max())
+    chosen, rivals = kept_heads.best(study / "results/heads")
+    assert (chosen.record["encoder"], chosen.record["head"]) in set(best.select("encoder", "head").iter_rows())
+    assert rivals == 6 and chosen.record["tests"]["novel"]["accuracy"] == table["accuracy"].max()
+
+
+def record(folder: Path, head: str, held_out: str, seed: int, base: float, novel: float | None) -> None:
+    key = f"{head}{held_out}{seed}"
+    tests = {"base": {"accuracy": base}} | ({"novel": {"accuracy": novel}} if novel is not None else {})
+    named = {"encoder": "base", "recipe": "", "head": head, "chosen_by": "", "seed": seed, "encoder_id": "x"}
+    write_record(folder / f"{key}.json", {"key": key, "encoder_record": {}, "tests": tests, **named})
+
+
+def test_over_several_categories_and_seeds_the_mean_decides_and_not_the_luckiest(tmp_path: Path) -> None:
+    for head, held_out, seed, base, novel in [
+        ("steady", "cat", 0, 0.8, 0.8),
+        ("steady", "dog", 0, 0.7, 0.8),
+        ("steady", "dog", 1, 0.9, 0.8),
+        ("lucky", "cat", 0, 0.9, 0.9),
+        ("lucky", "dog", 0, 0.9, 0.6),
+    ]:
+        record(tmp_path, head, held_out, seed, base, novel)
+    chosen, rivals = kept_heads.best(tmp_path)
+    assert (chosen.key, rivals) == ("steadycat0", 2), "of the best kind, the first seed's that is best on base"
+    assert kept_heads.best(tmp_path, head="lucky")[1] == 1
+    with pytest.raises(ResultsError, match="--encoder base --head lucky; --encoder base --head steady"):
+        kept_heads.best(tmp_path, head="knn")
+
+
+def test_where_nothing_was_held_out_base_decides_and_only_the_last_comparison_counts(tmp_path: Path) -> None:
+    for head, base in [("a", 0.7), ("b", 0.8), ("old", 0.9)]:
+        record(tmp_path, head, "none", 0, base, None)
+    write_record(tmp_path / kept_heads.LAST, {"heads": ["anone0", "bnone0"]})
+    assert kept_heads.best(tmp_path)[0].key == "bnone0"
+
+
+def test_new_images_are_embedded_once_and_the_second_time_no_model_is_loaded(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "new.jpg").write_bytes(jpeg(9_001))
+    first = objects(study, tmp_path)
+    monkeypatch.setattr(predicting, "load_again", lambda *_: pytest.fail("a model was loaded"))
+    assert objects(study, tmp_path / "new.jpg") == first
+
+
+def test_files_folders_zips_and_standard_input_may_be_mixed(study: Path, tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "f", {"b/2.jpg": jpeg(1), "b/10.jpg": jpeg(2), "notes.txt": b"no image"})
+    archive = write_zip(tmp_path / "z.zip", {"in/a.jpg": jpeg(3), "../out.jpg": jpeg(4)})
+    (tmp_path / "100%.jpg").write_bytes(jpeg(5))
+    words = [folder, archive, "-", *places(study), "--json"]
+    result = call("predict", *words, stdin=f"{tmp_path / '100%.jpg'}\n\n")
+    assert [one["path"] for one in json.loads(result.stdout)] == [
+        f"{folder}/b/2.jpg",
+        f"{folder}/b/10.jpg",
+        f"{archive}/in/a.jpg",
+        str(tmp_path / "100%.jpg"),
+    ]
+
+
+def test_what_cannot_be_read_is_listed_with_its_reason_and_stops_nothing(study: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"no image")
+    (tmp_path / "b.jpg").write_bytes(jpeg(1))
+    (tmp_path / "c.zip").write_bytes(b"no zip")
+    (tmp_path / "empty").mkdir()
+    os.mkfifo(tmp_path / "pipe.jpg")
+    bad = [tmp_path / name for name in ("a.jpg", "c.zip", "empty", "pipe.jpg", "gone.jpg")] + ["/dev/zero"]
+    found = objects(study, tmp_path / "b.jpg", *bad)
+    assert found[0]["label"] in ("REAL", "FAKE") and found[0]["reason"] is None
+    assert all(one["label"] is None and one["p_real"] is None for one in found[1:])
+    says = [
+        "not a readable image",
+        "cannot be read as a zip",
+        "no images",
+        "not a regular",
+        "no such file",
+        "not a reg",
+    ]
+    assert all(words in one["reason"] for words, one in zip(says, found[1:], strict=True)), found
+    none = call("predict", *bad, *places(study))
+    assert none.exit_code == 2 and "Traceback" not in none.output
+
+
+def test_csv_is_a_table_whose_text_is_never_a_formula(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("=1+1.jpg").write_bytes(jpeg(1))
+    result = call("predict", "=1+1.jpg", *places(study), "--csv")
+    table = pl.read_csv(io.StringIO(result.stdout))
+    assert table.columns[:3] == ["path", "label", "p_real"] and table["path"].to_list() == ["'=1+1.jpg"]
+
+
+def test_what_it_rests_on_is_said(study: Path, tmp_path: Path) -> None:
+    (tmp_path / "[red]new.jpg").write_bytes(jpeg(1))
+    output = " ".join(call("predict", tmp_path, *places(study)).output.split())
+    assert "the best of 6 of the last compare" in output and "48 images of cifake without cat" in output
+    assert "which flatters it" in output and "[red]new.jpg" in output
+
+
+def test_an_image_is_far_where_it_lies_beyond_99_percent_of_the_training_images(study: Path, tmp_path: Path) -> None:
+    about, _ = kept_heads.best(study / "results/heads", "base", "logreg")
+    cache = Cache(study / "cache", about.record["encoder_record"])
+    training = cache.read_images(kept_heads.training_rows(about)["sha256"].to_list()).astype(np.float64)
+    training /= np.linalg.norm(training, axis=1, keepdims=True)
+    apart = 1 - training @ training.T
+    np.fill_diagonal(apart, np.inf)
+    limit = np.quantile(apart.min(axis=1), 0.99)
+    assert about.record["far_beyond"] == pytest.approx(limit, abs=1e-6)
+
+    write_folder(tmp_path, {f"{i}.jpg": jpeg(70 + i, size=size) for i, size in enumerate((32, 32, 8, 200))})
+    found = objects(study, tmp_path, "--encoder", "base", "--head", "logreg")
+    keys = [hashlib.sha256(Path(one["path"]).read_bytes()).hexdigest() for one in found]
+    mine = cache.read_images(keys).astype(np.float64)
+    distances = 1 - (mine / np.linalg.norm(mine, axis=1, keepdims=True) @ training.T).max(axis=1)
+    np.testing.assert_allclose([one["distance"] for one in found], distances, atol=1e-6)
+    assert [one["far"] for one in found] == (distances > limit).tolist()
+    assert {one["far"] for one in found} == {True, False}
+
+
+def test_alpha_abstains_and_the_calibration_images_did_not_train_the_head(study: Path, tmp_path: Path) -> None:
+    about, _ = kept_heads.best(study / "results/heads", "base", "logreg")
+    cache = Cache(study / "cache", about.record["encoder_record"])
+    rule = calibration.abstaining(about, kept_heads.load(about, cache), cache, 0.2)
+    assert rule.head.model_.n_features_in_ and "NOT guaranteed" not in rule.note
+    assert "fitted on 36 training images and calibrated on 12 others" in rule.note
+    knn, _ = kept_heads.best(study / "results/heads", "base", "knn")
+    fitted = calibration.abstaining(knn, kept_heads.load(knn, cache), cache, 0.2).head
+    assert len(fitted.vectors_) == 36
+
+    result = call("predict", study / "cifake/test", *places(study), "--alpha", 0.2, "--encoder", "finetuned", "--json")
+    found = json.loads(result.stdout)
+    assert all((one["label"] is None) == (len(one["open"]) != 1) for one in found)
+    assert "NOT guaranteed here" in result.stderr and "measured on 16 base test images" in result.stderr
+    assert "measured on 12 novel test images" in result.stderr
+
+
+def test_a_fine_tuned_head_is_calibrated_on_images_that_trained_nothing(study: Path, tmp_path: Path) -> None:
+    write_folder(tmp_path / "more", cifake_files(20, 6))
+    about, _ = kept_heads.best(study / "results/heads", "finetuned", "logreg")
+    seen = set(kept_heads.rows_of(about)["sha256"])
+    fresh = {
+        hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in (tmp_path / "more/train").rglob("*.jpg")
+        if "(4)" not in path.name
+    } - seen
+    assert 60 < len(fresh) < 120, "some are the study's own, none is a cat"
+    words = ["--encoder", "finetuned", "--head", "logreg", "--alpha", 0.1, "--calibrate", tmp_path / "more", "--json"]
+    result = call("predict", study / "cifake/test", *places(study), *words)
+    assert f"calibrated on {len(fresh)} images of more that trained nothing" in result.stderr
+    assert "NOT guaranteed" not in result.stderr
+
+    cache = Cache(study / "cache", about.record["encoder_record"])
+    labels = {
+        hashlib.sha256(path.read_bytes()).hexdigest(): path.parent.name for path in (tmp_path / "more").rglob("*.jpg")
+    }
+    keys = sorted(fresh)
+    odds = kept_heads.load(about, cache).predict_proba(cache.read_images(keys))[:, 1]
+    real = np.array([labels[key] == "REAL" for key in keys])
+    limits = [np.sort(m)[int(np.ceil((len(m) + 1) * 0.9)) - 1] for m in (odds[~real], 1 - odds[real])]
+    for one in json.loads(result.stdout):
+        misfits = {"FAKE": one["p_real"], "REAL": 1 - one["p_real"]}
+        limit = dict(zip(misfits, limits, strict=True))
+        assert one["open"] == [label for label, misfit in misfits.items() if misfit <= limit[label]]
+    moved = call("predict", study / "cifake/test", *places(study), *words[:4], "--fake-recall", 0.9, *words[6:])
+    assert f"above {limits[0]:.4f}" in moved.stderr and "coverage" not in moved.stderr
+
+
+def test_too_little_data_for_the_promise_is_one_line(study: Path) -> None:
+    for rule in (["--alpha", "0.01"], ["--fake-recall", "0.999"]):
+        result = call("predict", study / "cifake/test", *places(study), *rule)
+        assert result.exit_code == 2 and len(result.stderr.splitlines()) == 1 and "are needed" in result.stderr
+    both = call("predict", study / "cifake/test", *places(study), "--alpha", 0.1, "--fake-recall", 0.9)
+    assert both.exit_code == 2 and "choose one" in both.stderr
+    alone = call("predict", study / "cifake/test", *places(study), "--calibrate", study / "cifake")
+    assert alone.exit_code == 2 and "--alpha" in alone.stderr
+
+
+def test_the_operating_point_comes_from_scores_of_left_out_categories_which_are_kept(
+    study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    about, _ = kept_heads.best(study / "results/heads", "base", "logreg")
+    cache = Cache(study / "cache", about.record["encoder_record"])
+    rows = kept_heads.training_rows(about)
+    vectors, y = cache.read_images(rows["sha256"].to_list()), rows["label"].to_numpy()
+    groups = rows["category"].to_numpy()
+    scores = np.empty(len(rows))
+    for category in set(groups):
+        out = groups == category
+        head = HEADS["logreg"]({}, "category").fit(vectors[~out], y[~out], groups=groups[~out])
+        scores[out] = head.predict_proba(vectors[out])[:, 1]
+    line = np.sort(scores[y == "FAKE"])[int(np.ceil(25 * 0.9)) - 1]
+    rule = calibration.operating_point(about, kept_heads.load(about, cache), cache, 0.9, None, lambda *_: None)
+    assert f"above {line:.4f}" in rule.note
+    odds = np.array([[1 - line, line], [1 - line - 1e-6, line + 1e-6]])
+    assert rule.answers(odds).tolist() == [[True, False], [False, True]]
+
+    monkeypatch.setattr(calibration, "clone", lambda head: pytest.fail("a head was fitted again"))
+    again = calibration.operating_point(about, kept_heads.load(about, cache), cache, 0.9, None, lambda *_: None)
+    assert again.note == rule.note
+
+
+def test_with_the_labels_turned_round_p_is_the_other_ones(study: Path, tmp_path: Path) -> None:
+    words = [*options(study), "--results", tmp_path, "--labels", "REAL,FAKE", "--split", "none"]
+    assert call("embed", *words).exit_code == 0
+    assert call("compare", *words).exit_code == 0
+    known = pl.read_csv(tmp_path / "predictions.csv").filter(pl.col("head") == "logreg")
+    request = Request(study / "cache", tmp_path, head="logreg", encoder="base")
+    done = predict_images(open_loose([str(study / "cifake" / path) for path in known["path"]]), request)
+    assert done.head.record["labels"] == ["REAL", "FAKE"]
+    assert done.images["label"].to_list() == known["predicted"].to_list()
+    np.testing.assert_allclose(done.images["p_real"], known["p_real"], atol=1e-6)
+    cache = Cache(study / "cache", done.head.record["encoder_record"])
+    line = calibration.operating_point(done.head, kept_heads.load(done.head, cache), cache, 0.9, None, lambda *_: None)
+    assert "FAKE only where P(FAKE) is above" in line.note and "of REAL are called FAKE" in line.note
+
+
+def test_a_read_only_cache_still_predicts_and_is_left_alone(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "new.jpg").write_bytes(jpeg(9_002))
+    before = sorted((study / "cache").rglob("*"))
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
+    assert objects(study, tmp_path)[0]["label"]
+    assert sorted((study / "cache").rglob("*")) == before
+
+
+def test_without_the_training_images_vectors_it_predicts_and_says_that_nothing_can_be_far(
+    study: Path, tmp_path: Path
+) -> None:
+    words = [study / "cifake/test/REAL/0001.jpg", "--cache", tmp_path, "--results", study / "results"]
+    result = call("predict", *words, "--encoder", "base", "--head", "logreg", "--json")
+    assert json.loads(result.stdout)[0]["far"] is None and "no image can be called far" in result.stderr
+    gone = call("predict", *words, "--encoder", "finetuned")
+    assert gone.exit_code == 2 and "python cli.py finetune" in gone.stderr
+    alpha = call("predict", *words, "--encoder", "base", "--alpha", 0.2)
+    assert alpha.exit_code == 2 and "python cli.py embed" in alpha.stderr
+
+
+def test_neighbours_stay_in_the_cache_so_that_saved_heads_are_small(study: Path) -> None:
+    files = (study / "results/heads").glob("*.safetensors")
+    assert max(path.stat().st_size for path in files) < 10_000
+    about, _ = kept_heads.best(study / "results/heads", "base", "knn")
+    cache = Cache(study / "cache", about.record["encoder_record"])
+    assert kept_heads.load(about, cache).vectors_.shape == (48, cache.record["dimension"])
+
+
+@pytest.mark.parametrize("damage", ["record", "head", "rows", "gone"])
+def test_a_damaged_head_is_one_line_and_compare_makes_it_anew(study: Path, tmp_path: Path, damage: str) -> None:
+    home = Path(shutil.copytree(study, tmp_path / "study"))
+    heads = home / "results/heads"
+    kinds = {"record": "*[0-9a-f].json", "head": "*.safetensors", "rows": "rows-*", "gone": "*"}
+    for path in heads.glob(kinds[damage]):
+        path.unlink() if damage == "gone" else path.write_bytes(path.read_bytes()[:-7] + b"garbage")
+    result = call("predict", home / "cifake/test", *places(home))
+    assert result.exit_code == 2 and result.stderr.startswith("Error:") and len(result.stderr.splitlines()) == 1
+    assert "compare" in result.stderr
+    assert call("compare", *options(home)).exit_code == 0
+    assert objects(home, home / "cifake/test") == objects(study, home / "cifake/test")
+
+
+class Evil:
+    def __reduce__(self) -> tuple:
+        return (os.system, ("touch /tmp/evil",))
+
+
+def hostile(head: object) -> bytes:
+    version = ".".join(sklearn.__version__.split(".")[:2])
+    return save({}, {stored.FORMAT: json.dumps({"scikit-learn": version, "head": head})})
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        hostile({"is": "object", "class": "subprocess.Popen", "of": [["args", "ls"]]}),
+        hostile({"is": "object", "class": "toolkit.heads.base.unit", "of": []}),
+        hostile({"is": "array", "of": "7", "shape": [1]}),
+        hostile({"is": "nothing"}),
+        pickle.dumps(Evil()),
+        b"",
+        b"\xff" * 64,
+    ],
+)
+def test_a_file_that_is_no_head_runs_nothing_and_is_refused(data: bytes) -> None:
+    with pytest.raises(ResultsError, match="run python cli.py compare again"):
+        stored.from_bytes(data, "heads/x.safetensors")
+    assert not Path("/tmp/evil").exists()
+
+
+@pytest.mark.parametrize("name", ON_EMBEDDINGS)
+def test_every_head_is_stored_without_code_and_comes_back_the_same(name: str) -> None:
+    rng = np.random.default_rng(0)
+    y = np.array(["FAKE", "REAL"] * 30)
+    X = rng.standard_normal((60, 16)).astype(np.float32) + (y == "REAL")[:, None]
+    groups = np.array([f"category {number % 3}" for number in range(60)])
+    head = make_head(name, {"FAKE": X[:2], "REAL": X[2:4]}).fit(X, y, groups=groups)
+    again = stored.from_bytes(stored.to_bytes(head), name)
+    assert np.array_equal(again.predict_proba(X), head.predict_proba(X))
+    assert stored.to_bytes(again) == stored.to_bytes(head)
+    assert again.choice_ == head.choice_ and again.classes_.tolist() == ["FAKE", "REAL"]
+
+
+def test_a_head_of_another_scikit_learn_is_refused_and_foreign_objects_are_not_stored(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = stored.to_bytes(LogisticRegression())
+    with pytest.raises(TypeError):
+        stored.to_bytes(FakeEncoder())
+    monkeypatch.setattr(sklearn, "__version__", "0.1.2")
+    with pytest.raises(ResultsError, match="this is 0.1.2"):
+        stored.from_bytes(data, "x")
+
+
+def test_an_encoder_that_has_become_another_is_refused(study: Path, tmp_path: Path) -> None:
+    heads = Path(shutil.copytree(study / "results/heads", tmp_path / "heads"))
+    about, _ = kept_heads.best(heads, "base", "logreg")
+    path = heads / f"{about.key}.json"
+    record = read_record(path)
+    record["encoder_record"]["identity"] = "0" * 16
+    write_record(path, record)
+    with pytest.raises(EncoderError, match="not the encoder"):
+        load_again(kept_heads.best(heads, "base", "logreg")[0], study / "cache")

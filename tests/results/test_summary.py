@@ -1,0 +1,99 @@
+"""How much better than the study's way: the same images, over all held-out categories."""
+
+import io
+
+import numpy as np
+import polars as pl
+import pytest
+
+from toolkit.evaluation import columns
+from toolkit.evaluation.metrics import paired_difference
+from toolkit.evaluation.scoring import score
+from toolkit.results.summary import against_study
+from toolkit.results.workbook import workbook_bytes
+
+
+def test_the_difference_and_its_interval_are_those_of_drawing_images_one_by_one() -> None:
+    rng = np.random.default_rng(0)
+    values, strata = rng.integers(-1, 2, 300) / 300, np.repeat(["a", "b", "c"], 100)
+    values[:100] = np.abs(values[:100])
+    difference, low, high = paired_difference(values, strata)
+    drawn = [sum(values[strata == s][rng.integers(100, size=100)].sum() for s in ("a", "b", "c")) for _ in range(4000)]
+    assert difference == pytest.approx(values.sum())
+    assert (low, high) == pytest.approx(np.percentile(drawn, [2.5, 97.5]), abs=0.01)
+
+
+def test_two_that_never_differ_differ_by_exactly_nothing() -> None:
+    assert paired_difference(np.zeros(10), np.repeat("a", 10)) == (0, 0, 0)
+
+
+def predictions(held_out: str, encoder: str, recipe: str, head: str, right: dict[str, list[bool]]) -> pl.DataFrame:
+    """One row an image: `right` says for each test set which images were called right; all are FAKE."""
+    rows = [
+        {"held_out": held_out, "encoder": encoder, "recipe": recipe, "head": head, "test": test, "label": "FAKE"}
+        | {"path": f"{test if test == 'base' else held_out}/{i}", "category": held_out if test == "novel" else "dog"}
+        | {"predicted": "FAKE" if is_right else "REAL", "encoder_id": f"{encoder}-{held_out}", "perturbation": ""}
+        | {"test_data": "", "dataset": "made", "seed": 0, "p_real": 0.1 if is_right else 0.9}
+        for test, each in right.items()
+        for i, is_right in enumerate(each)
+    ]
+    return pl.DataFrame(rows, schema=columns.schema(columns.PREDICTIONS))
+
+
+def made() -> pl.DataFrame:
+    half, most = [True, False] * 20, [True, True, True, False] * 10
+    both = []
+    for held_out in ("cat", "frog"):
+        both.append(predictions(held_out, "finetuned", "study", "zero-shot", {"base": half, "novel": half}))
+        both.append(predictions(held_out, "finetuned", "robust", "logreg", {"base": half, "novel": most}))
+    return pl.concat(both)
+
+
+def test_each_line_is_set_against_the_studys_way_on_the_same_images() -> None:
+    found = against_study(made())
+    base, novel = (found.filter(pl.col("test") == test).row(0, named=True) for test in ("base", "novel"))
+    assert found["recipe"].unique().to_list() == ["robust"]
+    assert novel["difference"] == pytest.approx(0.25)
+    assert 0 < novel["difference_low"] < 0.25 < novel["difference_high"]
+    assert (base["difference"], base["difference_low"], base["difference_high"]) == (0, 0, 0)
+
+
+def test_an_image_that_two_comparisons_share_counts_as_one_image() -> None:
+    """Base images come again with every category that is held out: twice the rows are no more knowledge."""
+    rng = np.random.default_rng(0)
+    one, other = (rng.random(200) < share for share in (0.5, 0.7))
+    twice = [
+        predictions(held_out, *way, {"base": list(map(bool, right))})
+        for held_out in ("cat", "frog")
+        for way, right in ((("finetuned", "study", "zero-shot"), one), (("base", "", "knn"), other))
+    ]
+    found = against_study(pl.concat(twice)).row(0, named=True)
+    values = (other.astype(float) - one) / 200
+    assert (found["difference"], found["difference_low"], found["difference_high"]) == pytest.approx(
+        paired_difference(values, np.repeat("dog", 200)), abs=0.015
+    )
+
+
+def test_the_workbook_shows_the_difference_and_its_interval() -> None:
+    frame = made()
+    table = pl.DataFrame(score(frame, ["FAKE", "REAL"], 0), schema=columns.schema(columns.RESULTS))
+    shown = pl.read_excel(
+        io.BytesIO(workbook_bytes(table, frame)),
+        sheet_name="Leave-one-out",
+        engine="calamine",
+        read_options={"header_row": 1},
+    )
+    row = shown.filter((pl.col("Recipe") == "robust") & (pl.col("Test") == "novel")).row(0, named=True)
+    found = against_study(frame).filter(pl.col("test") == "novel").row(0, named=True)
+    assert row["Against the study's way"] == pytest.approx(0.25)
+    assert row["Difference from"] == pytest.approx(found["difference_low"])
+    assert row["Difference to"] == pytest.approx(found["difference_high"])
+
+
+def test_with_one_category_or_other_images_there_is_nothing_to_compare() -> None:
+    frame = made()
+    assert against_study(frame.filter(pl.col("held_out") == "cat")).is_empty()
+    is_study = pl.col("recipe") == "study"
+    assert against_study(frame.filter(~is_study | (pl.col("path") != "cat/3"))).select(
+        "test"
+    ).to_series().to_list() == ["base"]

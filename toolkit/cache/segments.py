@@ -1,0 +1,100 @@
+"""One HDF5 file of vectors: written beside its place, closed, synced, renamed, and never touched again.
+
+A segment's name carries the SHA-256 of its bytes. Whoever reads it checks that first, so that a damaged file is noticed
+before HDF5 parses it, and no wrong number can come of it.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from toolkit.storage.records import write_whole
+
+ROWS_AT_ONCE = 65_536
+NAME_DIGITS = 32
+
+
+def write_segment(
+    folder: Path, kind: str, keys: Mapping[str, Any], vectors: np.ndarray, about: Mapping[str, Any]
+) -> Path:
+    """Write `vectors` `[N, D]` float32 with their `keys` (one data set, N long) as `<kind>-<time>-<digest>.h5`.
+
+    Raises CacheError where there is no room or no right to write; nothing half-written stays.
+    """
+    data = _hdf5_image({**keys, "embedding": np.ascontiguousarray(vectors, dtype=np.float32)}, about)
+    digest = hashlib.sha256(data).hexdigest()[:NAME_DIGITS]
+    place = folder / f"{kind}-{time.time_ns():020d}-{digest}.h5"
+    write_whole(place, data)
+    return place
+
+
+def _hdf5_image(data_sets: Mapping[str, Any], about: Mapping[str, Any]) -> bytes:
+    """The bytes of an HDF5 file, made in memory: on a full disk HDF5 itself does not fail, it crashes the process."""
+    import h5py
+
+    with h5py.File("segment.h5", "w", driver="core", backing_store=False, libver="latest") as file:
+        for name, values in data_sets.items():
+            file.create_dataset(name, data=values)
+        file.attrs["about"] = json.dumps(dict(about))
+        file.attrs.update({"projected": True, "normalised": False, "dtype": "float32"})
+        file.flush()
+        return bytes(file.id.get_file_image())
+
+
+def list_segments(folder: Path, kind: str) -> list[Path]:
+    """The segments of one kind, oldest first."""
+    return sorted(folder.glob(f"{kind}-*.h5"))
+
+
+def is_whole(path: Path) -> bool:
+    """Whether the file's bytes are those that were written."""
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return False
+    return digest[:NAME_DIGITS] == path.stem.rsplit("-", 1)[-1]
+
+
+def read_keys(path: Path) -> np.ndarray:
+    """The image keys of a whole segment: `[N]` bytes of length 32."""
+    import h5py
+
+    with h5py.File(path, "r", locking=False) as file:
+        return np.ascontiguousarray(file["sha256"][:]).view("S32").reshape(-1)
+
+
+def read_prompts(path: Path) -> list[str]:
+    """The prompts of a whole segment."""
+    import h5py
+
+    with h5py.File(path, "r", locking=False) as file:
+        return [prompt.decode() for prompt in file["prompt"][:]]
+
+
+def read_vectors(path: Path) -> Iterator[tuple[int, np.ndarray]]:
+    """The vectors of a whole segment in slices: (first row, `[n, D]` float32)."""
+    import h5py
+
+    with h5py.File(path, "r", locking=False) as file:
+        vectors = file["embedding"]
+        for start in range(0, len(vectors), ROWS_AT_ONCE):
+            yield start, vectors[start : start + ROWS_AT_ONCE]
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """The record of the encoder that made a whole segment."""
+    import h5py
+
+    with h5py.File(path, "r", locking=False) as file:
+        return dict(json.loads(file.attrs["about"]))
+
+
+def key_bytes(keys: Sequence[str]) -> np.ndarray:
+    """Hex keys -> `[N]` bytes of length 32."""
+    return np.frombuffer(bytes.fromhex("".join(keys)), dtype="S32")

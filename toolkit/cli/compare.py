@@ -1,0 +1,42 @@
+"""`compare`: every head on every encoder in the cache, as one table."""
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from toolkit.cli.group import Command
+from toolkit.cli.options import as_json, beyond_of, beyond_options, head_options, heads_of, plan_options, planned
+from toolkit.cli.output import print_json, print_table, watched
+
+if TYPE_CHECKING:
+    from toolkit.pipeline.workflow import Plan
+
+
+@click.command(cls=Command, epilog="Example: python cli.py compare --split all --heads logreg,knn")
+@plan_options
+@head_options
+@beyond_options
+@as_json
+def compare(heads: str, choose_by: str, as_json: bool, **chosen: Any) -> None:
+    """Score every head on every encoder in the cache, on base and novel images, and write the results."""
+    from toolkit.pipeline import workflow
+
+    names, beyond = heads_of(heads), beyond_of(chosen)
+    plan = planned(chosen, as_json)
+    with watched(plan) as plan:
+        done = workflow.compare(plan, names, choose_by, beyond)
+    show_compared(done, plan, as_json)
+
+
+def show_compared(done: Any, plan: "Plan", as_json: bool) -> None:
+    """The table like the study's, the notes, and where the files are."""
+    if as_json:
+        print_json(done.table.to_dicts())
+        return
+    from toolkit.cli.tables import tables
+
+    for table in tables(done.table, done.predictions):
+        print_table(table)
+    for note in done.notes:
+        click.echo(note)
+    click.echo(f"Written: {plan.results / 'results.xlsx'} (also .csv, .parquet) and predictions beside it.")

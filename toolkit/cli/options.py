@@ -1,0 +1,273 @@
+"""The options that commands share, and what they ask for."""
+
+import shlex
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from toolkit.cli.group import Option, variable_of
+from toolkit.cli.output import say
+
+if TYPE_CHECKING:
+    from toolkit.evaluation.test_sets import Beyond
+    from toolkit.pipeline.workflow import Plan
+
+Command = Callable[..., None]
+
+
+def option(name: str, *more: str, **settings: Any) -> Callable[[Command], Command]:
+    """A click option that the environment can set too (`variable_of`)."""
+    return click.option(name, *more, cls=Option, envvar=variable_of(name), **settings)
+
+
+def options(*each: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Several options as one decorator, in the order of the help page."""
+
+    def decorate(command: Command) -> Command:
+        for one in reversed(each):
+            command = one(command)
+        return command
+
+    return decorate
+
+
+def section(title: str, *each: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Several options as one decorator, under a title of the help page (`commands.group.OPTION_SECTIONS`)."""
+
+    def decorate(command: Command) -> Command:
+        before = len(getattr(command, "__click_params__", []))
+        command = options(*each)(command)
+        for made in command.__click_params__[before:]:  # type: ignore[attr-defined]  # where click collects them
+            made.section = title
+        return command
+
+    return decorate
+
+
+CHOICES = {
+    "device": click.Choice(["auto", "cuda", "mps", "cpu"]),
+    "precision": click.Choice(["fp32", "tf32", "bf16", "fp16"]),
+    "loss": click.Choice(["contrastive", "supervised", "prompts"]),
+    "choose-by": click.Choice(["category", "folds"]),
+}
+A_PATH = click.Path(path_type=Path)
+
+
+def chosen(name: str, default: str | None, text: str) -> Callable[[Command], Command]:
+    """An option with a fixed set of values."""
+    return option(f"--{name}", type=CHOICES[name], default=default, show_default=default is not None, help=text)
+
+
+as_json = section("Output", option("--json", "as_json", is_flag=True, help="Print facts as JSON on standard output."))
+place_options = section(
+    "Places",
+    option("--cache", type=A_PATH, default=Path("cache"), show_default=True, help="Embeddings and checkpoints."),
+    option("--results", type=A_PATH, default=Path("results"), show_default=True, help="Where tables are written."),
+)
+data_option = section(
+    "Data",
+    option(
+        "--data",
+        type=click.Path(),
+        metavar="PATH",
+        help="CIFAKE as folder or zip, folders split/label/category/, tar shards, a CSV or Parquet of paths; here or "
+        "at an address (s3://, gs://, https://); a Hugging Face data set (folder, Parquet, hf:OWNER/NAME).  "
+        "[default: data/cifake, data/cifake.zip, else the built-in sample]",
+    ),
+)
+data_options = section(
+    "Data",
+    data_option,
+    option("--labels", metavar="A,B", help="The two labels; P is the second's.  [default: the data's own two]"),
+    option(
+        "--prompt",
+        "prompts",
+        multiple=True,
+        metavar="LABEL=TEXT",
+        help="A label's prompt; repeat it for several, which are averaged.  [default: the study's]",
+    ),
+    option(
+        "--split",
+        multiple=True,
+        metavar="CATEGORY",
+        help="What training must not see and is scored as novel: one, several (a,b), all, or none.  [default: cat]",
+    ),
+    option("--train-per-label", type=click.IntRange(2), default=450, show_default=True, help="First N to train on."),
+    option("--test-per-label", type=click.IntRange(1), default=100, show_default=True, help="First N to test on."),
+    option("--full", is_flag=True, help="Every image instead of the first N."),
+    option("--keep-leaks", is_flag=True, help="Keep test images whose bytes are in the training set."),
+    option("--seed", type=click.IntRange(0), default=0, show_default=True, help="0: the first N; others draw N."),
+    option(
+        "--seeds",
+        type=click.IntRange(1),
+        metavar="N",
+        help="Do it for the seeds 0 to N-1, and show mean and spread.  [default: --seed alone]",
+    ),
+)
+model_options = section(
+    "Model",
+    option("--model", help="nano, one of open_clip's, or hf-hub:OWNER/NAME.  [default: ViT-B-32; sample: nano]"),
+    option("--pretrained", metavar="TAG|FILE", help="Weights: a tag of open_clip's or a file.  [default: openai]"),
+    chosen("device", "auto", "Where the model runs."),
+    chosen("precision", "fp32", "The model's arithmetic."),
+)
+plan_options = options(data_options, model_options, place_options)
+recipe_options = section(
+    "Recipe",
+    option(
+        "--recipe",
+        default="study",
+        show_default=True,
+        help="study, or robust: augmented, averaged, with the prompts as classes; better on what training never saw.",
+    ),
+    option("--epochs", type=click.IntRange(1), help="[default: the recipe's; study: 5]"),
+    option("--batch-size", type=click.IntRange(2), help="[default: the recipe's; study: 32]"),
+    option("--lr", "learning_rate", type=float, help="Learning rate.  [default: 1e-5; nano: 3e-4]"),
+    option("--temperature", type=float, help="Of the contrastive loss.  [default: 0.07]"),
+    chosen(
+        "loss",
+        None,
+        "Right for an image: its own caption (study), all that read the same, one prompt of all.",
+    ),
+    option("--augment", metavar="A,B", help="flip, shift: what leaves pixels as they are.  [default: the recipe's]"),
+    option("--alpha", type=click.FloatRange(0, 1), help="Between base weights (0) and fine-tuned ones (1: default)."),
+    option("--choose", is_flag=True, help="First choose epochs, alpha and how P is read, by three smaller trainings."),
+)
+features_option = option(
+    "--features",
+    type=click.Choice(["blocks"]),
+    help="blocks: the image tower's intermediate blocks as well, for probes; compare then has their rows.",
+)
+choose_by_option = chosen(
+    "choose-by", "category", "How C, k, epochs and the like are chosen: training categories left out, or random folds."
+)
+head_options = section(
+    "Heads",
+    option("--heads", default="zero-shot,logreg,knn,shortcut", show_default=True, help="Which heads to compare."),
+    choose_by_option,
+)
+beyond_options = section(
+    "Other test images",
+    option(
+        "--perturb",
+        multiple=True,
+        metavar="KIND:AMOUNT",
+        help="Score perturbed test images, too; repeat it for several. jpeg:QUALITY, blur:RADIUS, resize:FACTOR, "
+        "noise:DEVIATION, as in jpeg:75.",
+    ),
+    option("--test-data", metavar="PATH", help="Score another data set's test images, too: same labels, as --data."),
+)
+
+
+@click.command()
+@plan_options
+def _shared(**_: Any) -> None:
+    """Stands for every command on a plan."""
+
+
+SHARED = {name for parameter in _shared.params for name in parameter.opts if name.startswith("--")}
+"""The options that every command on a plan takes."""
+
+
+def beyond_of(chosen: dict[str, Any]) -> "Beyond":
+    """What `beyond_options` ask to score beside base and novel; checked before anything long begins."""
+    from toolkit.data.perturb import parse_all
+    from toolkit.data.sources import SHARD_INDEXES, open_data
+    from toolkit.evaluation.test_sets import Beyond
+
+    other = chosen.pop("test_data")
+    return Beyond(
+        parse_all(chosen.pop("perturb")), open_data(other, kept=chosen["cache"] / SHARD_INDEXES) if other else None
+    )
+
+
+def planned(chosen: dict[str, Any], as_json: bool) -> "Plan":
+    """The plan that the shared options ask for; says which data it is about."""
+    from toolkit.data.sources import SHARD_INDEXES, open_data, place_of
+    from toolkit.encoders import openclip
+    from toolkit.errors import SelectionError
+    from toolkit.pipeline.plans import default_model, make_plan
+
+    if chosen["seed"] and chosen["seeds"]:
+        raise SelectionError("--seeds N does it for the seeds 0 to N-1: leave --seed out.")
+    dataset = open_data(chosen["data"], kept=chosen["cache"] / SHARD_INDEXES)
+    say(f"Data: {dataset.description}", as_json)
+    model = chosen["model"] or default_model(dataset)
+    return make_plan(
+        dataset,
+        openclip.source(model, chosen["pretrained"], chosen["precision"], chosen["device"]),
+        chosen["labels"] and chosen["labels"].split(","),
+        prompts_of(chosen["prompts"]),
+        split=chosen["split"],
+        train_per_label=None if chosen["full"] else chosen["train_per_label"],
+        test_per_label=None if chosen["full"] else chosen["test_per_label"],
+        keep_leaks=chosen["keep_leaks"],
+        seed=chosen["seed"],
+        seeds=chosen["seeds"],
+        cache=chosen["cache"],
+        results=chosen["results"],
+        asked=asked(),
+        typed=typed(),
+        data=place_of(chosen["data"]),
+    )
+
+
+def asked() -> str:
+    """The shared options as the user wrote them, for the commands that messages name."""
+    return _given(SHARED, (click.core.ParameterSource.COMMANDLINE,))
+
+
+def typed() -> str:
+    """The whole command, with what the environment set, so that it can be run again."""
+    context: click.Context | None = click.get_current_context()
+    names: list[str] = []
+    while context is not None and context.parent is not None:
+        names, context = [context.info_name or "", *names], context.parent
+    sources = (click.core.ParameterSource.COMMANDLINE, click.core.ParameterSource.ENVIRONMENT)
+    return f"python cli.py {' '.join(names)} {_given(None, sources)}".strip()
+
+
+def _given(wanted: Collection[str] | None, sources: tuple[click.core.ParameterSource, ...]) -> str:
+    """The options of the current command that were given, all or the `wanted` ones, as a shell takes them."""
+    context = click.get_current_context()
+    words = []
+    for parameter in context.command.params:
+        name, key = parameter.opts[0], parameter.name or ""
+        is_wanted = name in wanted if wanted is not None else name != "--json"
+        if is_wanted and key in context.params and context.get_parameter_source(key) in sources:
+            value = context.params[key]
+            values = value if isinstance(value, tuple) else (value,)
+            words += [word for one in values for word in ([name] if one is True else [name, str(one)])]
+    return shlex.join(words)
+
+
+def prompts_of(given: tuple[str, ...]) -> dict[str, list[str]]:
+    """What --prompt says: label -> its prompts."""
+    from toolkit.errors import SelectionError
+
+    prompts: dict[str, list[str]] = {}
+    for one in given:
+        label, _, text = one.partition("=")
+        if not label.strip() or not text.strip():
+            raise SelectionError(f"--prompt {one!r} is not LABEL=TEXT, as in --prompt 'REAL=This is a real image.'")
+        prompts.setdefault(label.strip(), []).append(text)
+    return prompts
+
+
+def recipe_of(chosen: dict[str, Any], choose_by: str) -> Any:
+    """The recipe that the training options ask for."""
+    from toolkit.finetuning.recipes import make_recipe
+
+    names = ("epochs", "batch_size", "learning_rate", "temperature", "loss", "augment", "alpha")
+    choose = chosen.pop("choose")
+    recipe = make_recipe(chosen.pop("recipe"), **{name: chosen.pop(name) for name in names})
+    return recipe.chosen(choose_by) if choose else recipe
+
+
+def heads_of(wanted: str) -> list[str]:
+    """The heads that --heads names; checked before anything long begins."""
+    from toolkit.heads import check_names
+
+    return check_names([name.strip() for name in wanted.split(",") if name.strip()])

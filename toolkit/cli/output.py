@@ -1,0 +1,99 @@
+"""What commands print: results on standard output, progress and errors on standard error."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from toolkit.pipeline.workflow import Plan
+
+LEAST = ("images", "F1")
+"""Columns that a narrow terminal does without, the first one first; the files have them all."""
+
+
+@contextmanager
+def watched(plan: "Plan") -> Iterator["Plan"]:
+    """The plan with progress bars, shown while the block runs."""
+    from dataclasses import replace
+
+    with bars() as progress:
+        yield replace(plan, progress=progress)
+
+
+@contextmanager
+def bars() -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar for each stage, on standard error; silent where that is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from toolkit.storage import distributed
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
+    console = Console(stderr=True)
+    hidden = not console.is_terminal or distributed.rank() > 0
+    with Progress(*columns, TimeRemainingColumn(), console=console, disable=hidden, transient=True) as shown:
+        tasks: dict[str, Any] = {}
+
+        def progress(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = shown.add_task(stage, total=total, rate="")
+            speed = shown.tasks[tasks[stage]].speed
+            shown.update(tasks[stage], completed=done, total=total, rate=f"{speed:,.0f}/s" if speed else "")
+
+        yield progress
+
+
+def say(text: str, as_json: bool) -> None:
+    """A line for people: standard output, unless that is for JSON."""
+    click.echo(text, err=as_json)
+
+
+def print_json(facts: Any) -> None:
+    """Facts for programs; what is not a number is null."""
+    from math import isfinite
+
+    def clean(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: clean(one) for key, one in value.items()}
+        if isinstance(value, list):
+            return [clean(one) for one in value]
+        return None if isinstance(value, float) and not isfinite(value) else value
+
+    click.echo(json.dumps(clean(facts), indent=1, default=str))
+
+
+def print_table(table: Any) -> None:
+    """A rich table, as wide as it needs to be where standard output is a file; on a narrow terminal, without the
+    columns that matter least."""
+    from rich.console import Console
+
+    console = Console()
+    if console.is_terminal:
+        _make_narrower(table, console)
+        console.print(table)
+    else:
+        Console(width=Console(width=1000).measure(table).maximum).print(table)
+
+
+def _make_narrower(table: Any, console: Any) -> None:
+    for header in LEAST:
+        if console.measure(table, options=console.options.update(width=1000)).maximum <= console.width:
+            return
+        table.columns = [column for column in table.columns if column.header != header]
+    table.padding, table.pad_edge = (0, 1, 0, 0), False
+
+
+def print_facts(facts: list[dict[str, Any]], none: str) -> None:
+    """Dicts with the same keys as a table, or a line where there are none."""
+    from rich.table import Table
+
+    if not facts:
+        click.echo(none)
+        return
+    table = Table(*facts[0], box=None, header_style="bold")
+    for fact in facts:
+        table.add_row(*[f"{value:,}" if isinstance(value, int) else str(value) for value in fact.values()])
+    print_table(table)

@@ -1,0 +1,167 @@
+"""`predict`: the best saved head on images of your own."""
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from toolkit.cli.group import Command
+from toolkit.cli.options import as_json, chosen, option, options, place_options, section
+from toolkit.cli.output import bars, print_json, print_table, say
+
+if TYPE_CHECKING:
+    from toolkit.prediction.predict import Predicted
+
+as_csv = section("Output", option("--csv", "as_csv", is_flag=True, help="Print a CSV on standard output."))
+device = chosen("device", "auto", "Where the model runs.")
+rule_options = options(
+    option(
+        "--encoder", metavar="NAME", help="base, finetuned, or the start of an identity.  [default: the best head's]"
+    ),
+    option("--head", metavar="NAME", help="zero-shot, logreg, knn, …  [default: the best of the last compare]"),
+    option(
+        "--alpha",
+        type=click.FloatRange(0, 1, min_open=True, max_open=True),
+        help="Abstain, so that at most this share of each label's images is answered wrongly.",
+    ),
+    option(
+        "--fake-recall",
+        type=click.FloatRange(0, 1, min_open=True, max_open=True),
+        help="Call REAL only so much that this share of FAKE images (of the first label's) is still caught.",
+    ),
+    option(
+        "--calibrate",
+        metavar="PATH",
+        help="Do so on new images of this data set (as --data) instead of the training images: its train split.",
+    ),
+)
+
+
+@click.command(cls=Command, epilog="Example: python cli.py predict photos/ --fake-recall 0.99")
+@click.argument("images", nargs=-1, required=True)
+@rule_options
+@device
+@place_options
+@as_json
+@as_csv
+def predict(images: tuple[str, ...], as_json: bool, as_csv: bool, **asked: Any) -> None:
+    """Predict the label of IMAGES: files, folders, zips, or - for a list of paths on standard input.
+
+    The head is the one of the last compare that was most accurate on the novel category. An image is called far where
+    it lies farther from every training image than 99 % of the training images lie from one another.
+    """
+    from toolkit.data.sources import open_data
+    from toolkit.data.sources.loose import open_loose
+    from toolkit.prediction.predict import Request
+    from toolkit.prediction.predict import predict as run
+
+    alpha, recall, calibrate = (asked.pop(name) for name in ("alpha", "fake_recall", "calibrate"))
+    if alpha is not None and recall is not None:
+        raise click.UsageError("--alpha and --fake-recall are two different rules: choose one.")
+    if calibrate and alpha is None and recall is None:
+        raise click.UsageError("--calibrate belongs to --alpha or --fake-recall.")
+    calibration = open_data(calibrate) if calibrate else None
+    with bars() as progress:
+        request = Request(alpha=alpha, first_recall=recall, calibration=calibration, **asked)
+        done = run(open_loose(_listed(images)), request, progress)
+    show_predicted(done, as_json, as_csv)
+    if not done.read:
+        click.echo(f"Error: none of {len(done.images):,} images could be read.", err=True)
+        sys.exit(2)
+
+
+def _listed(images: tuple[str, ...]) -> list[str]:
+    """The places named; `-` stands for the lines of standard input."""
+    lines = sys.stdin.read().splitlines() if "-" in images else []
+    places = [place for one in images for place in (lines if one == "-" else [one])]
+    return [place for place in places if place.strip()]
+
+
+def show_predicted(done: "Predicted", as_json: bool, as_csv: bool) -> None:
+    """The images on standard output; what they rest on above them, or on standard error."""
+    for line in rests_on(done):
+        say(line, as_json or as_csv)
+    record = done.head.record
+    about = {"encoder": record["encoder"], "head": record["head"], "encoder_id": record["encoder_id"]}
+    if as_json:
+        rows = done.images.to_dicts()
+        print_json([{**row, "open": row["open"].split("|") if row["open"] else [], **about} for row in rows])
+    elif as_csv:
+        import polars as pl
+
+        from toolkit.results.tables import csv_bytes
+
+        frame = done.images.with_columns(**{name: pl.lit(value) for name, value in about.items()})
+        click.echo(csv_bytes(frame), nl=False)
+    else:
+        print_table(_table(done))
+
+
+def rests_on(done: "Predicted") -> list[str]:
+    """What the predictions rest on, in words."""
+    record = done.head.record
+    held_out = "" if record["held_out"] == "none" else f" without {record['held_out']}"
+    categories = f" ({', '.join(record['train_categories'])})" if record["train_categories"] else ""
+    recipe = f" ({record['recipe']})" if record["recipe"] else ""
+    chosen = f", the best of {done.rivals} of the last compare" if done.rivals > 1 else ""
+    lines = [
+        f"{record['head']} on {record['encoder']} {record['model']}{recipe}{chosen}. "
+        f"It learned from {record['train_rows']:,} images of {record['dataset']}{held_out}{categories}.",
+        f"Measured accuracy: {'; '.join(_accuracies(done))}. On other kinds of images nothing is known.",
+    ]
+    if done.rule.note:
+        lines += [done.rule.note, *_measured(done)]
+    far = int(done.images["far"].sum())
+    if far:
+        lines.append(f"{far:,} of {done.read:,} images are far from everything in training: do not trust their labels.")
+    if done.read and done.images["far"].count() == 0:
+        lines.append("The cache no longer holds the training images, so no image can be called far.")
+    return lines
+
+
+def _accuracies(done: "Predicted") -> list[str]:
+    record = done.head.record
+    names = {"base": "base", "novel": f"{record['held_out']} (novel)"}
+    best = " (it was chosen for this figure, which flatters it)" if done.rivals > 1 else ""
+    last = "novel" if "novel" in record["tests"] else "base"
+    return [
+        f"{names[test]} {figures['accuracy']:.3f} [{figures['accuracy_low']:.2f}–{figures['accuracy_high']:.2f}]"
+        f"{best if test == last else ''}"
+        for test, figures in record["tests"].items()
+    ]
+
+
+def _measured(done: "Predicted") -> list[str]:
+    lines = []
+    for test, figures in done.rule.measured.items():
+        recalls = ", ".join(f"{label} {recall:.3f}" for label, recall in figures["recall"].items())
+        line = f"  measured on {figures['images']:,} {test} test images: "
+        if done.rule.abstains:
+            right = "–" if figures["right"] is None else f"{figures['right']:.3f}"
+            line += f"coverage {figures['coverage']:.3f}, answered {figures['answered']:.3f}, of these right {right}; "
+        lines.append(line + f"recall {recalls}")
+    return lines
+
+
+def _table(done: "Predicted") -> Any:
+    from rich.table import Table
+
+    shown = Table(box=None, header_style="bold")
+    shown.add_column("Image", overflow="fold")
+    for name in ("Label", f"P({done.head.record['labels'][1]})", ""):
+        shown.add_column(name)
+    for row in done.images.iter_rows(named=True):
+        if row["reason"]:
+            shown.add_row(_plain(row["path"]), "–", "–", _plain(f"unreadable: {row['reason']}"))
+            continue
+        shown.add_row(
+            _plain(row["path"]), row["label"] or "unsure", f"{row['p_real']:.3f}", "far" if row["far"] else ""
+        )
+    return shown
+
+
+def _plain(text: str) -> Any:
+    """Square brackets in a file's name are no markup."""
+    from rich.text import Text
+
+    return Text(text)

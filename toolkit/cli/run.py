@@ -1,0 +1,49 @@
+"""`run`: embed, fine-tune and compare in one go."""
+
+from typing import Any
+
+import click
+
+from toolkit.cli.compare import show_compared
+from toolkit.cli.embed import show_blocks, show_embedded
+from toolkit.cli.finetune import show_finetuned
+from toolkit.cli.group import Command
+from toolkit.cli.options import (
+    as_json,
+    features_option,
+    head_options,
+    heads_of,
+    plan_options,
+    planned,
+    recipe_of,
+    recipe_options,
+)
+from toolkit.cli.output import watched
+from toolkit.cli.report import draw
+
+
+@click.command(cls=Command, epilog="Example: python cli.py run --data data/cifake.zip --split all")
+@plan_options
+@recipe_options
+@head_options
+@features_option
+@as_json
+def run(heads: str, choose_by: str, features: str | None, as_json: bool, **chosen: Any) -> None:
+    """Embed, fine-tune and compare in one go."""
+    from toolkit.pipeline import workflow
+
+    recipe = recipe_of(chosen, choose_by)
+    names = heads_of(heads)
+    plan = planned(chosen, as_json)
+    with watched(plan) as plan:
+        embedded = workflow.embed(plan)
+        blocks = workflow.embed_blocks(plan, embedded) if features else None
+    if not as_json:
+        show_embedded(embedded, plan, as_json)
+    show_blocks(blocks, as_json)
+    with watched(plan) as plan:
+        finetuned = workflow.finetune(plan, recipe)
+    if not as_json:
+        show_finetuned(finetuned, as_json)
+    show_compared(workflow.compare(plan, names, choose_by), plan, as_json)
+    draw(plan, as_json)

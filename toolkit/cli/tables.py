@@ -1,0 +1,126 @@
+"""The results as tables for a terminal."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import polars as pl
+from rich.table import Table
+
+from toolkit.evaluation import columns
+from toolkit.results.summary import LEFT_OUT, against_study, labels_of, left_out_means, over_seeds, study_figure
+
+ALPHA = 0.05
+TESTS = {"base": "base", "novel": "novel"}
+LEGEND = "★ the most accurate; ≈ not distinguishable from it (exact McNemar test, p ≥ 0.05). Brackets: 95 % intervals."
+PLAIN: dict[str, Any] = {"box": None, "header_style": "bold", "title_justify": "left", "caption_justify": "left"}
+MOST_SIDE_BY_SIDE = 5
+"""So many perturbations fit beside each other on a line of 120 characters."""
+LEGEND_MEANS = "Against the study's way: mean accuracy minus that of zero-shot on finetuned (study), 95 % interval."
+
+
+def tables(table: pl.DataFrame, predictions: pl.DataFrame) -> Iterator[Table]:
+    """One table for each comparison, in the study's layout; and the means over held-out categories, if several."""
+    for _, group in columns.ordinary(table).group_by(columns.COMPARISON, maintain_order=True):
+        yield _comparison(group)
+    for _, group in table.group_by(columns.COMPARISON, maintain_order=True):
+        kinds = sorted(set(group["perturbation"]) - {""}, key=_by_kind_and_amount)
+        for start in range(0, len(kinds), MOST_SIDE_BY_SIDE):
+            yield _perturbed(group, ["", *kinds[start : start + MOST_SIDE_BY_SIDE]])
+        for _, elsewhere in group.filter(pl.col("test_data") != "").group_by("test_data", maintain_order=True):
+            yield _comparison(elsewhere)
+    spread = over_seeds(table)
+    if len(spread):
+        yield _seeds(spread)
+    means = left_out_means(table)
+    if len(means):
+        yield _means(means.join(against_study(predictions), on=LEFT_OUT, how="left", nulls_equal=True))
+
+
+def _comparison(group: pl.DataFrame) -> Table:
+    about, labels = group.row(0, named=True), labels_of(group)
+    held_out = "" if about["held_out"] == "none" else f", {about['held_out']} held out"
+    title = f"{about['dataset']}{held_out}: {about['model']}, trained on {about['train_rows']:,} images"
+    title += f", scored on {about['test_data']}" if about["test_data"] else ""
+    shown = Table(title=title, caption=LEGEND, **PLAIN)
+    for name in ("Encoder", "Head", "Test", "Accuracy"):
+        shown.add_column(name, no_wrap=name != "Encoder")
+    for label in labels:
+        for name in (f"{label} prec.", "recall", "F1", "images"):
+            shown.add_column(name, justify="right")
+    studied = [study_figure(row, row["test"], "accuracy") for row in group.iter_rows(named=True)]
+    if any(figure is not None for figure in studied):
+        shown.add_column("Study", justify="right")
+    for _, rows in group.group_by([*columns.KEY], maintain_order=True):
+        shown.add_row(*_line(rows, labels))
+    return shown
+
+
+def _line(rows: pl.DataFrame, labels: list[str]) -> list[str]:
+    first: dict[str, Any] = rows.row(0, named=True)
+    mark = "★" if first["p_best"] is None else "≈" if first["p_best"] >= ALPHA else " "
+    interval = f"{first['accuracy']:.3f} [{first['accuracy_low']:.2f}–{first['accuracy_high']:.2f}] {mark}"
+    cells = [_encoder(first), first["head"], first["test"], interval.rstrip()]
+    for label in labels:
+        row = rows.filter(pl.col("class") == label).row(0, named=True)
+        cells += [f"{row['precision']:.2f}", f"{row['recall']:.2f}", f"{row['f1']:.2f}", f"{row['support']:,}"]
+    figure = study_figure(first, first["test"], "accuracy")
+    return [*cells, f"{figure:.2f}" if figure is not None else ""]
+
+
+def _perturbed(group: pl.DataFrame, kinds: list[str]) -> Table:
+    """A line for each encoder, head and test set, a column for each of these perturbations: accuracies."""
+    rows = group.filter((pl.col("class") == "all") & (pl.col("test_data") == "") & pl.col("perturbation").is_in(kinds))
+    about = rows.row(0, named=True)
+    held_out = "" if about["held_out"] == "none" else f", {about['held_out']} held out"
+    shown = Table(title=f"Accuracy under perturbation: {about['dataset']}{held_out}", **PLAIN)
+    for name in ("Encoder", "Head", "Test", *(kind or "as it is" for kind in kinds)):
+        shown.add_column(name, no_wrap=True)
+    for _, same in rows.group_by(["encoder_id", "recipe", "head", "chosen_by", "test"], maintain_order=True):
+        found = dict(same.select("perturbation", "accuracy").iter_rows())
+        first = same.row(0, named=True)
+        if len(found) > 1:
+            figures = [f"{found[kind]:.3f}" if kind in found else "" for kind in kinds]
+            shown.add_row(_encoder(first), first["head"], first["test"], *figures)
+    return shown
+
+
+def _by_kind_and_amount(perturbation: str) -> tuple[str, float]:
+    kind, _, amount = perturbation.partition(":")
+    return kind, float(amount or 0)
+
+
+def _seeds(spread: pl.DataFrame) -> Table:
+    """Where several categories were held out, the lines of their means alone."""
+    of_means = spread.filter(pl.col("held_out").str.starts_with("mean of "))
+    shown = Table(title=f"Accuracy over {max(spread['seeds'].to_list())} seeds", **PLAIN)
+    for name in ("Held out", "Encoder", "Head", "Test", "Mean", "Deviation", "Lowest", "Highest"):
+        shown.add_column(name, no_wrap=True)
+    for row in (of_means if len(of_means) else spread).iter_rows(named=True):
+        test = row["perturbation"] or row["test_data"]
+        figures = [f"{row[name]:.3f}" for name in ("mean", "deviation", "lowest", "highest")]
+        shown.add_row(row["held_out"], _encoder(row), row["head"], f"{row['test']} {test}".strip(), *figures)
+    return shown
+
+
+def _means(means: pl.DataFrame) -> Table:
+    shown = Table(
+        title="Over the held-out categories", caption=LEGEND_MEANS if means["difference"].count() else None, **PLAIN
+    )
+    several = ["Seed"] if means["seed"].n_unique() > 1 else []
+    for name in (*several, "Encoder", "Head", "Test", "Mean accuracy", "Worst", "on", "Against the study's way"):
+        shown.add_column(name, no_wrap=True)
+    for row in means.iter_rows(named=True):
+        worst = row["worst_category"] if row["test"] == "novel" else f"({row['worst_category']} held out)"
+        figures = f"{row['mean']:.3f}", f"{row['worst']:.3f}", worst, _difference(row)
+        shown.add_row(*[str(row["seed"]) for _ in several], _encoder(row), row["head"], row["test"], *figures)
+    return shown
+
+
+def _encoder(row: dict[str, Any]) -> str:
+    return row["encoder"] if row["recipe"] in ("", "study") else f"{row['encoder']} ({row['recipe']})"
+
+
+def _difference(row: dict[str, Any]) -> str:
+    if row["difference"] is None:
+        return ""
+    return f"{row['difference']:+.3f} [{row['difference_low']:+.3f}, {row['difference_high']:+.3f}]"

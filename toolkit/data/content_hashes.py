@@ -1,0 +1,101 @@
+"""What a command learns about its images' contents: each is read once, and unreadable ones are remembered."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from toolkit.cache import segments
+from toolkit.data import unreadable
+from toolkit.data.manifest import Dataset, hash_rows
+
+QUICKLY_READ = 5_000
+"""So many images are read within a moment: no progress to show."""
+ROWS_AT_ONCE = 65_536
+"""Python's strings take ten times the room of what is kept, so there are never more of them than these."""
+
+Progress = Callable[[int, int], None]
+
+
+class Contents:
+    """The SHA-256 of a data set's images, as far as somebody asked for them.
+
+    Keeps 32 bytes an image, in the order of the data's rows, and words for unreadable ones alone. `dataset` is the data
+    set with the number of each row as a column of its own, `row`.
+    """
+
+    def __init__(self, dataset: Dataset, cache: Path, on_progress: Progress | None = None):
+        self.dataset = replace(dataset, rows=dataset.rows.with_row_index("row"))
+        self.cache, self.on_progress = cache, on_progress
+        self._keys = np.zeros(len(dataset.rows), "S32")
+        self._read = np.zeros(len(dataset.rows), bool)
+        self._bad = np.zeros(len(dataset.rows), bool)
+        self._reasons: dict[int, str] = {}
+
+    def hash_rows(self, dataset: Dataset, rows: pl.DataFrame) -> pl.DataFrame:
+        """`rows` of `self.dataset` with their `sha256`; null where an image is, or proved before to be, unreadable."""
+        numbers = rows["row"].to_numpy()
+        self._look_at(rows.filter(~self._read[numbers]))
+        keys = pl.concat([self._hex(part) for part in _slices(numbers)] or [self._hex(numbers)])
+        return rows.with_columns(pl.select(pl.when(pl.lit(pl.Series(~self._bad[numbers]))).then(keys)).to_series())
+
+    def looked_at(self) -> int:
+        """How many images were read, or could not be."""
+        return int(self._read.sum())
+
+    def readable(self) -> np.ndarray:
+        """The row number of every readable content that was looked at, each content once."""
+        numbers = np.flatnonzero(self._read & ~self._bad).astype(np.uint32)
+        return numbers[np.sort(np.unique(self._keys[numbers], return_index=True)[1])]
+
+    def slices(self, numbers: np.ndarray) -> Iterator[pl.DataFrame]:
+        """The rows with these numbers (columns path, sha256), some at a time."""
+        for part in _slices(numbers):
+            yield self.dataset.rows.select("path")[part].with_columns(self._hex(part))
+
+    def note(self, skipped: pl.DataFrame) -> None:
+        """Remember that images (columns path, sha256, reason) cannot be used: every one with this content, or where
+        that is null, the file alone."""
+        undecodable = dict(skipped.drop_nulls("sha256").select("sha256", "reason").iter_rows())
+        unreadable.add(self.cache, undecodable)
+        rows = np.flatnonzero(np.isin(self._keys, segments.key_bytes(list(undecodable))))
+        self._mark({row: undecodable[key] for row, key in zip(rows.tolist(), self._hex(rows), strict=True)})
+        files = skipped.filter(pl.col("sha256").is_null()).select("path", "reason")
+        self._mark(dict(self.dataset.rows.join(files, on="path").select("row", "reason").iter_rows()))
+
+    def skipped(self) -> pl.DataFrame:
+        """The unreadable images among those that were looked at: path, reason."""
+        rows = sorted(self._reasons)
+        reasons = pl.Series("reason", [self._reasons[row] for row in rows], dtype=pl.String)
+        return self.dataset.rows.select("path")[rows].with_columns(reasons)
+
+    def _look_at(self, rows: pl.DataFrame) -> None:
+        bad, done = (unreadable.read(self.cache) if len(rows) else {}), 0
+        for part in rows.iter_slices(ROWS_AT_ONCE):
+            watch = self._watch(done, len(rows)) if len(rows) > QUICKLY_READ else None
+            hashed = hash_rows(self.dataset, part, watch)
+            numbers, keys = part["row"].to_numpy(), hashed["sha256"]
+            whole = keys.is_not_null().to_numpy()
+            self._keys[numbers[whole]] = segments.key_bytes(keys.drop_nulls().to_list())
+            self._read[numbers] = True
+            found = zip(numbers.tolist(), keys, hashed["reason"], strict=True)
+            self._mark({row: bad.get(key, reason) for row, key, reason in found if key is None or key in bad})
+            done += len(part)
+
+    def _watch(self, before: int, total: int) -> Progress | None:
+        report = self.on_progress
+        return report and (lambda done, _: report(before + done, total))
+
+    def _mark(self, reasons: dict[int, str]) -> None:
+        self._reasons.update(reasons)
+        self._bad[list(reasons)] = True
+
+    def _hex(self, numbers: np.ndarray) -> pl.Series:
+        text = self._keys[numbers].tobytes().hex()
+        return pl.Series("sha256", [text[start : start + 64] for start in range(0, len(text), 64)], dtype=pl.String)
+
+
+def _slices(numbers: np.ndarray) -> Iterator[np.ndarray]:
+    return (numbers[start : start + ROWS_AT_ONCE] for start in range(0, len(numbers), ROWS_AT_ONCE))

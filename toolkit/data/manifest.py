@@ -1,0 +1,137 @@
+"""The manifest: one Polars frame that says which images there are, with their labels, categories and splits."""
+
+import hashlib
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import polars as pl
+
+from toolkit.errors import ImageError, SelectionError, did_you_mean
+from toolkit.storage import distributed
+
+SCHEMA = {"path": pl.String, "label": pl.String, "category": pl.String, "split": pl.String}
+SPLITS = ("train", "test")
+HASHED_AT_ONCE = 512
+TO_ESCAPE = re.compile(r"[\x00-\x1f\x7f%\ud800-\udfff]")
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Labelled images somewhere, listed but not yet read.
+
+    `rows` has the columns path (String), label, category (null where there are none) and split (`train` or `test`), in
+    the order that "the first N" means; the last three become Categorical, which takes a quarter of the room. `read`
+    gives the bytes behind a path, raises ImageError with a short reason, and may be called from several threads. `name`
+    is what every row of the results calls the data.
+    """
+
+    name: str
+    description: str
+    rows: pl.DataFrame
+    read: Callable[[str], bytes]
+    kind: str
+
+    def __post_init__(self) -> None:
+        few = pl.col("label", "category", "split").cast(pl.Categorical)
+        object.__setattr__(self, "rows", self.rows.with_columns(few))
+
+    def labels(self) -> list[str]:
+        """The labels, sorted."""
+        return sorted(self.rows["label"].unique().to_list())
+
+    def categories(self) -> list[str]:
+        """The categories, sorted; none where the data has none."""
+        return sorted(self.rows["category"].drop_nulls().unique().to_list())
+
+    def with_labels(self, labels: Sequence[str]) -> "Dataset":
+        """The rows of these labels alone. Raises SelectionError for a label that the data does not have."""
+        unknown = [label for label in labels if label not in self.labels()]
+        if unknown:
+            guess = did_you_mean(unknown[0], self.labels())
+            raise SelectionError(f"{self.name} has no label {unknown[0]!r}: it has {', '.join(self.labels())}.{guess}")
+        return replace(self, rows=self.rows.filter(pl.col("label").is_in(list(labels))))
+
+
+def frame(rows: Sequence[tuple[str, str, str | None, str]]) -> pl.DataFrame:
+    """(path, label, category, split) tuples as the frame that `Dataset.rows` holds."""
+    return pl.DataFrame(list(rows), schema=SCHEMA, orient="row")
+
+
+def hash_rows(dataset: Dataset, rows: pl.DataFrame, on_progress: Progress | None = None) -> pl.DataFrame:
+    """Read the images of `rows` and add `sha256` (hex) of their bytes; null, with a `reason`, where unreadable.
+
+    Several processes under torchrun share the reading, and each gets every row's hash.
+    """
+
+    def hashed(paths: list[str]) -> list[tuple[str | None, str | None]]:
+        return [_hash(dataset, path) for path in paths]
+
+    found: list[tuple[str | None, str | None]] = []
+    paths = distributed.share(rows)["path"].to_list()
+    chunks = [paths[start : start + HASHED_AT_ONCE] for start in range(0, len(paths), HASHED_AT_ONCE)]
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+        for chunk in threads.map(hashed, chunks):
+            found.extend(chunk)
+            if on_progress:
+                on_progress(len(found), len(paths))
+    found = distributed.put_together(distributed.everyones(found))
+    keys = pl.Series("sha256", [key for key, _ in found], dtype=pl.String)
+    if len(rows):
+        log.info("read %d images of %s, %d unreadable", len(rows), dataset.name, keys.null_count())
+    return rows.with_columns(keys, pl.Series("reason", [reason for _, reason in found], dtype=pl.String))
+
+
+def _hash(dataset: Dataset, path: str) -> tuple[str | None, str | None]:
+    try:
+        return hashlib.sha256(dataset.read(path)).hexdigest(), None
+    except ImageError as error:
+        return None, str(error)
+
+
+def escape(name: bytes | str) -> str:
+    """A file name as text that Polars, CSV and a terminal can hold: bytes that are not UTF-8 and control characters
+    become `%XX`, and so does `%` itself, which makes it reversible.
+
+    >>> escape("50 %\\n.jpg"), unescape("50 %25%0A.jpg")
+    ('50 %25%0A.jpg', b'50 %\\n.jpg')
+    """
+    if isinstance(name, str) and not TO_ESCAPE.search(name):
+        return name  # as nearly all are, and there may be millions
+    data = os.fsencode(name)
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        return "".join(_escape_byte(byte) for byte in data)
+    return "".join(_escape_character(character) for character in text)
+
+
+def unescape(text: str) -> bytes:
+    """The file name that `escape` was given."""
+    from urllib.parse import unquote_to_bytes
+
+    return unquote_to_bytes(text)
+
+
+def _escape_byte(byte: int) -> str:
+    return f"%{byte:02X}" if byte < 32 or byte > 126 or byte == 0x25 else chr(byte)
+
+
+def _escape_character(character: str) -> str:
+    return f"%{ord(character):02X}" if ord(character) < 32 or ord(character) == 127 or character == "%" else character
+
+
+def natural(text: str) -> Iterator[tuple[int, int | str]]:
+    """A sort key under which `2` comes before `10`.
+
+    >>> sorted(["a10", "a2", "b"], key=lambda text: tuple(natural(text)))
+    ['a2', 'a10', 'b']
+    """
+    return ((1, int(part)) if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", text) if part)

@@ -1,0 +1,154 @@
+"""What happens to images on their way through the web: compression, blur, another size, noise.
+
+Compression and blur are how Wang et al. 2020 ("CNN-generated images are surprisingly easy to spot") and Ojha et al.
+2023 test detectors. A perturbed test set is another data set (`perturbed`): its files are new PNGs, so they have keys
+and vectors of their own.
+"""
+
+import hashlib
+import io
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import PIL
+import polars as pl
+from filelock import FileLock
+from PIL import Image, ImageFilter
+
+from toolkit.data.images import decode
+from toolkit.data.manifest import Dataset, hash_rows
+from toolkit.errors import CacheError, SelectionError
+from toolkit.storage.records import read_record, write_record
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What an amount means, which are allowed, and how an image is changed by it; `seed` is the image's own."""
+
+    amount: str
+    low: float
+    high: float
+    whole: bool
+    change: Callable[[Image.Image, float, int], Image.Image]
+
+
+def _jpeg(image: Image.Image, quality: float, seed: int) -> Image.Image:
+    data = io.BytesIO()
+    image.save(data, "JPEG", quality=int(quality), subsampling=2)
+    return decode(data.getvalue())
+
+
+def _blur(image: Image.Image, radius: float, seed: int) -> Image.Image:
+    return image.filter(ImageFilter.GaussianBlur(radius))
+
+
+def _resize(image: Image.Image, factor: float, seed: int) -> Image.Image:
+    size = max(1, round(image.width * factor)), max(1, round(image.height * factor))
+    return image.resize(size, Image.Resampling.BICUBIC)
+
+
+def _noise(image: Image.Image, deviation: float, seed: int) -> Image.Image:
+    pixels = np.asarray(image, dtype=np.float64)
+    noisy = pixels + np.random.default_rng(seed).normal(0, deviation, pixels.shape)
+    return Image.fromarray(np.clip(noisy.round(), 0, 255).astype(np.uint8))
+
+
+KINDS = {
+    "jpeg": Kind("quality", 1, 100, True, _jpeg),
+    "blur": Kind("Gaussian radius in pixels", 0.1, 50, False, _blur),
+    "resize": Kind("factor of width and height", 0.05, 4, False, _resize),
+    "noise": Kind("standard deviation in grey values", 0.1, 128, False, _noise),
+}
+
+
+@dataclass(frozen=True)
+class Perturbation:
+    """One kind by one amount."""
+
+    kind: str
+    amount: float
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.amount:g}"
+
+    def apply(self, data: bytes) -> bytes:
+        """An image file's bytes -> a PNG's. The same bytes give the same. Raises ImageError."""
+        seed = int.from_bytes(hashlib.sha256(data).digest()[:8])
+        changed = KINDS[self.kind].change(decode(data), self.amount, seed)
+        png = io.BytesIO()
+        changed.save(png, "PNG", compress_level=0)  # nobody stores it
+        return png.getvalue()
+
+
+def parse(text: str) -> Perturbation:
+    """`jpeg:75` -> the perturbation. Raises SelectionError, saying what is allowed."""
+    name, _, number = text.strip().partition(":")
+    if name not in KINDS:
+        known = ", ".join(f"{name}:{kind.amount.upper().split()[0]}" for name, kind in KINDS.items())
+        raise SelectionError(f"There is no perturbation {text!r}: --perturb takes {known}, as in jpeg:75.")
+    kind = KINDS[name]
+    try:
+        amount = float(number)
+    except ValueError:
+        amount = math.nan
+    if not kind.low <= amount <= kind.high or (kind.whole and amount != int(amount)):
+        what = "a whole number" if kind.whole else "a number"
+        raise SelectionError(
+            f"--perturb {text!r}: the {kind.amount} of {name} is {what} from {kind.low:g} to {kind.high:g}."
+        )
+    return Perturbation(name, amount)
+
+
+def parse_all(texts: Sequence[str]) -> list[Perturbation]:
+    """Several, each once, in their order. Raises SelectionError."""
+    return list(dict.fromkeys(parse(part) for text in texts for part in text.split(",") if part.strip()))
+
+
+def perturbed(dataset: Dataset, perturbation: Perturbation) -> Dataset:
+    """The data set with every image perturbed; rows and paths stay."""
+    return replace(dataset, read=lambda path: perturbation.apply(dataset.read(path)))
+
+
+def perturbed_rows(dataset: Dataset, rows: pl.DataFrame, perturbation: Perturbation, cache: Path) -> pl.DataFrame:
+    """`rows` (columns path, sha256, …) with the keys of their perturbed images; unreadable ones are left out.
+
+    Which key follows from which is remembered in `cache`, so that images are perturbed again only to be embedded. The
+    versions of Pillow and numpy are in the record, since others may give other bytes.
+    """
+    place = cache / f"perturbed-{str(perturbation).replace(':', '-')}.json"
+    known = _remembered(place)
+    new = rows.filter(~pl.col("sha256").is_in(list(known))).unique("sha256", keep="first", maintain_order=True)
+    if len(new):
+        found = hash_rows(perturbed(dataset, perturbation), new.select("path"))["sha256"].to_list()
+        added = {key: made for key, made in zip(new["sha256"].to_list(), found, strict=True) if made}
+        _remember(place, added)
+        known |= added
+    keys = pl.Series("sha256", [known.get(key) for key in rows["sha256"]], dtype=pl.String)
+    return rows.with_columns(keys).filter(pl.col("sha256").is_not_null())
+
+
+def _versions() -> dict[str, str]:
+    return {"version": str(VERSION), "pillow": PIL.__version__, "numpy": np.__version__}
+
+
+def _remembered(place: Path) -> dict[str, str]:
+    """Original key -> perturbed key; empty where there is no record, a damaged one, or another version's."""
+    try:
+        record = read_record(place)
+    except CacheError:
+        return {}
+    return dict(record["keys"]) if record["made_with"] == _versions() else {}
+
+
+def _remember(place: Path, added: dict[str, str]) -> None:
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(place.with_name(f".{place.name}.lock")):
+            write_record(place, {"made_with": _versions(), "keys": {**_remembered(place), **added}})
+    except (CacheError, OSError):
+        return  # a read-only cache: next time it is found out again

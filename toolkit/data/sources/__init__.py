@@ -1,0 +1,105 @@
+"""Where images come from. `open_data` decides by looking; each kind of source has a file of its own."""
+
+import re
+from glob import escape
+from pathlib import Path, PurePosixPath
+
+from toolkit.data.manifest import Dataset
+from toolkit.data.sources import files
+from toolkit.errors import DataError
+
+STANDARD_PLACES = (Path("data/cifake"), Path("data/cifake.zip"))
+TABLES = (".csv", ".parquet")
+SHARDS = (".tar", ".gz", ".tgz")
+SHARD_INDEXES = "shards"
+"""The folder in a cache where what shards hold is remembered."""
+PATTERN = r"[*?{[].*\.tar$"
+"""A path with one of these stands for several shards."""
+
+
+def open_data(path: str | Path | None = None, name: str | None = None, kept: Path | None = None) -> Dataset:
+    """The data set at `path`; without one, CIFAKE from `data/cifake` or `data/cifake.zip`, else the built-in sample.
+
+    Looks at names only; no image is read. `kept` is a folder that remembers what tar shards hold. Raises DataError
+    where nothing is there, or nothing that it knows.
+    """
+    path = _standard(path)
+    if path == "sample":
+        from toolkit.data.sources.sample import sample
+
+        return sample()
+    place = str(path).removeprefix("file://")
+    if _is_on_hub(place):
+        from toolkit.data.sources.huggingface import open_hub
+
+        return open_hub(place, name)
+    if re.search(PATTERN, place):
+        from toolkit.data.sources.shards import open_shards, shards_of
+
+        return open_shards(shards_of(place), name or PurePosixPath(place).parent.name or "shards", place, kept)
+    if not (files.is_there(place) if files.is_address(place) else Path(place).exists()):
+        raise DataError(
+            f"No data at {place}: --data takes CIFAKE as a folder or zip, folders split/label/category/, tar shards, "
+            f"or a CSV or Parquet of paths; leave it out to use the built-in sample."
+        )
+    return _open(place, name or PurePosixPath(place).stem, kept)
+
+
+def place_of(path: str | Path | None = None) -> str:
+    """What `open_data` opens for `path`, so that it finds the same from any folder."""
+    place = _standard(path)
+    if place == "sample" or files.is_address(place) or _is_on_hub(place):
+        return place
+    return str(Path(place.removeprefix("file://")).absolute())
+
+
+def _is_on_hub(place: str) -> bool:
+    return place.startswith("hf:") and not place.startswith("hf://")
+
+
+def _standard(path: str | Path | None) -> str:
+    if path is None:
+        path = next((place for place in STANDARD_PLACES if place.exists()), "sample")
+    return str(path)
+
+
+def _open(place: str, name: str, kept: Path | None) -> Dataset:
+    suffix = PurePosixPath(place).suffix.lower()
+    if files.is_folder(place) if files.is_address(place) else Path(place).is_dir():
+        return _open_folder(place, name, kept)
+    if suffix == ".zip":
+        from toolkit.data.sources.archive import open_zip
+
+        return open_zip(place, name)
+    if suffix == ".parquet" and not files.is_address(place):
+        from toolkit.data.sources.huggingface import is_parquet_of_images, open_files
+
+        if is_parquet_of_images(Path(place)):
+            return open_files([Path(place)], Path(place).parent, name)
+    if suffix in TABLES:
+        from toolkit.data.sources.table import open_table
+
+        return open_table(place, name)
+    if suffix in SHARDS:
+        from toolkit.data.sources.shards import open_shards
+
+        return open_shards([place], name, place, kept)
+    raise DataError(f"{place} is neither a folder, nor a .zip, a .tar, nor a .csv or .parquet of paths.")
+
+
+def _open_folder(place: str, name: str, kept: Path | None) -> Dataset:
+    """A folder may hold tar shards, in itself or in folders of their splits, instead of images."""
+    from toolkit.data.sources.folder import open_folder, open_folder_at
+    from toolkit.data.sources.shards import in_order, open_shards
+
+    root = escape(place.rstrip("/"))
+    shards = [one for pattern in ("*.tar", "*/*.tar") for one in files.matching(f"{root}/{pattern}")]
+    if shards:
+        return open_shards(in_order(shards), name, place, kept)
+    if files.is_address(place):
+        return open_folder_at(place, name)
+    from toolkit.data.sources import huggingface
+
+    if huggingface.is_folder_of_images(Path(place)):
+        return huggingface.open_folder(Path(place), name)
+    return open_folder(Path(place), name)

@@ -1,0 +1,169 @@
+"""Files on this machine and behind fsspec's addresses (`s3://`, `gs://`, `https://`, …): whole, or a piece at a time.
+
+What lies on this machine is read by the system's own calls; an address goes through fsspec, which asks its server for
+the bytes that are needed and nothing else.
+"""
+
+import os
+import posixpath
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from toolkit.data.manifest import escape, unescape
+from toolkit.errors import DataError, ImageError
+
+LARGEST_FILE = 1 << 30
+
+ReadAt = Callable[[int, int], bytes]
+"""(offset, size) -> those bytes, fewer where the file ends. Safe from several threads."""
+
+
+def is_address(place: str | Path) -> bool:
+    """Whether `place` is an address of fsspec's rather than a path."""
+    return "://" in str(place)
+
+
+def is_there(address: str) -> bool:
+    """Whether a file, or a folder with files, is behind the address. Raises DataError where nobody answers."""
+    system, path = _behind(address)
+    with _readable_errors(address):
+        return bool(system.exists(path))
+
+
+def is_folder(address: str) -> bool:
+    """Whether files lie below the address. Raises DataError where nobody answers."""
+    system, path = _behind(address)
+    with _readable_errors(address):
+        return bool(system.isdir(path))
+
+
+def open_binary(place: str | Path) -> BinaryIO:
+    """The file, to be read anywhere in it. Raises OSError for a path, DataError for an address, that cannot be read."""
+    if not is_address(place):
+        return open(place, "rb")
+    system, path = _behind(str(place))
+    with _readable_errors(str(place)):
+        return cast(BinaryIO, system.open(path, "rb"))
+
+
+def read_whole(address: str) -> bytes:
+    """All bytes behind the address. Raises DataError."""
+    system, path = _behind(address)
+    with _readable_errors(address):
+        return bytes(system.cat_file(path))
+
+
+def fingerprint(place: str) -> str:
+    """What changes when the file does: its size and time, or whatever its server says of it. Raises DataError."""
+    if is_address(place):
+        system, path = _behind(place)
+        with _readable_errors(place):
+            return str(system.ukey(path))
+    with _readable_errors(place):
+        facts = os.stat(place)
+    return f"{facts.st_size} {facts.st_mtime_ns}"
+
+
+def pieces_of(place: str | Path) -> ReadAt:
+    """What reads pieces of one file, which stays open. Raises OSError for a path that cannot be opened."""
+    if is_address(place):
+        return _pieces_behind(str(place))
+    handle = os.open(place, os.O_RDONLY)
+    return lambda offset, size: os.pread(handle, size, offset)
+
+
+def pieces_of_many(place: str | Path) -> ReadAt:
+    """The same for one of many files, which is opened for each piece: thousands would be too many to keep open."""
+    if is_address(place):
+        return _pieces_behind(str(place))
+
+    def read(offset: int, size: int) -> bytes:
+        handle = os.open(place, os.O_RDONLY)
+        try:
+            return os.pread(handle, size, offset)
+        finally:
+            os.close(handle)
+
+    return read
+
+
+def _pieces_behind(address: str) -> ReadAt:
+    system, path = _behind(address)
+
+    def read(offset: int, size: int) -> bytes:
+        try:
+            return bytes(system.cat_file(path, start=offset, end=offset + size))
+        except Exception as error:  # each of fsspec's file systems raises its own kinds
+            raise ImageError(_reason(error)) from error
+
+    return read
+
+
+def names_below(root: str) -> Iterator[str]:
+    """Escaped names of all files below an address, relative to it. Raises DataError."""
+    system, top = _behind(root)
+    with _readable_errors(root):
+        found = sorted(system.find(top))
+    for path in found:
+        yield escape(posixpath.relpath(path, top))
+
+
+def reader_below(root: str) -> Callable[[str], bytes]:
+    """Reads files below an address by their escaped names, and nothing that a name would lead to outside of it."""
+    system, top = _behind(root)
+
+    def read(name: str) -> bytes:
+        path = posixpath.normpath(posixpath.join("/", os.fsdecode(unescape(name)))).lstrip("/")
+        if path != posixpath.normpath(os.fsdecode(unescape(name))):
+            raise ImageError("outside the data's folder")
+        try:
+            place = f"{top.rstrip('/')}/{path}"
+            if system.size(place) > LARGEST_FILE:
+                raise ImageError(f"larger than {LARGEST_FILE >> 20} MiB")
+            return bytes(system.cat_file(place))
+        except ImageError:
+            raise
+        except Exception as error:  # each of fsspec's file systems raises its own kinds
+            raise ImageError(_reason(error)) from error
+
+    return read
+
+
+def matching(pattern: str) -> list[str]:
+    """The files that a pattern with `*`, `?` or `[…]` names, a path or an address, in no certain order."""
+    if not is_address(pattern):
+        from glob import glob
+
+        return glob(pattern)
+    system, path = _behind(pattern)
+    with _readable_errors(pattern):
+        return [str(system.unstrip_protocol(one)) for one in system.glob(path)]
+
+
+def _behind(address: str) -> tuple[Any, str]:
+    """fsspec's file system for an address, and the path in it."""
+    from fsspec.core import url_to_fs
+
+    with _readable_errors(address):
+        system, path = url_to_fs(address)
+    return system, str(path)
+
+
+@contextmanager
+def _readable_errors(address: str) -> Iterator[None]:
+    try:
+        yield
+    except DataError:
+        raise
+    except ImportError as error:
+        raise DataError(f'{address} needs a package more ({error}): pip install -e ".[cloud]"') from error
+    except Exception as error:  # each of fsspec's file systems raises its own kinds
+        raise DataError(f"{address} cannot be read: {_reason(error)}.") from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    return (str(error).splitlines() or [type(error).__name__])[0][:120]

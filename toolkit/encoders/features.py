@@ -1,0 +1,133 @@
+"""What can be known of an image without CLIP: its bare pixels, and the facts of its file.
+
+To everyone downstream they are encoders, with a record, an identity and a folder in the cache; they need no model.
+"""
+
+import hashlib
+import io
+import json
+import warnings
+from typing import Any
+
+import numpy as np
+from PIL import Image, JpegImagePlugin
+
+from toolkit.data.images import FORMATS, decode
+from toolkit.errors import ImageError
+
+SIDE = 32
+VERSION = 1
+MODES = ("1", "L", "P", "RGB", "RGBA", "LA", "CMYK", "YCbCr", "I;16", "I", "F")
+FACTS = (
+    *("format", "colour mode", "width", "height", "aspect", "bytes", "bytes per pixel"),
+    *("JPEG luminance table", "JPEG colour table", "JPEG subsampling", "progressive JPEG"),
+    *("EXIF", "colour profile", "XMP", "resolution", "other metadata"),
+)
+"""What `file_facts` gives, in its order."""
+
+
+class Features:
+    """The manners of an encoder (`toolkit.cache.embedding.EncoderLike`), for what needs no model."""
+
+    batch_size = 256
+    kind = ""
+
+    def __init__(self, dimension: int, settings: str):
+        parts = json.dumps([self.kind, VERSION, dimension, settings])
+        self.record: dict[str, Any] = {
+            "kind": self.kind,
+            "model": self.kind,
+            "pretrained": settings,
+            "precision": "fp32",
+            "dimension": dimension,
+            "identity": hashlib.sha256(parts.encode()).hexdigest()[:16],
+        }
+
+    def prepare(self, data: bytes) -> np.ndarray:
+        """An image file's bytes -> its `[D]` numbers. Raises ImageError."""
+        raise NotImplementedError
+
+    def embed_images(self, pixels: np.ndarray) -> np.ndarray:
+        """`[N, D]` from `prepare` -> the same as float32."""
+        return np.asarray(pixels, dtype=np.float32)
+
+    def embed_prompts(self, prompts: Any) -> np.ndarray:
+        """There is no text tower: raises NotImplementedError."""
+        raise NotImplementedError(f"{self.kind} have no prompts")
+
+
+class Pixels(Features):
+    """`[3 x 32 x 32]` numbers from 0 to 255, colours first; images of another size are resized (bicubic)."""
+
+    kind = "pixels"
+
+    def __init__(self) -> None:
+        super().__init__(3 * SIDE * SIDE, f"{SIDE}x{SIDE}")
+
+    def prepare(self, data: bytes) -> np.ndarray:
+        image = decode(data)
+        if image.size != (SIDE, SIDE):
+            image = image.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+        return np.asarray(image).transpose(2, 0, 1).reshape(-1)
+
+
+class FileFacts(Features):
+    """The numbers of `FACTS`."""
+
+    kind = "file facts"
+
+    def __init__(self) -> None:
+        super().__init__(len(FACTS), f"{len(FACTS)} facts")
+
+    def prepare(self, data: bytes) -> np.ndarray:
+        return file_facts(data)
+
+
+FEATURES: dict[str, type[Pixels] | type[FileFacts]] = {Pixels.kind: Pixels, FileFacts.kind: FileFacts}
+
+
+def can_tell(kind: str, perturbation: str) -> bool:
+    """Whether an encoder of this `kind` says anything of perturbed images: they are new files, so that their facts say
+    nothing of the data's."""
+    return not (perturbation and kind == FileFacts.kind)
+
+
+def file_facts(data: bytes) -> np.ndarray:
+    """The bytes of an image file -> what can be said of it without looking at the picture: `[len(FACTS)]` float32.
+
+    Only headers are read. Formats and modes are numbers in the order of `FORMATS` and `MODES`, -1 for others; a JPEG
+    table is the sum of its 64 steps (the smaller, the higher the quality) and 0 for other formats. Raises ImageError.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except Exception as error:  # damaged files make Pillow raise nearly anything
+        raise ImageError(f"not a readable image ({type(error).__name__})") from error
+    pixels = max(1, image.width * image.height)
+    shape = [image.width, image.height, image.width / max(1, image.height), len(data), len(data) / pixels]
+    numbers = [_place(image.format, FORMATS), _place(image.mode, MODES), *shape, *_jpeg(image), *_metadata(image)]
+    return np.array(numbers, dtype=np.float32)
+
+
+def _place(name: str | None, known: tuple[str, ...]) -> int:
+    return known.index(name) if name in known else -1
+
+
+def _jpeg(image: Image.Image) -> list[float]:
+    if not isinstance(image, JpegImagePlugin.JpegImageFile):
+        return [0, 0, -1, 0]
+    tables = [sum(table) for _, table in sorted(image.quantization.items())]
+    colour = tables[1] if len(tables) > 1 else 0
+    progressive = bool(image.info.get("progressive"))
+    return [tables[0] if tables else 0, colour, JpegImagePlugin.get_sampling(image), progressive]
+
+
+KNOWN_METADATA = {"exif": "EXIF", "icc_profile": "colour profile", "xmp": "XMP", "dpi": "resolution"}
+NO_METADATA = {"jfif", "jfif_version", "jfif_unit", "jfif_density", "progressive", "progression", "transparency"}
+
+
+def _metadata(image: Image.Image) -> list[float]:
+    """Whether each known kind is there, and how many others are."""
+    names = {str(name).lower() for name in image.info}
+    return [*(name in names for name in KNOWN_METADATA), len(names - set(KNOWN_METADATA) - NO_METADATA)]

@@ -1,0 +1,338 @@
+"""A CLIP from open_clip: which one it is, how it is loaded, and how it embeds images and prompts."""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from toolkit.data.images import decode
+from toolkit.encoders import half_precision, nano
+from toolkit.encoders.class_token import encode_image
+from toolkit.errors import EncoderError, did_you_mean
+from toolkit.storage.network import fail_fast_without_network
+
+if TYPE_CHECKING:
+    import torch
+
+PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
+DEVICES = ("auto", "cuda", "mps", "cpu")
+HASH_CHUNK = 1 << 22
+MOST_SIDE_BY_SIDE = 4
+"""Each batch on its way takes memory for what lies between the layers."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where an encoder comes from, known without importing torch.
+
+    `pretrained` is what the user calls the weights (an open_clip tag, or a checkpoint's file name), `file` the local
+    checkpoint, if it is one. `model` is a name of open_clip's, or `hf-hub:owner/name`, which brings its own weights.
+    """
+
+    model: str
+    pretrained: str = ""
+    file: Path | None = None
+    precision: str = "fp32"
+    device: str = "auto"
+
+    def fields(self) -> dict[str, str]:
+        """What the record of this encoder must say, so that a cache can be searched without loading a model."""
+        weights = {"file_sha256": file_sha256(self.file)} if self.file else {"pretrained": self.pretrained}
+        return {"kind": "base", "model": self.model, "precision": self.precision, **weights}
+
+
+def source(model: str, pretrained: str | None = None, precision: str = "fp32", device: str = "auto") -> Source:
+    """The source that `--model`, `--pretrained`, `--precision` and `--device` name.
+
+    Raises EncoderError where a file that `pretrained` names does not exist.
+    """
+    made = Source(model=model, precision=precision, device=device)
+    if model == "nano" and pretrained in (None, "shipped"):
+        return replace(made, pretrained="shipped", file=nano.WEIGHTS)
+    if model.startswith("hf-hub:"):
+        return replace(made, pretrained="hub")
+    tag = pretrained or ("openai" if model.startswith(("ViT-B", "ViT-L", "RN")) else "")
+    if Path(tag).is_file():
+        return replace(made, pretrained=Path(tag).stem, file=Path(tag).resolve())
+    if os.sep in tag or tag.endswith((".pt", ".pth", ".bin", ".safetensors")):
+        raise EncoderError(f"No checkpoint at {tag}: --pretrained takes a tag of open_clip's or the path of a file.")
+    return replace(made, pretrained=tag)
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hex. Raises EncoderError where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise EncoderError(f"Cannot read the checkpoint {path}: {error.strerror}.") from error
+
+
+class Encoder:
+    """A loaded CLIP. Made by `load` (base) and by `toolkit.finetuning.checkpoints.load_finetuned`.
+
+    `record` is what a cache and a table say about it; `identity` is a hash over its weights, its preprocessing and its
+    precision, so that a vector of one encoder can never be taken for another's.
+    """
+
+    def __init__(self, model: Any, origin: Source, facts: dict[str, Any] | None = None):
+        import open_clip
+        import torch
+
+        self.model: Any = model.eval()  # open_clip has no types
+        self.source = origin
+        self.device = pick_device(origin.device)
+        # Convolutions are up to twice as fast with the channels last; vectors stay the same to 1e-6.
+        self.model.to(self.device, memory_format=torch.channels_last)
+        self.tokenizer = open_clip.get_tokenizer(origin.model)
+        self.preprocessing = dict(model.visual.preprocess_cfg)
+        self._steps = _steps_to_pixels(self.preprocessing)
+        self.batch_size = 256 if self.device == "cuda" else 64 if self.image_size[0] <= 64 else 32
+        self._half = half_precision.HalfWeights(model)
+        self.record = self._describe(facts or {})
+        self.identity: str = self.record["identity"]
+        self.dimension: int = self.record["dimension"]
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width in pixels of what the image tower takes."""
+        size = self.preprocessing["size"]
+        return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+    def _describe(self, facts: dict[str, Any]) -> dict[str, Any]:
+        weights = weights_sha256(self.model)
+        preprocessing = json.loads(json.dumps(self.preprocessing))
+        parts = [weights, kinds_of_layers(self.model), preprocessing, self.source.precision]
+        parts += [facts["choice"]] if "choice" in facts else []  # the same weights may be read in another way
+        prompt = self.embed_prompts(["a"])
+        return {
+            "kind": "base",
+            "model": self.source.model,
+            "pretrained": self.source.pretrained,
+            "weights_sha256": weights,
+            "file_sha256": file_sha256(self.source.file) if self.source.file else "",
+            "precision": self.source.precision,
+            "preprocessing": preprocessing,
+            "dimension": int(prompt.shape[1]),
+            "identity": hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16],
+            **facts,
+        }
+
+    def prepare(self, data: bytes) -> np.ndarray:
+        """An image file's bytes -> what `embed_images` takes. Raises ImageError."""
+        return self.preprocess(decode(data))
+
+    def preprocess(self, image: Image.Image) -> np.ndarray:
+        """One RGB image -> `[3, H, W]` uint8, resized and cropped as open_clip does it. Safe from several threads."""
+        if image.size != self.image_size[::-1]:
+            image = self._steps(image)
+        return np.asarray(image).transpose(2, 0, 1)
+
+    def pixels_to_input(self, pixels: np.ndarray) -> "torch.Tensor":
+        """`[N, 3, H, W]` uint8 -> float32 on the device, normalised as the model wants it."""
+        import torch
+
+        batch = torch.from_numpy(np.ascontiguousarray(pixels))
+        if self.device == "cuda":
+            batch = batch.pin_memory()  # from there the card fetches by itself; elsewhere the driver copies once more
+        batch = batch.to(self.device, non_blocking=True)
+        mean = torch.tensor(self.preprocessing["mean"], device=self.device).view(1, 3, 1, 1)
+        deviation = torch.tensor(self.preprocessing["std"], device=self.device).view(1, 3, 1, 1)
+        return (batch.float() / 255 - mean) / deviation
+
+    def _to_embed_with(self) -> Any:
+        """The model, or on a CPU in half precision its copy with weights that are cast already."""
+        halved = self.device == "cpu" and self.source.precision in half_precision.PRECISIONS
+        return self._half(self.source.precision) if halved else self.model
+
+    def embed_images(self, pixels: np.ndarray) -> np.ndarray:
+        """`[N, 3, H, W]` uint8 from `preprocess` -> `[N, D]` float32: projected, not normalised."""
+        import torch
+
+        with torch.inference_mode(), arithmetic(self.device, self.source.precision):
+            vectors = encode_image(self._to_embed_with(), self.pixels_to_input(pixels))
+        return np.asarray(vectors.float().cpu().numpy())
+
+    @contextmanager
+    def side_by_side(self) -> Iterator[tuple[int, ThreadPoolExecutor]]:
+        """How many batches to embed at once, and threads that do; those of torch are divided among them meanwhile.
+
+        On a CPU, two batches on a core each are done sooner than two in turn on both cores (nano by a tenth, ViT-B/32
+        by a thirtieth), and a core that reads images in between holds up one of them and not both.
+        """
+        import torch
+
+        cores = torch.get_num_threads()
+        count = min(cores, MOST_SIDE_BY_SIDE) if self.device == "cpu" else 1
+        share = cores // count
+        torch.set_num_threads(share)
+        try:
+            with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(share,)) as threads:
+                yield count, threads
+        finally:
+            torch.set_num_threads(cores)
+
+    def embed_prompts(self, prompts: Sequence[str]) -> np.ndarray:
+        """`P` prompts -> `[P, D]` float32: projected, not normalised."""
+        import torch
+
+        with torch.inference_mode(), arithmetic(self.device, self.source.precision):
+            vectors = self._to_embed_with().encode_text(self.tokenizer(list(prompts)).to(self.device))
+        return np.asarray(vectors.float().cpu().numpy())
+
+
+def load(origin: Source) -> Encoder:
+    """Load a base encoder through open_clip.
+
+    Raises EncoderError for an unknown model or tag, weights that are neither here nor reachable, and a checkpoint that
+    does not fit or that is more than tensors (pickled code is never run).
+    """
+    encoder = Encoder(create(origin, load_weights=True), origin)
+    about = (origin.model, origin.file or origin.pretrained, encoder.identity, encoder.device, origin.precision)
+    log.info("loaded %s with weights %s: encoder %s on %s in %s", *about)
+    return encoder
+
+
+def create(origin: Source, load_weights: bool) -> "torch.nn.Module":
+    """The open_clip model of `origin`, with its weights or (for a checkpoint to be loaded into it) without."""
+    if load_weights and origin.file is None:
+        fail_fast_without_network()
+    import open_clip
+
+    nano.register()
+    if not origin.model.startswith("hf-hub:"):
+        _check_names(origin)
+    pretrained = str(origin.file) if origin.file else origin.pretrained or None
+    quick_gelu = open_clip.get_pretrained_cfg(origin.model, origin.pretrained).get("quick_gelu", False)
+    options: dict[str, Any] = {"force_quick_gelu": True} if quick_gelu and origin.file is None else {}
+    hub = origin.model.startswith("hf-hub:")
+    with _quiet(), _readable_errors(origin):
+        return open_clip.create_model(
+            origin.model,
+            pretrained=None if hub else pretrained,
+            load_weights=load_weights,
+            require_pretrained=load_weights,
+            **options,
+        )
+
+
+def pick_device(name: str) -> str:
+    """`auto` -> the best that is here: CUDA, then MPS (Apple), then CPU. Raises EncoderError for one that is not."""
+    import torch
+
+    here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return next(device for device, available in here.items() if available)
+    if not here[name]:
+        raise EncoderError(f"There is no {name} device on this machine: leave --device out, or say --device cpu.")
+    return name
+
+
+@contextmanager
+def arithmetic(device: str, precision: str) -> Iterator[None]:
+    """Compute in `precision` (float32, TensorFloat-32, or autocast to bfloat16 or float16) inside the block."""
+    import torch
+
+    tf32 = precision == "tf32"
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+    half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+    try:
+        with torch.autocast(device, dtype=half) if half else nullcontext():
+            yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+def weights_sha256(model: "torch.nn.Module") -> str:
+    """A hash over every tensor's name, shape, type and bytes, whatever file they came from."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        if name.endswith("num_batches_tracked"):
+            continue  # a counter of training steps: no vector depends on it, and old files lack it
+        array = np.ascontiguousarray(tensor.detach().cpu().numpy())
+        digest.update(f"{name} {array.shape} {array.dtype}\n".encode())
+        digest.update(array.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def kinds_of_layers(model: "torch.nn.Module") -> list[str]:
+    """The names of the model's layer classes: two models may share their weights and differ in their activation."""
+    return sorted({type(module).__name__ for module in model.modules()})
+
+
+def _steps_to_pixels(preprocessing: dict[str, Any]) -> Any:
+    """open_clip's own resize and crop, without the two steps at its end (to a tensor, normalise)."""
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+    from torchvision.transforms import Compose
+
+    whole = image_transform_v2(PreprocessCfg(**preprocessing), is_train=False)
+    return Compose(whole.transforms[:-2])
+
+
+def _check_names(origin: Source) -> None:
+    import difflib
+
+    import open_clip
+
+    models = open_clip.list_models()
+    if origin.model not in models:
+        near = difflib.get_close_matches(origin.model, models, n=3, cutoff=0.5) or ["nano", "ViT-B-32", "ViT-L-14"]
+        raise EncoderError(f"open_clip knows no model {origin.model!r}. Did you mean {', '.join(near)}?")
+    tags = open_clip.list_pretrained_tags_by_model(origin.model)
+    if origin.file is None and origin.pretrained not in tags:
+        known = f"known tags: {', '.join(tags)}" if tags else "it has no tags"
+        guess = did_you_mean(origin.pretrained, tags)
+        raise EncoderError(
+            f"{origin.model} has no weights {origin.pretrained!r} ({known}).{guess} Say --pretrained TAG or FILE."
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """open_clip and the hub's client log to the root logger what the error below says in one line."""
+    import logging
+    import warnings
+
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+@contextmanager
+def _readable_errors(origin: Source) -> Iterator[None]:
+    name = f"{origin.model} with weights {origin.pretrained!r}"
+    try:
+        yield
+    except Exception as error:  # whatever open_clip, torch, safetensors and the hub's client raise
+        if origin.file is None:
+            raise EncoderError(
+                f"The weights of {name} are neither on this machine nor to be had from here (no network?): run once "
+                f"with a network, or give a local file, --pretrained FILE, or take the model that ships: --model nano."
+            ) from error
+        raise EncoderError(f"{origin.file} does not load as {origin.model}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    text = str(error)
+    if "Weights only load failed" in text or "weights_only" in text or "TorchScript" in text:
+        return "it holds more than tensors, and code is never run. Save its state_dict as safetensors instead."
+    kinds = [kind for kind in ("Missing key", "Unexpected key", "size mismatch", "width changed") if kind in text]
+    if kinds:
+        return f"its tensors are another model's ({', '.join(kinds).lower()}). Name the model it was made for: --model."
+    return f"{type(error).__name__}: {text.splitlines()[0][:160] if text else 'no reason given'}."

@@ -1,0 +1,63 @@
+"""What a data set holds, before anything is embedded: counts, duplicates, leaks."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from toolkit.data import sources
+from toolkit.data.manifest import Dataset, hash_rows
+from toolkit.data.split import NONE, select
+from toolkit.errors import MissingEmbeddings, SelectionError
+from toolkit.evaluation import audit
+
+Progress = Callable[[int, int], None]
+
+
+def at_hand() -> list[Dataset]:
+    """The data sets in the standard places, and the built-in sample."""
+    places: list[Path | str] = [place for place in sources.STANDARD_PLACES if place.exists()]
+    return [sources.open_data(place) for place in [*places, "sample"]]
+
+
+def describe(dataset: Dataset, on_progress: Progress | None = None) -> dict[str, Any]:
+    """Read every image and count: `counts` has one dict for each split, label and category that there is.
+
+    `duplicates` counts images whose bytes another image of the same split and label has before them; `leaks` test
+    images whose bytes are in train; `contradictions` contents that bear more than one label.
+    """
+    rows = hash_rows(dataset, dataset.rows, on_progress)
+    readable = rows.drop_nulls("sha256")
+    train = readable.filter(pl.col("split") == "train")
+    test = readable.filter(pl.col("split") == "test")
+    labels = readable.group_by("sha256").agg(pl.col("label").n_unique())
+    return {
+        "name": dataset.name,
+        "description": dataset.description,
+        "images": len(rows),
+        "labels": dataset.labels(),
+        "categories": dataset.categories(),
+        "unreadable": len(rows) - len(readable),
+        "duplicates": len(readable) - len(readable.unique(["sha256", "split", "label"])),
+        "leaks": int(test["sha256"].is_in(train["sha256"].unique().implode()).sum()),
+        "contradictions": int((labels["label"] > 1).sum()),
+        "counts": _counts(rows),
+    }
+
+
+def careful(dataset: Dataset, cache: Path) -> str | None:
+    """What gives the labels away without a look at the picture (`audit.summary` on the study's numbers of images), or
+    None where nothing does, or where the data do not have two labels and enough images to say."""
+    if len(dataset.labels()) != 2:
+        return None
+    try:
+        return audit.summary(dataset, select(dataset, NONE), cache)
+    except (SelectionError, MissingEmbeddings):
+        return None
+
+
+def _counts(rows: pl.DataFrame) -> list[dict[str, Any]]:
+    counted = rows.group_by("split", "label", "category").agg(images=pl.len())
+    order = pl.col("split") != "train"
+    return counted.sort(order, "label", "category", nulls_last=True).to_dicts()

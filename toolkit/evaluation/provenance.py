@@ -1,0 +1,35 @@
+"""Hashes that say what a figure came from: the code, the settings, the data."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from toolkit import __version__
+
+
+@cache
+def code_version() -> str:
+    """The toolkit's version and a hash over its Python files."""
+    digest = hashlib.sha256()
+    here = Path(__file__).parents[1]
+    for path in sorted(here.rglob("*.py")):
+        digest.update(path.relative_to(here).as_posix().encode() + path.read_bytes())
+    return f"{__version__}+{digest.hexdigest()[:10]}"
+
+
+def config_hash(settings: Mapping[str, Any]) -> str:
+    """12 hex characters over JSON-able settings."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def data_hash(rows: pl.DataFrame) -> str:
+    """12 hex characters over the rows' contents, labels and splits, in their order."""
+    digest = hashlib.sha256()
+    for row in rows.select("sha256", "label", "split").iter_rows():
+        digest.update(" ".join(row).encode() + b"\n")
+    return digest.hexdigest()[:12]

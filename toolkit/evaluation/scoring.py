@@ -1,0 +1,67 @@
+"""From predictions to the rows of the results table. Needs no head and no encoder, so whoever doubts can recompute."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from toolkit.evaluation import columns
+from toolkit.evaluation.metrics import mcnemar, summarise
+
+
+def score(predictions: pl.DataFrame, labels: Sequence[str], seed: int) -> list[dict[str, Any]]:
+    """The rows of the table, one a key and class, without what only `compare` knows (choice, hashes).
+
+    `predictions` has the columns of `columns.PREDICTIONS`; `labels` are the two classes, in their order.
+    """
+    rows = []
+    for key, group in predictions.group_by(columns.KEY, maintain_order=True):
+        named = dict(zip(columns.KEY, key, strict=True))
+        y, predicted, p = (group[name].to_numpy() for name in ("label", "predicted", "p_real"))
+        rows += [{**named, **metrics} for metrics in summarise(y, predicted, p, labels, seed)]
+    return rows
+
+
+def rescore(table: pl.DataFrame, predictions: pl.DataFrame) -> list[dict[str, Any]]:
+    """The metric rows of a whole results table, computed again from its predictions."""
+    rows = []
+    for key, group in table.group_by(columns.KEY, maintain_order=True):
+        labels = group.filter(pl.col("class") != "all")["class"].to_list()
+        wanted = pl.DataFrame([key], schema=_schema(table, columns.KEY), orient="row")
+        mine = predictions.join(wanted, on=columns.KEY, how="semi", nulls_equal=True, maintain_order="left")
+        rows += score(mine, labels, group["seed"][0])
+    return rows
+
+
+def with_p_best(table: pl.DataFrame, predictions: pl.DataFrame) -> pl.DataFrame:
+    """Fill `p_best`: each row against the most accurate one of the same comparison, test set and images.
+
+    Null for that one itself. Exact McNemar test (`metrics.mcnemar`). Rows without predictions keep what they have.
+    """
+    found = []
+    for rivals in _rivals(predictions):
+        best = max(sorted(rivals, key=repr), key=lambda key: rivals[key].mean())  # of equals the first by name
+        found += [(*key, None if key == best else mcnemar(rivals[best], mine)) for key, mine in rivals.items()]
+    names = pl.Schema([*_schema(table, columns.KEY).items(), ("p_found", pl.Float64())])
+    p_values = pl.DataFrame(found, schema=names, orient="row").with_columns(tested=pl.lit(True))
+    joined = table.join(p_values, on=columns.KEY, how="left", nulls_equal=True, maintain_order="left")
+    p_best = pl.when(pl.col("tested")).then("p_found").otherwise("p_best").alias("p_best")
+    return joined.with_columns(p_best).select(table.columns)
+
+
+def _rivals(predictions: pl.DataFrame) -> list[dict[tuple[Any, ...], np.ndarray]]:
+    """Which keys may be compared in pairs, each with `[N]` bool: was the head right on the N images, in one order."""
+    rivals: dict[tuple[Any, ...], dict[tuple[Any, ...], np.ndarray]] = {}
+    for key, group in predictions.group_by(columns.KEY, maintain_order=True):
+        named = dict(zip(columns.KEY, key, strict=True))
+        ordered = group.sort("path", "sha256")
+        images = hashlib.sha256("".join(ordered["sha256"] + ordered["label"]).encode()).digest()
+        same = (*(named[name] for name in [*columns.COMPARISON, *columns.TEST]), images)
+        rivals.setdefault(same, {})[key] = (ordered["label"] == ordered["predicted"]).to_numpy()
+    return list(rivals.values())
+
+
+def _schema(table: pl.DataFrame, names: Sequence[str]) -> pl.Schema:
+    return pl.Schema({name: table.schema[name] for name in names})

@@ -1,0 +1,108 @@
+"""Test sets beyond base and novel: the same images perturbed, and those of another data set."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import polars as pl
+
+from toolkit.cache.embedding import embed_images
+from toolkit.cache.store import Cache
+from toolkit.data import perturb, split
+from toolkit.data.content_hashes import Contents
+from toolkit.data.manifest import Dataset
+from toolkit.data.perturb import Perturbation
+from toolkit.data.split import ScoredSet, Selection
+from toolkit.encoders.features import can_tell
+from toolkit.finetuning.loading import Loaders
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Beyond:
+    """What `compare` is to score beside base and novel: those again under each of `perturbations`, and the test images
+    of the data set `other`, which has the same two labels."""
+
+    perturbations: Sequence[Perturbation] = ()
+    other: Dataset | None = None
+
+
+NOTHING_BEYOND = Beyond()
+
+
+@dataclass(frozen=True)
+class Images:
+    """A set to score, and the data set whose `read` gives its images."""
+
+    scored: ScoredSet
+    dataset: Dataset
+
+    def embed(self, cache: Cache, loaders: Loaders, progress: Progress) -> pl.DataFrame:
+        """Embed the images that `cache` lacks; its encoder is loaded only then -> what was skipped, as EmbedReport."""
+        watch = partial(progress, f"Embedding {self.scored.perturbation or self.scored.test_data}")
+        return embed_images(self.dataset, self.scored.rows, loaders.of(cache.record), cache, watch).skipped
+
+
+class MoreSets:
+    """Finds the sets that `beyond` asks for and embeds them with every encoder.
+
+    `labels` are the two labels of the comparison; raises SelectionError where the other data set lacks one.
+    """
+
+    def __init__(self, beyond: Beyond, labels: Sequence[str], root: Path, loaders: Loaders, progress: Progress):
+        self.perturbations, self.root = beyond.perturbations, root
+        self.loaders, self.progress = loaders, progress
+        other = beyond.other and beyond.other.with_labels(labels)
+        self.other = other and Contents(other, root, partial(progress, f"Reading {other.name}"))
+        self.leaks = 0
+
+    def of(
+        self, dataset: Dataset, selection: Selection, caches: Sequence[Cache], test_per_label: int | None, keep: bool
+    ) -> list[ScoredSet]:
+        """The sets for one comparison on `dataset`, embedded in all `caches`, the base encoder's first; `keep` says
+        that images of the training set are no leaks."""
+        found = perturbed_sets(dataset, selection, self.perturbations, self.root)
+        if self.other:
+            seen = selection.train["sha256"].clear() if keep else selection.train["sha256"]
+            found.append(self._other_images(self.other, seen, test_per_label, caches[0]))
+        for cache in caches:
+            for one in found:
+                if can_tell(cache.record["kind"], one.scored.perturbation):
+                    one.embed(cache, self.loaders, self.progress)
+        return [one.scored for one in found]
+
+    def _other_images(self, contents: Contents, seen: pl.Series, per_label: int | None, base: Cache) -> Images:
+        """An image that turns out unreadable makes room for the next one."""
+        dataset = contents.dataset
+        while True:
+            rows, leaks = split.first_tests(dataset, per_label, contents.hash_rows, seen)
+            images = Images(ScoredSet("other", rows, leaks, test_data=dataset.name), dataset)
+            skipped = images.embed(base, self.loaders, self.progress)
+            self.leaks = max(self.leaks, leaks)
+            if skipped.is_empty():
+                return images
+            contents.note(skipped)
+
+    def notes(self) -> list[str]:
+        """What the user should read about the other data set."""
+        if not self.other:
+            return []
+        name, bad = self.other.dataset.name, len(self.other.skipped())
+        said = {"unreadable": bad, "byte for byte in the training set": self.leaks}
+        parts = [f"{count} {text}" for text, count in said.items() if count]
+        return [f"Passed over in {name}: {', '.join(parts)}."] if parts else []
+
+
+def perturbed_sets(
+    dataset: Dataset, selection: Selection, perturbations: Sequence[Perturbation], root: Path
+) -> list[Images]:
+    """Base and novel under each perturbation; `root` is the cache's folder, where their keys are remembered."""
+    found = []
+    for one in perturbations:
+        changed = perturb.perturbed(dataset, one)
+        for plain in selection.scored_sets():
+            rows = perturb.perturbed_rows(dataset, plain.rows, one, root)
+            found.append(Images(ScoredSet(plain.test, rows, plain.leaks, perturbation=str(one)), changed))
+    return found

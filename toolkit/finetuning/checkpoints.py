@@ -1,0 +1,143 @@
+"""Checkpoints: fine-tuned weights, and beside them the record of all that they saw.
+
+`<cache>/checkpoints/<key>/` holds `weights.safetensors` and `record.json` once training is done, and before that,
+after each epoch, `epoch-<n>.safetensors` (weights and the optimizer's state) with `epoch-<n>.json`. The key is a hash
+over the base encoder, the recipe, the prompts and the training images, so that nothing else can be continued or taken
+by mistake.
+"""
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolkit.encoders.openclip import Encoder, Source, create, file_sha256
+from toolkit.errors import CacheError, EncoderError
+from toolkit.storage.damage import set_aside
+from toolkit.storage.records import read_record, sweep, write_record
+
+if TYPE_CHECKING:
+    import torch
+
+WEIGHTS, RECORD = "weights.safetensors", "record.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A finished fine-tuning: the folder with its weights, and the record of what made them."""
+
+    folder: Path
+    record: dict[str, Any]
+
+
+def checkpoint_key(facts: Mapping[str, Any]) -> str:
+    """16 hex characters over everything that decides the weights that training ends with."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def folder_of(cache: Path, key: str) -> Path:
+    """Where the checkpoint with this key lies, or will lie."""
+    return cache / "checkpoints" / key
+
+
+def read(folder: Path) -> Checkpoint | None:
+    """The finished checkpoint in `folder`; None where training has not finished, or where a file of it is damaged.
+
+    A damaged record or file of weights is set aside: neither can be trusted without the other, and training makes both
+    again.
+    """
+    damaged = folder / RECORD
+    if not damaged.exists():
+        return None
+    try:
+        found = Checkpoint(folder, read_record(damaged))
+        damaged = folder / WEIGHTS
+        if file_sha256(damaged) == found.record["weights_file_sha256"]:
+            return found
+    except (CacheError, EncoderError):
+        pass
+    _give_up(folder, damaged)
+    return None
+
+
+def _give_up(folder: Path, damaged: Path) -> None:
+    set_aside(damaged, "finetune trains this encoder again, to the same weights")
+    with suppress(OSError):  # without its record it is no checkpoint any more
+        (folder / RECORD).unlink()
+
+
+def write_tensors(path: Path, tensors: "Mapping[str, torch.Tensor]") -> str:
+    """Write a safetensors file beside its place, sync it, move it there -> the SHA-256 of its bytes."""
+    from safetensors.torch import save_file
+
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, beside)
+        with beside.open("rb+") as file:
+            os.fsync(file.fileno())
+        digest = file_sha256(beside)
+        beside.replace(path)
+        return digest
+    except Exception as error:  # safetensors raises its own kind for a full disk
+        beside.unlink(missing_ok=True)
+        raise CacheError(
+            f"Cannot write {path}: {error}. Earlier epochs are kept; make room and run it again."
+        ) from error
+
+
+def read_tensors(path: Path, expected_sha256: str) -> "dict[str, torch.Tensor]":
+    """The tensors of a file that `write_tensors` wrote. Raises EncoderError where its bytes are others."""
+    from safetensors.torch import load_file
+
+    if not path.exists() or file_sha256(path) != expected_sha256:
+        raise EncoderError(f"{path} is missing or damaged: run python cli.py finetune again, which trains it anew.")
+    return load_file(path)
+
+
+def finish(folder: Path, tensors: "Mapping[str, torch.Tensor]", record: dict[str, Any]) -> Checkpoint:
+    """Write the final weights and, last, the record that makes them a checkpoint; drop the epochs' files."""
+    record = {**record, "weights_file_sha256": write_tensors(folder / WEIGHTS, tensors)}
+    write_record(folder / RECORD, record)
+    for leftover in folder.glob("epoch-*"):
+        leftover.unlink(missing_ok=True)
+    sweep(folder)
+    return Checkpoint(folder, record)
+
+
+def weights(checkpoint: Checkpoint) -> "dict[str, torch.Tensor]":
+    """The weights of a checkpoint. Raises EncoderError where they are damaged: they count as missing from then on."""
+    try:
+        return read_tensors(checkpoint.folder / WEIGHTS, checkpoint.record["weights_file_sha256"])
+    except EncoderError:
+        _give_up(checkpoint.folder, checkpoint.folder / WEIGHTS)
+        raise
+
+
+def load_finetuned(checkpoint: Checkpoint, origin: Source) -> Encoder:
+    """The encoder in a checkpoint, with the device of `origin`. Raises EncoderError where its weights are damaged."""
+    tensors = weights(checkpoint)
+    model = create(origin, load_weights=False)
+    model.load_state_dict(tensors, strict=True)
+    return Encoder(model, origin, encoder_facts(checkpoint.record))
+
+
+def encoder_facts(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What an encoder's record says about the training that made it."""
+    names = (
+        "base_identity",
+        "checkpoint",
+        "recipe",
+        "settings",
+        "seed",
+        "held_out",
+        "train_categories",
+        "train_sha256",
+    )
+    chosen = {"choice": record["choice"]} if "choice" in record else {}
+    return {"kind": "finetuned", **{name: record[name] for name in (*names, "train_rows")}, **chosen}

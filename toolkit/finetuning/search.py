@@ -1,0 +1,223 @@
+"""Fine-tuning whose settings are chosen first, inside the training images; and what a finished one is made of.
+
+The novel test asks how an encoder does on a category that it never saw. So the training categories are split into
+parts, each part is left out of a training in its turn, and what does best on the images left out is taken.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from toolkit.data.images import decode
+from toolkit.data.manifest import Dataset
+from toolkit.encoders.openclip import Encoder
+from toolkit.errors import CacheError
+from toolkit.finetuning import checkpoints
+from toolkit.finetuning.checkpoints import Checkpoint
+from toolkit.finetuning.interpolate import mix
+from toolkit.finetuning.recipes import Recipe
+from toolkit.finetuning.training import describe, epochs, finetune, finish
+from toolkit.storage import distributed
+from toolkit.storage.damage import set_aside
+from toolkit.storage.records import read_record, write_record
+
+if TYPE_CHECKING:
+    import torch
+
+PARTS = 3
+MOST_SCORED = 1000
+"""So many of the images that a part leaves out are scored after an epoch, drawn by chance where there are more."""
+
+Progress = Callable[[str, int, int], None]
+Setting = tuple[float, int, float]
+Scores = dict[Setting, list[tuple[np.ndarray, np.ndarray]]]
+
+
+@dataclass(frozen=True)
+class Training:
+    """What an encoder is fine-tuned on, and how: `load` makes a fresh base encoder, whose record is `base`; `train` are
+    the rows (columns path, label, category, sha256), which hold no image of `held_out`; checkpoints are kept under
+    `cache`."""
+
+    base: Mapping[str, Any]
+    load: Callable[[], Encoder]
+    dataset: Dataset
+    train: pl.DataFrame
+    held_out: str
+    prompts: Mapping[str, Sequence[str]]
+    recipe: Recipe
+    cache: Path
+    progress: Progress
+
+    @property
+    def of_seed(self) -> str:
+        """For the stages that progress names; the first seed goes without saying."""
+        return f", seed {self.recipe.seed}" if self.recipe.seed else ""
+
+    def facts(self) -> dict[str, Any]:
+        """All that decides the encoder, and its key; see `finetune.describe`."""
+        return describe(self.base, self.train, self.held_out, self.prompts, self.recipe)
+
+
+def make(training: Training) -> Checkpoint:
+    """The fine-tuned encoder that the recipe asks for: plain, interpolated, or with settings chosen first.
+
+    Goes on where it was interrupted. Raises what `finetune.finetune` raises.
+    """
+    if training.recipe.grid is not None:
+        return _chosen(training)
+    if training.recipe.alpha != 1:
+        return _interpolated(training)
+    stage = f"Fine-tuning without {training.held_out}{training.of_seed}"
+    return finetune(
+        training.load(),
+        training.dataset,
+        training.train,
+        training.held_out,
+        training.prompts,
+        training.recipe,
+        training.cache,
+        lambda done, total, _: training.progress(stage, done, total),
+    )
+
+
+def _interpolated(training: Training) -> Checkpoint:
+    """The encoder between the base and what the same recipe trains with `alpha` 1, which is kept for the next one."""
+    whole = make(replace(training, recipe=replace(training.recipe, alpha=1.0)))
+    facts = {**training.facts(), "losses": whole.record["losses"]}
+    mixed = mix(training.load().model.state_dict(), checkpoints.weights(whole), training.recipe.alpha)
+    return finish(checkpoints.folder_of(training.cache, facts["checkpoint"]), mixed, facts)
+
+
+def _chosen(training: Training) -> Checkpoint:
+    """Choose, then train on every row with what was chosen; or take that checkpoint, where it is there already."""
+    facts = training.facts()
+    folder = checkpoints.folder_of(training.cache, facts["checkpoint"])
+    choice = choose(training, folder)
+    named = {name: choice[name] for name in ("learning_rate", "epochs", "alpha")}
+    last = make(replace(training, recipe=replace(training.recipe, grid=None, **named)))
+    facts |= {"losses": last.record["losses"], "choice": choice}
+    return finish(folder, checkpoints.weights(last), facts)
+
+
+def choose(training: Training, folder: Path) -> dict[str, Any]:
+    """The setting of the recipe's grid with the least log loss on images left out, and how the odds are read there.
+
+    `learning_rate`, `epochs` and `alpha` are the setting; `temperature` and `margin` turn cosines into P (Platt 1999:
+    a logistic regression on the difference of the cosines), fitted on the same images; `by` is `category` where whole
+    categories were left out, else `folds`. Each part's scores are kept in `folder`, so that a part is trained once.
+    """
+    recipe = training.recipe.for_model(training.base["model"])
+    assert recipe.grid is not None and recipe.learning_rate is not None
+    numbers, how = parts_of(training.train, recipe.choose_by, recipe.seed)
+    scores: Scores = {}
+    for factor in recipe.grid.learning_rates:
+        rate = factor * recipe.learning_rate
+        for part in np.unique(numbers):
+            path = folder / f"part-{part}-lr-{rate:g}.json"
+            record = _read(path) or _score_part(training, replace(recipe, learning_rate=rate), numbers == part, path)
+            for epoch, alpha, margins in record["scores"]:
+                scores.setdefault((rate, epoch, alpha), []).append((np.array(margins), np.array(record["second"])))
+    return {**_best(scores), "by": how}
+
+
+def parts_of(train: pl.DataFrame, choose_by: str, seed: int) -> tuple[np.ndarray, str]:
+    """Which part each training row is left out with `[N]` int64, and how: every third category, or random thirds."""
+    from toolkit.heads.base import fold_numbers  # scikit-learn takes a second to import
+
+    names = train["category"].to_numpy()
+    groups = None
+    if not train["category"].null_count():
+        groups = (np.unique(names.astype(str), return_inverse=True)[1] % PARTS).astype(str)
+    return fold_numbers(train["label"].to_numpy(), groups, choose_by, seed, PARTS)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    try:
+        return read_record(path)
+    except CacheError:
+        set_aside(path, "this part is trained and scored again")
+        return None
+
+
+def _score_part(training: Training, recipe: Recipe, left_out: np.ndarray, path: Path) -> dict[str, Any]:
+    """Train without a part and score it after each epoch of the grid -> a record, which is kept at `path`."""
+    grid, encoder = recipe.grid, training.load()
+    assert grid is not None
+    fitting, out = training.train.filter(~left_out), _some(training.train.filter(left_out), recipe.seed)
+    last = max(grid.epochs)
+    plain = replace(recipe, grid=None, epochs=last)
+    stage = f"Choosing for {training.held_out}{training.of_seed}, {path.stem}"
+    base = {name: tensor.clone() for name, tensor in encoder.model.state_dict().items()}
+    pixels = np.stack([encoder.preprocess(decode(training.dataset.read(one))) for one in out["path"]])
+    scores = []
+    steps = epochs(
+        encoder, training.dataset, fitting, training.prompts, plain, lambda d, t, _: training.progress(stage, d, t)
+    )
+    for epoch, tuned in enumerate(steps, start=1):
+        if epoch in grid.epochs:
+            mixed = ((alpha, mix(base, tuned, alpha)) for alpha in grid.alphas)
+            scores += [(epoch, alpha, _margins(encoder, one, pixels, training.prompts)) for alpha, one in mixed]
+    second = sorted(training.prompts)[1]
+    record = {"scores": scores, "second": (out["label"] == second).to_list(), "grid": asdict(grid)}
+    if distributed.rank() == 0:
+        write_record(path, record)
+    return record
+
+
+def _some(rows: pl.DataFrame, seed: int) -> pl.DataFrame:
+    return rows if len(rows) <= MOST_SCORED else rows.sample(MOST_SCORED, seed=seed)
+
+
+def _margins(
+    encoder: Encoder, weights: "Mapping[str, torch.Tensor]", pixels: np.ndarray, prompts: Mapping[str, Sequence[str]]
+) -> list[float]:
+    """With other `weights` for a moment: how much nearer the second label's prompts are, as a difference of cosines,
+    one an image."""
+    from toolkit.heads.zero_shot import ZeroShot
+
+    own = {name: tensor.clone() for name, tensor in encoder.model.state_dict().items()}
+    encoder.model.load_state_dict(weights)
+    texts = {label: encoder.embed_prompts(list(each)) for label, each in prompts.items()}
+    head, size = ZeroShot(texts).fit(pixels[:1], np.array([next(iter(prompts))])), encoder.batch_size
+    vectors = [encoder.embed_images(pixels[start : start + size]) for start in range(0, len(pixels), size)]
+    encoder.model.load_state_dict(own)
+    cosines = head.cosines(np.concatenate(vectors))
+    return [round(float(value), 6) for value in cosines[:, 1] - cosines[:, 0]]
+
+
+def _best(scores: Scores) -> dict[str, Any]:
+    """The setting with the least log loss over all parts, each margin read as its own Platt scaling reads it."""
+    found = []
+    for (rate, epoch, alpha), parts in scores.items():
+        margins, second = (np.concatenate([part[side] for part in parts]) for side in (0, 1))
+        temperature, margin, loss = platt(margins, second)
+        setting = {"learning_rate": rate, "epochs": epoch, "alpha": alpha}
+        found.append({**setting, "temperature": temperature, "margin": margin, "log_loss": round(loss, 4)})
+    return min(found, key=lambda one: one["log_loss"])
+
+
+def platt(margins: np.ndarray, second: np.ndarray) -> tuple[float, float, float]:
+    """`temperature` and `margin` of P(second) = sigmoid((margins - margin) / temperature), and its log loss.
+
+    `margins` `[N]` are differences of cosines, `second` `[N]` bool (Platt 1999, section 2). Where a larger margin does
+    not speak for the second label, the study's temperature and no margin.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    from toolkit.heads.base import log_loss
+    from toolkit.heads.zero_shot import ZeroShot
+
+    scale = ZeroShot().temperature
+    model = LogisticRegression(C=1e4, max_iter=1000).fit(margins[:, None] / scale, second)
+    slope, offset = float(model.coef_[0, 0]), float(model.intercept_[0])
+    temperature, margin = (scale / slope, -offset * scale / slope) if slope > 0.01 else (scale, 0.0)
+    odds = 1 / (1 + np.exp(-(margins - margin) / temperature))
+    loss = log_loss(np.stack([1 - odds, odds], axis=1), second.astype(int))
+    return round(temperature, 6), round(margin, 6), loss

@@ -1,0 +1,276 @@
+"""Contrastive fine-tuning of both towers: the loop, and a checkpoint an epoch. The result is an encoder."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from toolkit.data.images import decode
+from toolkit.data.manifest import Dataset
+from toolkit.data.split import training_set_sha256
+from toolkit.encoders.class_token import encode_image
+from toolkit.encoders.openclip import Encoder, arithmetic
+from toolkit.errors import CacheError, EncoderError, SelectionError
+from toolkit.finetuning import checkpoints
+from toolkit.finetuning.augment import augment
+from toolkit.finetuning.averaging import Average
+from toolkit.finetuning.checkpoints import Checkpoint
+from toolkit.finetuning.losses import encode_captions, loss_of
+from toolkit.finetuning.recipes import Recipe
+from toolkit.storage import distributed
+from toolkit.storage.damage import set_aside
+from toolkit.storage.records import read_record, write_record
+
+if TYPE_CHECKING:
+    import torch
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[int, int, float], None]
+
+
+def finetune(
+    encoder: Encoder,
+    dataset: Dataset,
+    train: pl.DataFrame,
+    held_out: str,
+    prompts: Mapping[str, Sequence[str]],
+    recipe: Recipe,
+    cache: Path,
+    on_progress: Progress | None = None,
+) -> Checkpoint:
+    """Fine-tune both towers of `encoder` (in place) on `train` (columns path, label, category, sha256).
+
+    Continues behind the last finished epoch of the same training, and returns at once where it is already done. Same
+    seed, same machine, same weights. Raises SelectionError where `train` holds an image of `held_out`, EncoderError
+    where the loss stops being a number.
+    """
+    recipe = recipe.for_model(encoder.source.model)
+    facts = describe(encoder.record, train, held_out, prompts, recipe)
+    folder = checkpoints.folder_of(cache, facts["checkpoint"])
+    if done := checkpoints.read(folder):
+        return done
+    run = _start(encoder, dataset, train, prompts, recipe)
+    losses = _resume(run, folder)
+    log.info("%s: %d images, epochs %d to %d", folder, len(train), len(losses) + 1, recipe.epochs)
+    while len(losses) < recipe.epochs:
+        losses.append(_run_epoch(run, len(losses), on_progress))
+        log.info("epoch %d: mean loss %.4f", len(losses), losses[-1])
+        if len(losses) < recipe.epochs and distributed.rank() == 0:
+            _save(run, folder, losses)
+    return finish(folder, run.average.state, {**facts, "losses": losses, "processes": distributed.world()})
+
+
+def finish(folder: Path, weights: "Mapping[str, torch.Tensor]", record: dict[str, Any]) -> Checkpoint:
+    """The checkpoint that the first process writes, in every process."""
+    if distributed.rank() == 0:
+        checkpoints.finish(folder, weights, record)
+    distributed.barrier()
+    checkpoint = checkpoints.read(folder)
+    if checkpoint is None:
+        raise CacheError(f"{folder} is not there: --cache must lie where every process can read and write it.")
+    return checkpoint
+
+
+def describe(
+    base: Mapping[str, Any],
+    train: pl.DataFrame,
+    held_out: str,
+    prompts: Mapping[str, Sequence[str]],
+    recipe: Recipe,
+) -> dict[str, Any]:
+    """All that a checkpoint saw, and its key. Raises SelectionError where `train` holds an image of `held_out`."""
+    categories = sorted(train["category"].drop_nulls().unique().to_list())
+    if held_out in categories:
+        raise SelectionError(f"The training rows hold images of {held_out!r}, the category that they must not hold.")
+    recipe = recipe.for_model(base["model"])
+    facts = {
+        "base_identity": base["identity"],
+        "recipe": recipe.label(base["model"]),
+        "settings": recipe.settings(),
+        "seed": recipe.seed,
+        "held_out": held_out,
+        "train_categories": categories,
+        "train_sha256": training_set_sha256(train),
+        "train_rows": len(train),
+        "prompts": {label: list(texts) for label, texts in prompts.items()},
+    }
+    return {**facts, "checkpoint": checkpoints.checkpoint_key(facts), "train_keys": train["sha256"].to_list()}
+
+
+def epochs(
+    encoder: Encoder,
+    dataset: Dataset,
+    train: pl.DataFrame,
+    prompts: Mapping[str, Sequence[str]],
+    recipe: Recipe,
+    on_progress: Progress | None = None,
+) -> "Iterator[dict[str, torch.Tensor]]":
+    """Fine-tune `encoder` in place, an epoch a step -> the weights that `finetune` would end with. Stores nothing."""
+    run = _start(encoder, dataset, train, prompts, recipe)
+    for epoch in range(recipe.epochs):
+        _run_epoch(run, epoch, on_progress)
+        yield run.average.state
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What stays the same through a training run."""
+
+    encoder: Encoder
+    optimizer: "torch.optim.Optimizer"
+    average: Average
+    dataset: Dataset
+    train: pl.DataFrame
+    prompts: Mapping[str, Sequence[str]]
+    recipe: Recipe
+
+    @property
+    def steps(self) -> int:
+        """Batches an epoch."""
+        return len(_order_in_batches(len(self.train), 0, self.recipe))
+
+
+def _start(
+    encoder: Encoder, dataset: Dataset, train: pl.DataFrame, prompts: Mapping[str, Sequence[str]], recipe: Recipe
+) -> _Run:
+    import torch
+
+    if encoder.source.precision == "fp16":
+        raise EncoderError("Fine-tuning in fp16 loses small gradients: use --precision bf16 or fp32.")
+    parameters = list(encoder.model.parameters())
+    assert recipe.learning_rate is not None
+    fused = encoder.device in ("cpu", "cuda")  # a pass over the weights instead of one an operation
+    optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=fused)
+    average = Average(encoder.model, recipe.average)
+    return _Run(encoder, optimizer, average, dataset, train, prompts, recipe)
+
+
+def _run_epoch(run: _Run, epoch: int, on_progress: Progress | None) -> float:
+    """Train on every image once -> the mean loss."""
+    run.encoder.model.train()  # batch norm frozen at its old statistics learns far less: 0.61 against 0.83
+    losses: list[float] = []
+    for pixels, captions in _batches(run, epoch):
+        losses.append(_step(run, pixels, captions))
+        if on_progress:
+            on_progress(epoch * run.steps + len(losses), run.recipe.epochs * run.steps, losses[-1])
+    run.encoder.model.eval()
+    distributed.average_statistics(run.encoder.model)
+    if run.recipe.average:
+        distributed.average(value for name, value in run.average.state.items() if ".running_" in f".{name}")
+    return float(np.mean(losses))
+
+
+def _step(run: _Run, pixels: np.ndarray, captions: np.ndarray) -> float:
+    """One step of the optimizer on `[B, 3, H, W]` uint8 and `[B]` numbers of prompts -> the loss before it.
+
+    Of several processes each brings the pixels of its part of the batch, and the numbers of the whole.
+    """
+    import torch
+    import torch.nn.functional as functional
+
+    encoder, prompts = run.encoder, [text for texts in run.prompts.values() for text in texts]
+    with arithmetic(encoder.device, encoder.source.precision):
+        images = functional.normalize(encode_image(encoder.model, encoder.pixels_to_input(pixels)), dim=-1)
+        texts = encode_captions(encoder, prompts)
+        which = torch.from_numpy(captions).to(encoder.device)
+        images = distributed.gather(images.float(), len(captions))
+        loss = loss_of(run.recipe.loss, images, texts.float(), which, run.recipe.temperature)
+    value = float(loss.detach())
+    if not np.isfinite(value):
+        raise EncoderError("The loss is no longer a number: take a smaller --lr, or --precision fp32.")
+    run.optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    distributed.average_gradients(encoder.model)
+    run.optimizer.step()
+    run.average.update()
+    return value
+
+
+def _order_in_batches(rows: int, epoch: int, recipe: Recipe) -> list[np.ndarray]:
+    """Row numbers in an order that only the seed and the epoch decide, so that a resumed run goes on in the same."""
+    order = np.random.default_rng([recipe.seed, epoch]).permutation(rows)
+    batches = [order[start : start + recipe.batch_size] for start in range(0, rows, recipe.batch_size)]
+    # A pair alone has nothing to be told apart from, and batch norm needs a spread.
+    return batches[:-1] if len(batches) > 1 and len(batches[-1]) == 1 else batches
+
+
+def _batches(run: _Run, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Pixels (of this process) and prompt numbers (of all) of each batch; the next is read while the model works."""
+    paths, labels = run.train["path"].to_list(), run.train["label"].to_list()
+    captions = _captions(labels, run.prompts, np.random.default_rng([run.recipe.seed, epoch, 1]))
+
+    def pixels(row: int) -> np.ndarray:
+        image = run.encoder.preprocess(decode(run.dataset.read(paths[row])))
+        return augment(image, run.recipe.augment, np.random.default_rng([run.recipe.seed, epoch, 2, row]))
+
+    with ThreadPoolExecutor(2) as readers:
+        ahead: list[tuple[np.ndarray, Iterator[np.ndarray]]] = []
+        for batch in _order_in_batches(len(paths), epoch, run.recipe):
+            ahead.append((batch, readers.map(pixels, distributed.part_of_batch(batch))))
+            if len(ahead) == 2:
+                rows, images = ahead.pop(0)
+                yield np.stack(list(images)), captions[rows]
+        for rows, images in ahead:
+            yield np.stack(list(images)), captions[rows]
+
+
+def _captions(labels: Sequence[str], prompts: Mapping[str, Sequence[str]], rng: np.random.Generator) -> np.ndarray:
+    """The number of each image's prompt `[N]` int64: its label's, and where a label has several, one by chance."""
+    first = dict(zip(prompts, np.cumsum([0, *map(len, prompts.values())]).tolist(), strict=False))
+    return np.array([first[label] + int(rng.integers(len(prompts[label]))) for label in labels], dtype=np.int64)
+
+
+def _save(run: _Run, folder: Path, losses: list[float]) -> None:
+    """Keep the epoch: weights and optimizer in one file, and a record that makes them count. Two epochs are kept, so
+    that a damaged one costs only itself."""
+    names: dict[torch.Tensor, str] = {parameter: name for name, parameter in run.encoder.model.named_parameters()}
+    state = {f"weights.{name}": tensor for name, tensor in run.encoder.model.state_dict().items()}
+    for parameter, fields in run.optimizer.state.items():
+        state.update({f"optimizer.{names[parameter]}.{field}": value for field, value in fields.items()})
+    if run.recipe.average:
+        state.update({f"average.{name}": tensor for name, tensor in run.average.state.items()})
+    path = folder / f"epoch-{len(losses)}.safetensors"
+    digest = checkpoints.write_tensors(path, state)
+    write_record(path.with_suffix(".json"), {"sha256": digest, "losses": losses})
+    for suffix in (".json", ".safetensors"):
+        (folder / f"epoch-{len(losses) - 2}{suffix}").unlink(missing_ok=True)
+
+
+def _resume(run: _Run, folder: Path) -> list[float]:
+    """Bring weights and optimizer to the newest epoch that is whole -> the losses of the epochs that are done."""
+    import torch
+
+    for epoch in range(run.recipe.epochs - 1, 0, -1):
+        record = folder / f"epoch-{epoch}.json"
+        if not record.exists():
+            continue
+        weights_file, damaged = record.with_suffix(".safetensors"), record
+        try:
+            facts = read_record(record)
+            damaged = weights_file
+            state = checkpoints.read_tensors(weights_file, facts["sha256"])
+        except (CacheError, EncoderError):
+            set_aside(damaged, "training goes on behind an earlier epoch")
+            record.unlink(missing_ok=True)
+            continue
+        weights = {name.removeprefix("weights."): t for name, t in state.items() if name.startswith("weights.")}
+        run.encoder.model.load_state_dict(weights)
+        run.average.steps = epoch * run.steps
+        for name, tensor in run.average.state.items():
+            tensor.copy_(state.get(f"average.{name}", weights[name]))
+        for name, parameter in run.encoder.model.named_parameters():
+            start = f"optimizer.{name}."
+            fields = {key.removeprefix(start): value for key, value in state.items() if key.startswith(start)}
+            if fields:
+                step = {"step": fields.pop("step")}
+                # Laid out as the weights are (some have their channels last): the optimizer goes through memory.
+                laid_out = {key: torch.empty_like(parameter).copy_(value) for key, value in fields.items()}
+                run.optimizer.state[parameter] = step | laid_out
+        return list(facts["losses"])
+    return []

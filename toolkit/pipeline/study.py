@@ -1,0 +1,158 @@
+"""The toolkit as a library: what a notebook needs, on the same path as the command line.
+
+>>> from toolkit import Study
+>>> study = Study("data/cifake.zip", model="nano", split="cat")  # doctest: +SKIP
+>>> study.manifest                                               # doctest: +SKIP
+>>> vectors = study.embed()                                      # doctest: +SKIP
+>>> vectors.train.X, vectors.train.y                             # doctest: +SKIP
+>>> study.compare()                                              # doctest: +SKIP
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from toolkit.cache.store import Cache, find_encoders
+from toolkit.data.sources import SHARD_INDEXES, open_data, place_of
+from toolkit.data.split import Selection
+from toolkit.encoders import openclip
+from toolkit.errors import SelectionError
+from toolkit.finetuning.recipes import make_recipe
+from toolkit.pipeline import workflow
+from toolkit.pipeline.plans import default_model, make_plan
+
+if TYPE_CHECKING:
+    from toolkit.encoders.openclip import Encoder
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """The embeddings of some images, row by row.
+
+    `X` `[N, D]` float32, as the model projects them, not normalised (heads do that); `y` `[N]` labels; `categories`
+    `[N]`, or None where the data has none, to be given to a head's `fit` as `groups`; `images` the rows of the manifest
+    with `sha256`.
+    """
+
+    X: np.ndarray
+    y: np.ndarray
+    categories: np.ndarray | None
+    images: pl.DataFrame
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """What one encoder makes of one comparison's images and prompts.
+
+    `train` and `base` hold no image of the category `held_out`, `novel` holds test images of it alone (no rows where
+    nothing is held out). `prompts` maps each label to its prompts' vectors `[P, D]`; `encoder` is the encoder's record.
+    """
+
+    held_out: str
+    train: Vectors
+    base: Vectors
+    novel: Vectors
+    prompts: dict[str, np.ndarray]
+    encoder: Mapping[str, Any]
+
+
+class Study:
+    """A data set, a CLIP, and the question which categories training must not see.
+
+    `data` is what `--data` takes (None: CIFAKE where it lies in `data/`, else the built-in sample), `model` what
+    `--model` takes, `split` the category to hold out, several of them, `all`, or `none` (None: `cat`). `settings` are
+    the other options by their names: `pretrained`, `precision`, `device`, `labels` (two), `prompts` (label -> one or
+    several), `train_per_label`, `test_per_label` (None: every image), `keep_leaks`, `seed`, `cache` and `results`
+    (folders), and `progress`, called with (stage, done, total).
+
+    Nothing is read or computed before a method asks for it, and what is in the cache is never computed again. Methods
+    raise `toolkit.ToolkitError` for what the user can mend.
+    """
+
+    def __init__(
+        self,
+        data: str | Path | None = None,
+        model: str | None = None,
+        split: str | Sequence[str] | None = None,
+        **settings: Any,
+    ):
+        settings |= {name: Path(settings.get(name, name)) for name in ("cache", "results")}
+        dataset = open_data(data, kept=settings["cache"] / SHARD_INDEXES)
+        choice = {name: settings.pop(name) for name in ("pretrained", "precision", "device") if name in settings}
+        source = openclip.source(model or default_model(dataset), **choice)
+        parts = (split,) if isinstance(split, str) else tuple(split or ())
+        self.plan = make_plan(dataset, source, split=parts, data=place_of(data), **settings)
+        self._encoder: Encoder | None = None
+
+    @property
+    def manifest(self) -> pl.DataFrame:
+        """Every image of the two labels: path, label, category (null where there is none), split; all String."""
+        return self.plan.dataset.rows
+
+    @property
+    def encoder(self) -> "Encoder":
+        """The base CLIP, loaded when it is first asked for."""
+        self._encoder = self._encoder or openclip.load(self.plan.source)
+        return self._encoder
+
+    def embed(self, held_out: str | None = None) -> Embeddings:
+        """The base encoder's vectors; embeds what the cache lacks.
+
+        `held_out` says which comparison, where the study holds out several categories in turn; None: the first.
+        """
+        done = workflow.embed(self.plan)
+        return _read(done.cache, _one(done.selections, held_out), self.plan)
+
+    def finetune(self, held_out: str | None = None, recipe: str = "study", **changes: Any) -> Embeddings:
+        """The vectors of a CLIP that is fine-tuned on `train` alone; trains and embeds what the cache lacks.
+
+        `changes` to the recipe are fields of `toolkit.Recipe`: `epochs=2`, `learning_rate=1e-5`, …
+        """
+        how = make_recipe(recipe, **changes)
+        selection = _one(workflow.selections_of(self.plan, workflow.contents_of(self.plan)), held_out)
+        plan = replace(self.plan, split=(selection.held_out,), seed=selection.seed, seeds=None)
+        (done,) = workflow.finetune(plan, how)
+        record = find_encoders(plan.cache, kind="finetuned", checkpoint=done.folder.name)[-1]
+        return _read(Cache(plan.cache, record), selection, plan)
+
+    def compare(
+        self, heads: Sequence[str] = ("zero-shot", "logreg", "knn", "shortcut"), choose_by: str = "category"
+    ) -> pl.DataFrame:
+        """Score heads on the base encoder and on each fine-tuned one, on base and novel images; embeds what is missing.
+
+        The frame has the columns of `evaluation.columns.RESULTS` (docs/results.md), one row an encoder, head, test set
+        and class; it is also stored in the results folder, with the predictions.
+        """
+        workflow.embed(self.plan)
+        return workflow.compare(self.plan, heads, choose_by).table
+
+
+def load_encoder(model: str, pretrained: str | None = None, precision: str = "fp32", device: str = "auto") -> "Encoder":
+    """A CLIP by open_clip's name, `nano`, or `hf-hub:OWNER/NAME`, with weights by tag or file.
+
+    Raises EncoderError where model or weights are unknown or cannot be had.
+    """
+    return openclip.load(openclip.source(model, pretrained, precision, device))
+
+
+def _one(selections: list[Selection], held_out: str | None) -> Selection:
+    found = [one for one in selections if held_out in (None, one.held_out)]
+    if not found:
+        turns = ", ".join(one.held_out for one in selections)
+        raise SelectionError(f"This study holds out {turns}, not {held_out!r}: say Study(…, split={held_out!r}).")
+    return found[0]
+
+
+def _read(cache: Cache, selection: Selection, plan: workflow.Plan) -> Embeddings:
+    train, base, novel = (_vectors(cache, rows) for rows in (selection.train, selection.base, selection.novel))
+    prompts = {label: cache.read_prompts(list(texts)) for label, texts in plan.prompts.items()}
+    return Embeddings(selection.held_out, train, base, novel, prompts, cache.record)
+
+
+def _vectors(cache: Cache, rows: pl.DataFrame) -> Vectors:
+    categories = None if rows["category"].null_count() else rows["category"].to_numpy()
+    return Vectors(cache.read_images(rows["sha256"].to_list()), rows["label"].to_numpy(), categories, rows)

@@ -1,0 +1,1 @@
+"""Heads that were kept, and what they say of other images."""

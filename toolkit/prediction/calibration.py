@@ -1,0 +1,198 @@
+"""When a saved head should abstain, and where its line lies: decided on training images alone, measured on test images.
+
+A head that was fitted on an image says nothing about how it does on new ones. So `abstaining` fits it anew on three
+quarters of the training images and calibrates on the rest, and `operating_point` takes each training image's score
+from a head that was fitted without its category.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from sklearn.base import clone
+
+from toolkit.cache.store import Cache
+from toolkit.heads.base import fold_numbers, folds
+from toolkit.prediction import conformal, kept_heads
+from toolkit.prediction.kept_heads import SavedHead
+
+CALIBRATION_SHARE = 0.25
+
+Progress = Callable[[str, int, int], None]
+Answers = Callable[[np.ndarray], np.ndarray]
+"""`[N, labels]` probabilities -> `[N, labels]` bool: which labels an answer leaves open; exactly one is an answer."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How probabilities become answers. `head` gives the probabilities, `measured` says what that does on each test
+    set, `note` states in words what is promised and what is not; `abstains` whether images may go without an answer."""
+
+    head: Any
+    answers: Answers
+    note: str
+    measured: dict[str, dict[str, Any]]
+    abstains: bool = False
+
+
+def likelier(head: Any) -> Rule:
+    """The likelier label wins; of two equally likely ones, the first."""
+    return Rule(head, lambda odds: np.eye(odds.shape[1], dtype=bool)[odds.argmax(axis=1)], "", {})
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """Labelled images that trained neither the head nor its encoder: vectors `[N, D]`, labels `[N]`, data's name."""
+
+    vectors: np.ndarray
+    labels: np.ndarray
+    name: str
+
+
+def abstaining(about: SavedHead, head: Any, cache: Cache, alpha: float, fresh: Fresh | None = None) -> Rule:
+    """Answer only where the conformal set holds a single label.
+
+    Without `fresh`, the training images (each content once) are split at random within each label; a copy of `head`
+    with the same settings is fitted and makes its choices on three quarters of them, and answers from then on; each
+    label's limit is a conformal quantile of the rest (`conformal.thresholds`). With `fresh`, the limits are those of
+    the fresh images, and `head` itself answers. What is guaranteed: if an image of a label is exchangeable with that
+    label's calibration images, the chance that its set misses the label, and so that it is answered wrongly, is at most
+    `alpha`, for each label alone. That is a share of all images, not of those that are answered. Nothing is guaranteed
+    for images of another kind, nor where the encoder itself was trained on the calibration images, as a fine-tuned one
+    was on the training images. Raises SelectionError for too few images, MissingEmbeddings where the cache lacks them.
+    """
+    if fresh:
+        fitted, odds, codes = head, head.predict_proba(fresh.vectors), _codes(fresh.labels, head)
+        how, alike = f"calibrated on {len(codes):,} images of {fresh.name} that trained nothing", "these"
+    else:
+        fitted, odds, codes, trained = _split(about, head, cache)
+        how = f"fitted on {trained:,} training images and calibrated on {len(codes):,} others"
+        alike = "the training images"
+    limits = conformal.thresholds(odds, codes, alpha, list(head.classes_))
+    note = (
+        f"--alpha {alpha:g}: the head was {how}. Of each label's images at most {alpha:.1%} are answered wrongly, if "
+        f"they are like {alike}."
+    )
+    if _saw_training(about) and not fresh:
+        note += (
+            " NOT guaranteed here: this encoder was fine-tuned on the calibration images too. See what was measured, "
+            "calibrate on other images (--calibrate), or take --encoder base."
+        )
+
+    def answers(odds: np.ndarray) -> np.ndarray:
+        return conformal.sets(odds, limits)
+
+    return Rule(fitted, answers, note, _measured(about, fitted, answers, cache), abstains=True)
+
+
+def _split(about: SavedHead, head: Any, cache: Cache) -> tuple[Any, np.ndarray, np.ndarray, int]:
+    """A copy of `head` fitted on three quarters of the training images; the odds that it gives the rest and their
+    labels' codes; and how many images it was fitted on."""
+    rows = kept_heads.training_rows(about).unique("sha256", keep="first", maintain_order=True)
+    vectors, codes = kept_heads.vectors_of(rows, cache), _codes(rows["label"].to_numpy(), head)
+    held_back = _held_back(codes, about.record["seed"])
+    fitted = clone(head).fit(vectors[~held_back], *_targets(rows.filter(~held_back)))
+    return fitted, fitted.predict_proba(vectors[held_back]), codes[held_back], int((~held_back).sum())
+
+
+def operating_point(
+    about: SavedHead, head: Any, cache: Cache, recall: float, fresh: Fresh | None, progress: Progress
+) -> Rule:
+    """Call an image the second label (REAL) only where P is above a line that images of the first label stay below.
+
+    Without `fresh`, these are the training images, each scored by a copy of `head` fitted without its category (or
+    without its random fifth, where there are no categories), which is what an image of a new kind meets; with `fresh`
+    they are the fresh images. The line is the conformal quantile of the first label's scores, so that at least `recall`
+    of new images of that label stay below it, if they are like these. The saved head answers. Raises what `abstaining`
+    raises.
+    """
+    first, second = about.record["labels"]
+    positive = positive_of(about, head)
+    if fresh:
+        scores, codes = head.predict_proba(fresh.vectors)[:, positive], _codes(fresh.labels, head)
+        how = f"chosen on {len(codes):,} images of {fresh.name} that trained nothing"
+    else:
+        scores, codes, how = _scores_when_left_out(about, head, cache, progress)
+    line = conformal.ranked(scores[codes == 1 - positive], recall, first)
+
+    def answers(odds: np.ndarray) -> np.ndarray:
+        above = odds[:, positive] > line
+        return np.stack([above, ~above] if positive == 0 else [~above, above], axis=1)
+
+    note = (
+        f"--fake-recall {recall:g}: {second} only where P({second}) is above {line:.4f}, {how}, so that at most "
+        f"{1 - recall:.2%} of {first} are called {second}."
+    )
+    if _saw_training(about) and not fresh:
+        note += " This encoder was fine-tuned on those images, so expect more: see what was measured, or --calibrate."
+    return Rule(head, answers, note, _measured(about, head, answers, cache))
+
+
+def _scores_when_left_out(
+    about: SavedHead, head: Any, cache: Cache, progress: Progress
+) -> tuple[np.ndarray, np.ndarray, str]:
+    """P(second label) of each training image by a copy of `head` that did not learn from its fold; their labels' codes;
+    and in words which folds those were."""
+    rows = kept_heads.training_rows(about).unique("sha256", keep="first", maintain_order=True)
+    vectors, (y, groups) = kept_heads.vectors_of(rows, cache), _targets(rows)
+    numbers, how = fold_numbers(y, groups, "category", about.record["seed"])
+    scores = kept_heads.remembered_scores(about)
+    if scores is None:
+        positive, scores = positive_of(about, head), np.empty(len(rows))
+        for done, (fitting, out) in enumerate(folds(numbers)):
+            progress("Scoring what was left out", done, int(numbers.max()) + 1)
+            rest = None if groups is None else groups[fitting]
+            scores[out] = clone(head).fit(vectors[fitting], y[fitting], rest).predict_proba(vectors[out])[:, positive]
+        kept_heads.remember_scores(about, scores)
+    what = "each category in its turn" if how == "category" else "a fifth at a time"
+    return scores, _codes(y, head), f"chosen on training images, {what} left out"
+
+
+def _saw_training(about: SavedHead) -> bool:
+    """Whether the encoder itself was trained on the training images."""
+    return bool(about.record["encoder_record"]["kind"] != "base")
+
+
+def positive_of(about: SavedHead, head: Any) -> int:
+    """Which of the head's classes is the second label, whose probability is reported."""
+    return [str(label) for label in head.classes_].index(about.record["labels"][1])
+
+
+def _held_back(codes: np.ndarray, seed: int) -> np.ndarray:
+    """`[N]` bool: a quarter of each label, by chance."""
+    rng = np.random.default_rng(seed)
+    held_back = np.zeros(len(codes), dtype=bool)
+    for code in np.unique(codes):
+        rows = np.flatnonzero(codes == code)
+        held_back[rng.permutation(rows)[: max(1, round(len(rows) * CALIBRATION_SHARE))]] = True
+    return held_back
+
+
+def _measured(about: SavedHead, head: Any, answers: Answers, cache: Cache) -> dict[str, dict[str, Any]]:
+    """What the answers are worth on each test set whose vectors the cache holds."""
+    rows, found = kept_heads.rows_of(about), {}
+    for test in ("base", "novel"):
+        mine = rows.filter(pl.col("role") == test)
+        if mine.is_empty() or cache.missing_images(mine["sha256"].to_list()):
+            continue
+        contained = answers(head.predict_proba(kept_heads.vectors_of(mine, cache)))
+        codes = _codes(mine["label"].to_numpy(), head)
+        single = contained.sum(axis=1) == 1
+        recalls = {
+            str(label): float((single & contained[:, code])[codes == code].mean())
+            for code, label in enumerate(head.classes_)
+            if (codes == code).any()
+        }
+        found[test] = {**conformal.measured_sets(contained, codes), "recall": recalls}
+    return found
+
+
+def _codes(labels: np.ndarray, head: Any) -> np.ndarray:
+    """Which of the head's classes each label is, `[N]`."""
+    return np.searchsorted(head.classes_.astype(str), labels.astype(str))
+
+
+def _targets(rows: pl.DataFrame) -> tuple[np.ndarray, np.ndarray | None]:
+    return rows["label"].to_numpy(), None if rows["category"].null_count() else rows["category"].to_numpy()

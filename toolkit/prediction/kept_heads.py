@@ -1,0 +1,305 @@
+"""The heads that `compare` fitted, kept in `<results>/heads/` so that `predict` fits nothing again.
+
+A head is `<key>.safetensors` (see `toolkit.heads.stored`) and `<key>.json`, the checked record of what it is: its
+encoder and how to load that one again, what it was trained on, how well it did. `rows-<hash>.parquet` lists the images
+that trained and tested, one file a comparison, and `last.json` names the heads of the last `compare`.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from toolkit.cache.store import Cache
+from toolkit.data.split import Selection
+from toolkit.encoders.openclip import Source
+from toolkit.errors import CacheError, MissingEmbeddings, ResultsError
+from toolkit.evaluation import columns
+from toolkit.storage.records import read_record, write_record, write_whole
+
+if TYPE_CHECKING:
+    from toolkit.evaluation.grid import Comparison
+
+FOLDER, LAST, SCORES = "heads", "last.json", "left-out"
+QUERIES = 2_000
+"""So many training images say how far apart training images lie."""
+FAR = 0.99
+
+
+@dataclass(frozen=True)
+class SavedHead:
+    """One head of a comparison: where it lies, and the record of what it is."""
+
+    folder: Path
+    record: dict[str, Any]
+
+    @property
+    def key(self) -> str:
+        """The name of its files."""
+        return str(self.record["key"])
+
+
+def save(
+    folder: Path,
+    comparison: "Comparison",
+    selection: Selection,
+    caches: Iterable[Cache],
+    source: Source,
+    labels: Iterable[str],
+) -> None:
+    """Write the heads of one comparison, in place of those of the same one. Raises CacheError where that fails.
+
+    `source` is where the base encoder comes from, `labels` are the two labels in the order of the comparison.
+
+    A head whose state cannot be stored without code is left out: it is compared, and cannot predict later.
+    """
+    from toolkit.heads.base import unit
+
+    rows, keys = _rows(selection), selection.train["sha256"].to_list()
+    digest = hashlib.sha256(rows).hexdigest()
+    facts: dict[str, Any] = {
+        "weights": str(source.file) if source.file and source.pretrained != "shipped" else source.pretrained,
+        "labels": list(labels),
+        "train_categories": sorted(set(selection.train["category"].drop_nulls())),
+        "rows_file": f"rows-{digest[:16]}.parquet",
+        "rows_sha256": digest,
+    }
+    _write_file(folder / facts["rows_file"], rows)
+    for cache in caches:
+        identity, training = cache.record["identity"], unit(cache.read_images(keys))
+        facts |= {"encoder_record": cache.record, "far_beyond": far_beyond(training)}
+        for name in [name for of, name in comparison.heads if of == identity]:
+            scores = _scores(comparison.table, identity, name)
+            _write(folder, comparison.heads[identity, name], training, {**facts, **scores})
+
+
+def _write(folder: Path, head: Any, training: np.ndarray, facts: dict[str, Any]) -> None:
+    """A head's two files. A k-NN head's vectors stay where they are already: in the cache."""
+    from toolkit.heads import stored
+
+    vectors = getattr(head, "vectors_", None)
+    in_cache = vectors is not None and np.array_equal(vectors, training)
+    try:
+        if in_cache:
+            head.vectors_ = None
+        data = stored.to_bytes(head)
+    except TypeError:
+        return
+    finally:
+        if in_cache:
+            head.vectors_ = vectors
+    _write_file(folder / f"{facts['key']}.safetensors", data)
+    about = {**facts, "vectors": "cache" if in_cache else "file", "file_sha256": hashlib.sha256(data).hexdigest()}
+    _write_record(folder / f"{facts['key']}.json", about)
+
+
+def _write_file(path: Path, data: bytes) -> None:
+    """Comparing again gives the same bytes, and writing through to the disk takes longer than looking."""
+    if not (path.exists() and path.read_bytes() == data):
+        write_whole(path, data)
+
+
+def _write_record(path: Path, record: dict[str, Any]) -> None:
+    try:
+        same = path.exists() and read_record(path) == json.loads(json.dumps(record))
+    except CacheError:
+        same = False
+    if not same:
+        write_record(path, record)
+
+
+def remember_last(folder: Path, comparisons: "Iterable[Comparison]") -> None:
+    """Note which heads the last `compare` made; `best` chooses among them."""
+    keys = {_key(row) for comparison in comparisons for row in comparison.table.iter_rows(named=True)}
+    _write_record(folder / LAST, {"heads": sorted(keys)})
+
+
+def far_beyond(vectors: np.ndarray) -> float | None:
+    """The cosine distance beyond which an image is far from everything in training; `vectors` are training's `[N, D]`.
+
+    It is the 99th percentile of the training images' own distances to the nearest other one, taken over at most
+    `QUERIES` of them, evenly spread. None for fewer than two images.
+    """
+    if len(vectors) < 2:
+        return None
+    queries = vectors[np.linspace(0, len(vectors) - 1, min(len(vectors), QUERIES)).astype(int)]
+    return float(np.quantile(nearest(vectors, queries, itself=True), FAR))
+
+
+def nearest(vectors: np.ndarray, queries: np.ndarray, itself: bool = False) -> np.ndarray:
+    """The cosine distance of each of `queries` `[Q, D]` to the nearest of `vectors` `[N, D]`: `[Q]` float64.
+
+    `itself` says that each query is one of the vectors, which then does not count.
+    """
+    from toolkit.heads.base import unit
+    from toolkit.heads.neighbours import search
+
+    similarities, _ = search(unit(vectors), unit(queries), 2 if itself else 1)
+    return np.maximum(1.0 - similarities[:, -1].astype(np.float64), 0.0)
+
+
+def find(folder: Path) -> list[SavedHead]:
+    """Every saved head whose record is whole."""
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            record = read_record(path)
+        except CacheError:
+            continue
+        if "encoder_record" in record and record["key"] == path.stem:
+            found.append(SavedHead(folder, record))
+    return found
+
+
+def best(folder: Path, encoder: str | None = None, head: str | None = None) -> tuple[SavedHead, int]:
+    """The head to predict with, and among how many it was chosen.
+
+    It is the one of the last `compare` with the highest novel accuracy (base where nothing was held out); where that
+    was for several seeds or held-out categories, the kind of encoder and head with the highest mean, and of these the
+    first seed's that is best on base.
+    `encoder` (`base`, `finetuned`, or the start of an identity) and `head` narrow the choice. Raises ResultsError where
+    none is left.
+    """
+    every = find(folder)
+    if not every:
+        raise ResultsError(f"No head is saved in {folder}: run python cli.py compare (or run) first.")
+    try:
+        last = set(read_record(folder / LAST)["heads"])
+    except (CacheError, KeyError):
+        last = {saved.key for saved in every}
+    rivals = [saved for saved in every if saved.key in last] or every
+    fitting = [saved for saved in rivals if _fits(saved, encoder, head)]
+    if not fitting:
+        known = sorted({f"--encoder {s.record['encoder']} --head {s.record['head']}" for s in rivals})
+        raise ResultsError(f"The last compare saved no such head. It saved {'; '.join(known)}.")
+    means: dict[tuple[str, ...], list[float]] = {}
+    for saved in fitting:
+        means.setdefault(_kind(saved), []).append(_merit(saved))
+    return max(fitting, key=lambda one: (np.mean(means[_kind(one)]), -one.record["seed"], _base(one))), len(means)
+
+
+def load(saved: SavedHead, cache: Cache) -> Any:
+    """The fitted head. Raises ResultsError where its file is missing, damaged, or not to be trusted, and, for a head
+    whose training vectors are kept in the cache, what `vectors_of` raises."""
+    from toolkit.heads import stored
+    from toolkit.heads.base import unit
+
+    path = saved.folder / f"{saved.key}.safetensors"
+    head = stored.from_bytes(_checked(path, saved.record["file_sha256"]), str(path))
+    if saved.record["vectors"] == "cache":
+        head.vectors_ = unit(vectors_of(training_rows(saved), cache))
+    return head
+
+
+def vectors_of(rows: pl.DataFrame, cache: Cache) -> np.ndarray:
+    """The vectors of some rows of the head's comparison, `[N, D]` float32. Raises MissingEmbeddings."""
+    try:
+        return cache.read_images(rows["sha256"].to_list())
+    except MissingEmbeddings as error:
+        raise MissingEmbeddings(
+            f"The cache {cache.folder} no longer holds the images of this head's comparison: run python cli.py embed "
+            f"(for a fine-tuned encoder, finetune) on that data again."
+        ) from error
+
+
+def training_rows(saved: SavedHead) -> pl.DataFrame:
+    """The images that trained the head: sha256, label, category."""
+    return rows_of(saved).filter(pl.col("role") == "train").drop("role")
+
+
+def remembered_scores(saved: SavedHead) -> np.ndarray | None:
+    """What `remember_scores` was given for this very head, `[N]`; None where that was another one, or nothing."""
+    try:
+        record = read_record(saved.folder / f"{saved.key}.{SCORES}.json")
+    except CacheError:
+        return None
+    return np.array(record["scores"]) if record["head"] == _content(saved) else None
+
+
+def remember_scores(saved: SavedHead, scores: np.ndarray) -> None:
+    """Keep the scores `[N]` that training images got from heads that did not learn from them; nowhere to write is no
+    error: they are computed again."""
+    try:
+        write_record(saved.folder / f"{saved.key}.{SCORES}.json", {"head": _content(saved), "scores": scores.tolist()})
+    except CacheError:
+        return
+
+
+def _content(saved: SavedHead) -> list[str]:
+    """What a head is made of."""
+    names = ("file_sha256", "rows_sha256")
+    return [saved.record["encoder_record"]["identity"], *(saved.record[name] for name in names)]
+
+
+def rows_of(saved: SavedHead) -> pl.DataFrame:
+    """The images of the head's comparison: sha256, label, category, role (`train`, `base`, `novel`).
+
+    Raises ResultsError where the file is missing or damaged.
+    """
+    return pl.read_parquet(io.BytesIO(_checked(saved.folder / saved.record["rows_file"], saved.record["rows_sha256"])))
+
+
+def _checked(path: Path, expected_sha256: str) -> bytes:
+    try:
+        data = path.read_bytes()
+    except OSError:
+        data = b""
+    if hashlib.sha256(data).hexdigest() != expected_sha256:
+        raise ResultsError(f"{path} is missing or damaged: run python cli.py compare again, which writes it anew.")
+    return data
+
+
+def _rows(selection: Selection) -> bytes:
+    names = ["sha256", "label", "category"]
+    parts = {"train": selection.train, **selection.tests()}
+    data = io.BytesIO()
+    pl.concat([rows.select(*names, role=pl.lit(role)) for role, rows in parts.items()]).write_parquet(data)
+    return data.getvalue()
+
+
+def _scores(table: pl.DataFrame, identity: str, head: str) -> dict[str, Any]:
+    """What the results say of one head: what it is called, and how it did on each test set."""
+    mine = columns.ordinary(table).filter((pl.col("encoder_id") == identity) & (pl.col("head") == head))
+    tests = {}
+    for (test,), rows in mine.group_by("test", maintain_order=True):
+        row = rows.row(0, named=True)
+        recalls = {one["class"]: one["recall"] for one in rows.iter_rows(named=True) if one["class"] != "all"}
+        images = sum(one["support"] for one in rows.iter_rows(named=True) if one["class"] != "all")
+        figures = {name: row[name] for name in ("accuracy", "accuracy_low", "accuracy_high")}
+        tests[str(test)] = {**figures, "images": images, "recall": recalls}
+    row = mine.row(0, named=True)
+    names = [*columns.COMPARISON, "encoder", "recipe", "encoder_id", "head", "chosen_by"]
+    more = ["train_rows", "choice", "code_version"]
+    return {"key": _key(row), **{name: row[name] for name in dict.fromkeys([*names, *more])}, "tests": tests}
+
+
+def _key(row: Mapping[str, Any]) -> str:
+    """16 hex characters over what tells one head from another."""
+    parts = [row[name] for name in columns.KEY if name not in columns.TEST]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def _fits(saved: SavedHead, encoder: str | None, head: str | None) -> bool:
+    record = saved.record
+    named = encoder is None or record["encoder"] == encoder or record["encoder_id"].startswith(encoder)
+    return named and head in (None, record["head"])
+
+
+def _kind(saved: SavedHead) -> tuple[str, ...]:
+    """Heads of one kind differ in the category that was held out and in the seed alone."""
+    return tuple(str(saved.record[name]) for name in ("encoder", "recipe", "head", "chosen_by"))
+
+
+def _base(saved: SavedHead) -> float:
+    return float(saved.record["tests"]["base"]["accuracy"])
+
+
+def _merit(saved: SavedHead) -> float:
+    tests = saved.record["tests"]
+    return float(tests["novel" if "novel" in tests else "base"]["accuracy"])

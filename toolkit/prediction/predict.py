@@ -1,0 +1,188 @@
+"""A saved head on images of the user's own: label, P, and whether an image is far from everything in training."""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from toolkit.cache import embedding
+from toolkit.cache.store import Cache
+from toolkit.data.manifest import Dataset, hash_rows
+from toolkit.data.split import first_fresh
+from toolkit.encoders import openclip as encoders
+from toolkit.encoders.openclip import Encoder
+from toolkit.errors import EncoderError, MissingEmbeddings
+from toolkit.finetuning.loading import LazyEncoder, Loaders
+from toolkit.prediction import calibration, kept_heads
+from toolkit.prediction.calibration import Fresh, Rule
+from toolkit.prediction.kept_heads import SavedHead
+
+MOST_FRESH = 500
+"""So many new images of each label are taken to calibrate on."""
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of `predict`, beside the images. `alpha` abstains, `first_recall` moves the line: not both.
+
+    Either is calibrated on the training images, or on new ones from `calibration`, a data set with the same labels.
+    """
+
+    cache: Path
+    results: Path
+    encoder: str | None = None
+    head: str | None = None
+    alpha: float | None = None
+    first_recall: float | None = None
+    calibration: Dataset | None = None
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """`images` has a row for each image, in the order given: path; label (null where unreadable, or where `open` says
+    otherwise); p_real, the second label's probability; open, the labels left open, joined by `|`; distance to the
+    nearest training image (cosine) and far; reason, why it could not be read. `rivals` is among how many kinds of heads
+    `head` was chosen."""
+
+    images: pl.DataFrame
+    head: SavedHead
+    rule: Rule
+    rivals: int
+
+    @property
+    def read(self) -> int:
+        """How many images could be read."""
+        return len(self.images) - self.images["reason"].count()
+
+
+def predict(dataset: Dataset, request: Request, progress: Progress = lambda stage, done, total: None) -> Predicted:
+    """Predict every image of `dataset`; those that cannot be read keep a reason and stop nothing.
+
+    Vectors are taken from the encoder's cache and stored there, so that predicting again loads no model. Raises
+    ResultsError where no head fits, EncoderError where its encoder cannot be loaded again, and what a rule raises.
+    """
+    about, rivals = kept_heads.best(request.results / kept_heads.FOLDER, request.encoder, request.head)
+    cache = Cache(request.cache, about.record["encoder_record"])
+    vectors_of = _Vectors(about, cache, request, progress)
+    rule = _rule(about, vectors_of, request)
+    rows, vectors = vectors_of(dataset, dataset.rows)
+    return Predicted(_frame(rows, vectors, rule, about, cache), about, rule, rivals)
+
+
+class _Vectors:
+    """Images to vectors of the head's encoder, which is loaded once, and only where the cache lacks an image."""
+
+    def __init__(self, about: SavedHead, cache: Cache, request: Request, progress: Progress):
+        self.about, self.cache, self.request, self.progress = about, cache, request, progress
+        self.load = LazyEncoder(self._load)
+
+    def __call__(self, dataset: Dataset, rows: pl.DataFrame) -> tuple[pl.DataFrame, np.ndarray]:
+        """`rows` with sha256 and reason (null where readable), and the readable ones' vectors `[N, D]`."""
+        rows = hash_rows(dataset, rows, partial(self.progress, "Reading"))
+        with _writable(self.cache, self.request.cache, rows) as home:
+            readable = rows.drop_nulls("sha256")
+            report = embedding.embed_images(dataset, readable, self.load, home, partial(self.progress, "Embedding"))
+            rows = _with_reasons(rows, report.skipped)
+            return rows, home.read_images(rows.filter(pl.col("reason").is_null())["sha256"].to_list())
+
+    def _load(self) -> Encoder:
+        self.progress(f"Loading {self.about.record['model']}", 0, 1)
+        return load_again(self.about, self.request.cache, self.request.device)
+
+
+def _rule(about: SavedHead, vectors_of: _Vectors, request: Request) -> Rule:
+    cache = vectors_of.cache
+    head = kept_heads.load(about, cache)
+    fresh = _fresh(request.calibration, about, vectors_of) if request.calibration else None
+    if request.alpha is not None:
+        return calibration.abstaining(about, head, cache, request.alpha, fresh)
+    if request.first_recall is not None:
+        return calibration.operating_point(about, head, cache, request.first_recall, fresh, vectors_of.progress)
+    return calibration.likelier(head)
+
+
+def _fresh(dataset: Dataset, about: SavedHead, vectors_of: _Vectors) -> Fresh:
+    """Training images of `dataset` that are not among the images of the head's comparison, to calibrate on."""
+    mine = dataset.with_labels(about.record["labels"])
+    rows = first_fresh(mine, about.record["held_out"], MOST_FRESH, kept_heads.rows_of(about)["sha256"])
+    rows, vectors = vectors_of(mine, rows.unique("sha256", maintain_order=True).drop("sha256"))
+    return Fresh(vectors, rows.filter(pl.col("reason").is_null())["label"].to_numpy(), dataset.name)
+
+
+def load_again(about: SavedHead, cache: Path, device: str = "auto") -> Encoder:
+    """The very encoder that the head was fitted on. Raises EncoderError where it is gone or has become another."""
+    record = about.record["encoder_record"]
+    origin = encoders.source(record["model"], about.record["weights"], record["precision"], device)
+    encoder = Loaders(cache, origin, lambda: encoders.load(origin)).of(record)()
+    assert isinstance(encoder, Encoder)
+    if encoder.identity != record["identity"]:
+        raise EncoderError(
+            f"{record['model']} with weights {about.record['weights']!r} is not the encoder that the head was fitted "
+            f"on: run python cli.py embed and compare again."
+        )
+    return encoder
+
+
+@contextmanager
+def _writable(cache: Cache, root: Path, rows: pl.DataFrame) -> Iterator[Cache]:
+    """The cache; where that is read-only and lacks some of the images, one for this command alone."""
+    parent = next(folder for folder in (cache.folder, root, *root.absolute().parents) if folder.exists())
+    if os.access(parent, os.W_OK) or not cache.missing_images(rows["sha256"].drop_nulls().to_list()):
+        yield cache
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield Cache(Path(folder), cache.record)
+
+
+def _with_reasons(rows: pl.DataFrame, skipped: pl.DataFrame) -> pl.DataFrame:
+    """Images that could not be decoded get their reason, and so do others with the same bytes."""
+    by_content = dict(skipped.drop_nulls("sha256").select("sha256", "reason").iter_rows())
+    by_path = dict(skipped.select("path", "reason").iter_rows())
+    found = [
+        reason or by_content.get(key) or by_path.get(path)
+        for path, key, reason in rows.select("path", "sha256", "reason").iter_rows()
+    ]
+    return rows.with_columns(pl.Series("reason", found, dtype=pl.String))
+
+
+def _frame(rows: pl.DataFrame, vectors: np.ndarray, rule: Rule, about: SavedHead, cache: Cache) -> pl.DataFrame:
+    read = rows["reason"].is_null().to_numpy()
+    labels = np.array([str(label) for label in rule.head.classes_])
+    odds = rule.head.predict_proba(vectors) if len(vectors) else np.empty((0, len(labels)))
+    left_open = rule.answers(odds)
+    answers = [labels[mask][0] if mask.sum() == 1 else None for mask in left_open]
+    distances = _distances(vectors, about, cache)
+    limit = about.record["far_beyond"]
+    return rows.select("path").with_columns(
+        _spread("label", answers, read, pl.String),
+        _spread("p_real", odds[:, calibration.positive_of(about, rule.head)], read, pl.Float64),
+        _spread("open", ["|".join(labels[mask]) for mask in left_open], read, pl.String),
+        _spread("far", [None if d is None or limit is None else d > limit for d in distances], read, pl.Boolean),
+        _spread("distance", distances, read, pl.Float64),
+        rows["reason"],
+    )
+
+
+def _distances(vectors: np.ndarray, about: SavedHead, cache: Cache) -> list[float | None]:
+    """Null where the training images' vectors are no longer in the cache."""
+    try:
+        training = kept_heads.vectors_of(kept_heads.training_rows(about), cache)
+    except MissingEmbeddings:
+        return [None] * len(vectors)
+    return [float(one) for one in kept_heads.nearest(training, vectors)] if len(vectors) else []
+
+
+def _spread(name: str, values: Any, read: np.ndarray, kind: type[pl.DataType]) -> pl.Series:
+    """A column with `values` where an image was read, and null elsewhere."""
+    rest = iter(values)
+    return pl.Series(name, [next(rest) if one else None for one in read], dtype=kind)

@@ -1,0 +1,1 @@
+"""Tables on disk, their summaries, the workbook and the page."""

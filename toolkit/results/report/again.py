@@ -1,0 +1,90 @@
+"""How it was run, so that the page alone suffices to run it again."""
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+import polars as pl
+
+from toolkit.results.report.entrants import Subject
+
+FLAGS = {
+    "epochs": "--epochs",
+    "batch_size": "--batch-size",
+    "learning_rate": "--lr",
+    "temperature": "--temperature",
+    "loss": "--loss",
+    "augment": "--augment",
+    "alpha": "--alpha",
+    "choose_by": "--choose-by",
+}
+
+ENCODER = ("encoder", "recipe", "encoder_id")
+
+NAMES = {
+    "data": "Data",
+    "model": "Model",
+    "prompts": "Prompts",
+    "images": "Images",
+    "machine": "Machine",
+    "versions": "Versions",
+    "code_version": "Toolkit",
+    "data_hash": "Hash of the images and labels",
+    "config_hash": "Hash of the settings",
+    "encoders": "Hash of each encoder",
+    "seed": "Seeds",
+    "created": "When",
+}
+
+
+def how(shown: Subject, detail: pl.DataFrame, noted: Mapping[str, Any]) -> dict[str, Any]:
+    """The commands, and what they ran on: for the template. `noted` is what `runs.note` kept of the comparison."""
+    row = detail.row(0, named=True)
+    encoders = detail.unique("encoder_id", maintain_order=True).iter_rows(named=True)
+    facts = {
+        "data": shown.about["dataset"],
+        "model": f"{row['model']}, weights {row['pretrained']}, {noted.get('precision', '')}".rstrip(", "),
+        "prompts": "; ".join(f"{label}: {' | '.join(texts)}" for label, texts in noted.get("prompts", {}).items()),
+        "images": _images(shown, detail),
+        "seed": ", ".join(map(str, shown.seeds)),
+        "code_version": row["code_version"],
+        "versions": ", ".join(f"{name} {version}" for name, version in noted.get("versions", {}).items()),
+        "machine": noted.get("machine", ""),
+        "data_hash": row["data_hash"],
+        "config_hash": row["config_hash"],
+        "encoders": ", ".join(" ".join(filter(None, (one[name] for name in ENCODER))) for one in encoders),
+        "created": f"{row['created']} UTC",
+    }
+    known = {name: value for name, value in facts.items() if value}
+    return {"how": known, "how_names": NAMES, "commands": commands(shown.table, noted)}
+
+
+def _images(shown: Subject, detail: pl.DataFrame) -> str:
+    wanted = [shown.about["train_per_label"] or "all", shown.about["test_per_label"] or "all"]
+    leaks = detail["leaks_dropped"].to_list()[0]
+    return f"of each label, to train: {wanted[0]}, to test: {wanted[1]}; leaks passed over: {leaks}"
+
+
+def commands(table: pl.DataFrame, noted: Mapping[str, Any]) -> list[str]:
+    """What to type: the one command that did it all, or those that the last one needs before it."""
+    typed, asked = str(noted.get("command", "")), str(noted.get("asked", ""))
+    if not typed:
+        return []
+    install = "pip install -e ."
+    if typed.startswith("python cli.py run"):
+        return [install, typed]
+    recipes = [recipe for recipe in table["recipe"].unique(maintain_order=True) if recipe]
+    training = [f"python cli.py finetune {asked} {recipe_words(recipe)}".strip() for recipe in recipes]
+    return [install, f"python cli.py embed {asked}".strip(), *training, typed]
+
+
+def recipe_words(label: str) -> str:
+    """A recipe's label in the results (`study epochs=2`) as options of `finetune`; the plain study's needs none."""
+    name, *changes = label.split(" ")
+    words = [] if name == "study" else ["--recipe", name]
+    for change in changes:
+        field, _, value = change.partition("=")
+        words += ["--choose"] if change == "chosen" else []
+        if field in FLAGS:
+            words += [FLAGS[field], value]
+    return shlex.join(words)

@@ -1,0 +1,263 @@
+"""The figures of the page. Each is drawn at the width of a telephone, so that its text is legible there, too."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from toolkit.results.report.entrants import WAYS, Entrant, Subject
+from toolkit.results.report.pictures import Picture, colour, picture
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+WIDTH = 4.75  # inches, 72 points each
+MARKERS = "os^vPX*<>hpd8H"
+AXIS, LINE = 0.62, 0.185  # inches: what an axis label takes, and a line of a legend
+BINS, FEWEST = 10, 5
+MOST_POINTS = 200
+MOST_CATEGORIES = 10
+
+HOLLOW: dict[str, Any] = {"markerfacecolor": "none", "markeredgecolor": colour("ink")}
+TICKS, TICK_LABELS = (0, 0.5, 1), ("0", "½", "1")
+FINE = 4.0  # inches: the width of a card
+
+Curve = tuple[Entrant, list[float]]
+
+
+def new(height: float, columns: int = 1, width: float = WIDTH) -> "tuple[Figure, Any]":
+    """An empty figure, `width` by `height` inches, and its axes."""
+    from matplotlib.figure import Figure
+
+    figure = Figure((width, height))
+    return figure, figure.subplots(1, columns)
+
+
+def markers(names: Sequence[str]) -> dict[str, str]:
+    """A marker for each name, in their order; the last ones share theirs where there are too many."""
+    unique = list(dict.fromkeys(names))
+    return {name: MARKERS[min(number, len(MARKERS) - 1)] for number, name in enumerate(unique)}
+
+
+def base_against_novel(entrants: Sequence[Entrant]) -> Picture | None:
+    """Every entrant with both scores as a point with its intervals; the study's own figures hollow."""
+    both = [entrant for entrant in entrants if len(entrant.scores) == 2]
+    if not both:
+        return None
+    figure, axes = new(4.5)
+    shapes, tips = markers([entrant.head for entrant in both]), {}
+    low = min(score.low for entrant in both for score in entrant.scores.values())
+    start = max(0.0, np.floor((low - 0.03) * 20) / 20)
+    axes.plot([start, 1], [start, 1], color=colour("faint"), linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+    for number, entrant in enumerate(both):
+        base, novel = entrant.scores["base"], entrant.scores["novel"]
+        gid = f"tip-{number}"
+        tips[gid] = f"{entrant.name}: base {base.mean:.1%}, novel {novel.mean:.1%}"
+        _cross(axes, entrant, shapes[entrant.head], gid)
+        if base.study is not None and novel.study is not None:
+            axes.plot(base.study, novel.study, "D", **HOLLOW, markersize=7.5, zorder=4)
+    axes.set(xlim=(start, 1.005), ylim=(start, 1.005), xlabel="accuracy on base", ylabel="accuracy on novel")
+    axes.set_aspect("equal")
+    _percent(axes)
+    bottom = _legend(figure, both, shapes, any(entrant.scores["novel"].study is not None for entrant in both))
+    figure.subplots_adjust(left=0.13, right=0.985, top=0.985, bottom=bottom)
+    return picture(
+        figure, "base-against-novel", "Accuracy on base against novel, a point for each encoder and head", tips
+    )
+
+
+def _cross(axes: "Axes", entrant: Entrant, marker: str, gid: str) -> None:
+    base, novel, shade = entrant.scores["base"], entrant.scores["novel"], colour(entrant.way)
+    axes.plot([base.low, base.high], [novel.mean] * 2, color=shade, linewidth=1.4, alpha=0.45, zorder=2)
+    axes.plot([base.mean] * 2, [novel.low, novel.high], color=shade, linewidth=1.4, alpha=0.45, zorder=2)
+    edge: dict[str, Any] = {"markeredgecolor": "#ffffff", "markeredgewidth": 0.7}
+    axes.plot(base.mean, novel.mean, marker, color=shade, markersize=8.5, zorder=3, gid=gid, **edge)
+
+
+def _legend(figure: "Figure", entrants: Sequence[Entrant], shapes: Mapping[str, str], studied: bool) -> float:
+    """Colours say the way, shapes the head -> the share of the figure's height that legend and axis label take."""
+    from matplotlib.lines import Line2D
+
+    names = {**WAYS, "reference": "Without CLIP"}
+    ways = [way for way in names if way in {entrant.way for entrant in entrants}]
+    plain: dict[str, Any] = {"linestyle": "none", "markersize": 7.5}
+    handles = [Line2D([], [], marker="o", color=colour(way), label=names[way], **plain) for way in ways]
+    handles += [Line2D([], [], marker=m, color=colour("muted"), label=h, **plain) for h, m in shapes.items()]
+    if studied:
+        handles.append(Line2D([], [], marker="D", label="the study", **{**plain, **HOLLOW, "markersize": 6.5}))
+    figure.legend(handles=handles, loc="lower center", ncols=4, handletextpad=0.1, columnspacing=1.2, fontsize=9)
+    return (AXIS + LINE * -(-len(handles) // 4)) / figure.get_figheight()
+
+
+def _percent(axes: "Axes", x: bool = True, y: bool = True) -> None:
+    from matplotlib.ticker import PercentFormatter
+
+    for wanted, axis in ((x, axes.xaxis), (y, axes.yaxis)):
+        if wanted:
+            axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+
+
+def roc_of_best(best: Sequence[Entrant], subject: Subject, predictions: pl.DataFrame) -> Picture | None:
+    """The best of each way on one chart: on the test set that decides, and thin and dashed on base."""
+    if not best:
+        return None
+    figure, axes = new(4.5)
+    axes.plot([0, 1], [0, 1], color=colour("faint"), linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+    for entrant in best:
+        for test in subject.tests:
+            rows = predictions.filter((pl.col("entrant") == entrant.key) & (pl.col("test") == test))
+            decides = {"linewidth": 2.0, "label": short(entrant.name, 30)}
+            line = decides if test == subject.decides else {"linewidth": 1, "linestyle": (0, (3, 2))}
+            axes.plot(*roc_curve(rows, subject.labels[1]), color=colour(entrant.way), zorder=3, **line)
+    first, second = (short(label) for label in subject.labels)
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+    axes.set(xlabel=f"{first} taken for {second}", ylabel=f"{second} found")
+    _percent(axes)
+    figure.legend(loc="lower center", ncols=2, fontsize=9, columnspacing=1.2)
+    figure.subplots_adjust(left=0.13, right=0.985, top=0.985, bottom=0.215)
+    return picture(figure, "roc", "ROC curves of the best encoder and head of each way to use CLIP")
+
+
+def roc_and_calibration(entrant: Entrant, subject: Subject, predictions: pl.DataFrame, number: int) -> Picture:
+    """Left the ROC curves, those of the other entrants in grey behind; right how often P came true. One run's."""
+    positive = subject.labels[1]
+    figure, (roc, calibration) = new(2.15, 2, FINE)
+    for others in _groups(predictions.filter((pl.col("entrant") != entrant.key) & (pl.col("test") == subject.decides))):
+        roc.plot(*roc_curve(others, positive), color=colour("line"), linewidth=0.9, zorder=1)
+    for axes in (roc, calibration):
+        axes.plot([0, 1], [0, 1], color=colour("faint"), linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
+        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal", xticks=TICKS, yticks=TICKS)
+        axes.set_xticklabels(TICK_LABELS)
+        axes.set_yticklabels(TICK_LABELS)
+    for test in subject.tests:
+        rows = predictions.filter((pl.col("entrant") == entrant.key) & (pl.col("test") == test))
+        line = {"color": colour(entrant.way), "linestyle": "-" if test == "base" else (0, (2, 1.4))}
+        roc.plot(*roc_curve(rows, positive), linewidth=1.6, zorder=3, **line)
+        said, was = reliability(rows, positive)
+        calibration.plot(said, was, linewidth=1.4, marker="o", markersize=3.5, zorder=3, **line)
+    roc.set(title="ROC", xlabel="false alarms", ylabel="found")
+    calibration.set(title="Calibration", xlabel="P said", ylabel="came true")
+    figure.subplots_adjust(left=0.11, right=0.985, top=0.91, bottom=0.17, wspace=0.34)
+    alt = f"ROC curve and calibration of {entrant.name}"
+    return picture(figure, f"head-{number}", alt)
+
+
+def _groups(predictions: pl.DataFrame) -> list[pl.DataFrame]:
+    return [group for _, group in predictions.group_by("entrant", maintain_order=True)]
+
+
+def roc_curve(rows: pl.DataFrame, positive: str) -> tuple[np.ndarray, np.ndarray]:
+    """False and true positive rates `[M]` of P(second label), M at most `MOST_POINTS`; a line where one label lacks."""
+    from sklearn.metrics import roc_curve as every_point
+
+    truth = (rows["label"] == positive).to_numpy()
+    if truth.all() or not truth.any():
+        return np.array([]), np.array([])
+    false, true, _ = every_point(truth, rows["p_real"].to_numpy())
+    kept = np.unique(np.linspace(0, len(false) - 1, min(len(false), MOST_POINTS)).astype(int))
+    return false[kept], true[kept]
+
+
+def reliability(rows: pl.DataFrame, positive: str) -> tuple[np.ndarray, np.ndarray]:
+    """Mean P and share of the second label in `BINS` equal bins, of those that hold at least `FEWEST` images."""
+    p, truth = rows["p_real"].to_numpy(), (rows["label"] == positive).to_numpy()
+    bins = np.minimum((p * BINS).astype(int), BINS - 1)
+    full = [b for b in range(BINS) if (bins == b).sum() >= FEWEST]
+    return np.array([p[bins == b].mean() for b in full]), np.array([truth[bins == b].mean() for b in full])
+
+
+def embedding_map(points: pl.DataFrame, labels: Sequence[str], held_out: str, name: str, title: str) -> Picture:
+    """`points` has x, y, label, category: coloured by label, shaped by category, the held-out one filled dark-edged."""
+    figure, axes = new(4.9)
+    categories = points["category"].fill_null("").value_counts(sort=True)["category"].to_list()
+    shown = sorted(categories[:MOST_CATEGORIES], key=lambda one: (one == held_out, one))
+    shapes = markers(sorted(shown, key=lambda one: one != held_out))
+    for category in shown:
+        for label, shade in zip(labels, ("first", "second"), strict=True):
+            rows = points.filter((pl.col("category").fill_null("") == category) & (pl.col("label") == label))
+            novel = category == held_out
+            edge = {"edgecolor": colour("ink"), "linewidth": 0.5} if novel else {"linewidth": 0}
+            look = {"marker": shapes[category], "s": 30 if novel else 20, "alpha": 0.9 if novel else 0.55}
+            axes.scatter(rows["x"], rows["y"], color=colour(shade), zorder=3 if novel else 2, **look, **edge)
+    axes.set(xticks=[], yticks=[], title=title)
+    axes.spines[:].set_visible(True)
+    lines = _map_legend(figure, labels, shapes, held_out)
+    figure.subplots_adjust(left=0.02, right=0.98, top=0.93, bottom=(0.2 + LINE * lines) / figure.get_figheight())
+    return picture(figure, name, f"Two-dimensional map of the test images' embeddings, {title}")
+
+
+def _map_legend(figure: "Figure", labels: Sequence[str], shapes: Mapping[str, str], held_out: str) -> int:
+    """Colours say the label, shapes the category -> the number of its rows."""
+    from matplotlib.lines import Line2D
+
+    plain: dict[str, Any] = {"linestyle": "none", "markersize": 6.5}
+    handles = [
+        Line2D([], [], marker="o", color=colour(shade), label=short(label), **plain)
+        for label, shade in zip(labels, ("first", "second"), strict=True)
+    ]
+    for category, marker in shapes.items():
+        if category:
+            edge: dict[str, Any] = {"markeredgecolor": colour("ink")} if category == held_out else {}
+            text = f"{short(category)} (novel)" if category == held_out else short(category)
+            handles.append(Line2D([], [], marker=marker, color=colour("muted"), label=text, **plain, **edge))
+    figure.legend(handles=handles, loc="lower center", ncols=4, handletextpad=0.0, columnspacing=1.0, fontsize=9)
+    return -(-len(handles) // 4)
+
+
+def short(text: str, most: int = 16) -> str:
+    """A name for a legend: not too long, and not starting with `_`, which Matplotlib would leave out."""
+    text = text if len(text) <= most else text[: most - 1] + "…"
+    return f" {text}" if text.startswith("_") else text
+
+
+def heat_map(subject: Subject) -> Picture | None:
+    """Accuracy on each held-out category, a column for each entrant; None where fewer than two were held out."""
+    if len(subject.held_out) < 2:
+        return None
+    novel = subject.table.filter((pl.col("class") == "all") & (pl.col("test") == "novel"))
+    means = {
+        (held_out, key): mean
+        for held_out, key, mean in novel.group_by("held_out", "entrant").agg(pl.col("accuracy").mean()).iter_rows()
+    }
+    entrants = [entrant for entrant in subject.entrants if "novel" in entrant.scores]
+    rows = [[means.get((one, e.key), np.nan) for e in entrants] for one in subject.held_out]
+    values = np.array([*rows, [e.scores["novel"].mean for e in entrants]])
+    figure, axes = new(1.75 + 0.29 * len(values), width=max(WIDTH, 1.2 + 0.62 * len(entrants)))
+    axes.imshow(values, cmap="cividis", vmin=min(0.5, np.nanmin(values)), vmax=1.0, aspect="auto")
+    threshold = (min(0.5, np.nanmin(values)) + 1) / 2
+    for (row, column), value in np.ndenumerate(values):
+        if np.isfinite(value):
+            ink = "#111111" if value > threshold else "#fdfdfd"
+            axes.text(column, row, f"{100 * value:.0f}", ha="center", va="center", color=ink, fontsize=9.5)
+    axes.axhline(len(rows) - 0.5, color="#ffffff", linewidth=3)
+    axes.set_yticks(range(len(values)), [*(short(one) for one in subject.held_out), "mean"])
+    names = [short(entrant.name.replace(" CLIP", ""), 28) for entrant in entrants]
+    axes.set_xticks(range(len(entrants)), names, rotation=38, ha="right", rotation_mode="anchor")
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+    left, bottom = 1.05 / figure.get_figwidth(), 1.35 / figure.get_figheight()
+    figure.subplots_adjust(left=left, right=0.99, top=0.98, bottom=bottom)
+    return picture(figure, "leave-one-out", "Accuracy in percent on each held-out category, by encoder and head")
+
+
+def robustness(kind: str, strengths: Sequence[str], curves: Sequence[Curve], test: str, low: float) -> Picture:
+    """Each curve is an entrant with its accuracies, first as it is, then at each strength (NaN where not run).
+
+    `low` is where the axis begins, the same for all pictures that stand beside each other.
+    """
+    entrants = [entrant for entrant, _ in curves]
+    figure, axes = new(3.4)
+    shapes = markers([entrant.head for entrant in entrants])
+    for entrant, values in curves:
+        line = {"color": colour(entrant.way), "marker": shapes[entrant.head], "markersize": 5.5, "linewidth": 1.5}
+        axes.plot(range(len(values)), values, label=entrant.name, **line)
+    axes.set_xticks(range(len(strengths) + 1), ["as it is", *[short(one) for one in strengths]])
+    axes.set(xlabel=short(kind), ylabel=f"accuracy on {test}", ylim=(low, 1.01))
+    _percent(axes, x=False)
+    bottom = _legend(figure, entrants, shapes, studied=False)
+    figure.subplots_adjust(left=0.145, right=0.96, top=0.97, bottom=bottom)
+    name = re.sub(r"[^a-z0-9]+", "-", f"robustness-{kind}-{test}".lower()).strip("-")
+    return picture(figure, name, f"Accuracy on {test} images against {kind}")

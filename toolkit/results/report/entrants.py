@@ -1,0 +1,198 @@
+"""What the page is about: one study out of a results folder, and the encoders with heads that entered it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import polars as pl
+
+from toolkit.errors import SelectionError
+from toolkit.evaluation import columns
+from toolkit.results.summary import labels_of, standing, study_figure
+
+STUDY = ["dataset", "model", "pretrained", "train_per_label", "test_per_label"]
+"""Rows that share these are one study: its held-out categories and its seeds are repetitions of one question."""
+
+SEPARATOR = "\x1f"
+REPETITION = ["held_out", "seed"]
+
+WAYS = {"prompt": "Prompt", "probe": "Probe", "finetune": "Fine-tune"}
+"""The ways to use CLIP, from the cheapest to the dearest."""
+
+REFERENCES = ("cnn", "shortcut", "pixels", "file facts")
+"""Heads and encoders that do without CLIP: they are compared, and never the answer to how CLIP should be used."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """Accuracy on one test set: of a single run with its 95 % interval, else the mean with the worst and best run."""
+
+    mean: float
+    low: float
+    high: float
+    runs: int
+    auc: float | None
+    standing: str
+    study: float | None
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """An encoder with a head. `way` is one of `WAYS`, or `reference`. `scores` maps `base`, `novel` to what it got."""
+
+    key: str
+    encoder: str
+    head: str
+    way: str
+    scores: dict[str, Score]
+
+    @property
+    def name(self) -> str:
+        return f"{self.encoder} · {self.head}"
+
+    @property
+    def drop(self) -> float | None:
+        """Base minus novel accuracy."""
+        both = [self.scores.get(test) for test in ("base", "novel")]
+        return both[0].mean - both[1].mean if both[0] and both[1] else None
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One study. `table` and `predictions` are its rows on the data's own test images, with a column `entrant`;
+    `changed` are its rows on perturbed images and on other data. `labels` are in their order."""
+
+    about: dict[str, Any]
+    table: pl.DataFrame
+    predictions: pl.DataFrame
+    changed: pl.DataFrame
+    labels: list[str]
+    entrants: list[Entrant] = field(default_factory=list)
+
+    @property
+    def tests(self) -> list[str]:
+        """`base`, and `novel` where a category was held out."""
+        return [test for test in ("base", "novel") if test in self.table["test"]]
+
+    @property
+    def references(self) -> list[Entrant]:
+        """The entrants that do without CLIP."""
+        return [entrant for entrant in self.entrants if entrant.way == "reference"]
+
+    @property
+    def decides(self) -> str:
+        """The test set that decides: novel, where there is one."""
+        return self.tests[-1]
+
+    @property
+    def held_out(self) -> list[str]:
+        """The categories that were held out, each in its turn; none where nothing was."""
+        return sorted(set(self.table["held_out"]) - {"none"})
+
+    @property
+    def seeds(self) -> list[int]:
+        return sorted(self.table["seed"].unique().to_list())
+
+    def ranked(self, ways: Sequence[str] = tuple(WAYS)) -> list[Entrant]:
+        """The entrants of these ways, the most accurate one on the deciding test set first."""
+        scored = [entrant for entrant in self.entrants if entrant.way in ways and self.decides in entrant.scores]
+        return sorted(scored, key=lambda entrant: -entrant.scores[self.decides].mean)
+
+
+def studies(table: pl.DataFrame) -> list[dict[str, Any]]:
+    """The studies in a results table, the newest first: their `STUDY` values and when they were last `created`."""
+    return (
+        table.group_by(STUDY, maintain_order=True)
+        .agg(pl.col("created").max())
+        .sort("created", descending=True, maintain_order=True)
+        .to_dicts()
+    )
+
+
+def subject(table: pl.DataFrame, predictions: pl.DataFrame, number: int = 1) -> Subject:
+    """The study `number` (1 is the newest). Raises SelectionError where there are not so many."""
+    found = studies(table)
+    if not 1 <= number <= len(found):
+        raise SelectionError(f"There is no study {number}: --study takes 1 (the newest) to {len(found)}.")
+    about = found[number - 1]
+    rows = with_entrants(_of(table, about))
+    plain = _newest(columns.ordinary(rows))
+    kept = plain.select(columns.KEY).unique()
+    images = with_entrants(_of(predictions, about)).join(kept, on=columns.KEY, how="semi", nulls_equal=True)
+    changed = rows.join(columns.ordinary(rows), on=columns.KEY, how="anti", nulls_equal=True)
+    made = Subject(about, plain, images, changed, labels_of(plain))
+    made.entrants.extend(_entrants(plain))
+    return made
+
+
+def with_entrants(table: pl.DataFrame) -> pl.DataFrame:
+    """`table` with a column `entrant`, the same for all repetitions: a fine-tuned encoder is another one each time."""
+    same_each_time = pl.when(pl.col("recipe") == "").then("encoder_id").otherwise(pl.lit(""))
+    parts = [*(pl.col(name) for name in ("encoder", "recipe", "head", "chosen_by")), same_each_time]
+    return table.with_columns(entrant=pl.concat_str(parts, separator=SEPARATOR))
+
+
+def encoder_name(row: dict[str, Any]) -> str:
+    """What people call the encoder of a row."""
+    names = {"base": "base CLIP", "finetuned": "fine-tuned CLIP"}
+    name = names.get(row["encoder"], row["encoder"])
+    return name if row["recipe"] in ("", "study") else f"{name} ({row['recipe']})"
+
+
+def way_of(row: dict[str, Any]) -> str:
+    """Words alone, something small trained on the frozen CLIP, or CLIP itself trained."""
+    if row["head"] in REFERENCES or row["encoder"] in REFERENCES:
+        return "reference"
+    if row["recipe"]:
+        return "finetune"
+    return "prompt" if row["head"] == "zero-shot" else "probe"
+
+
+def _of(table: pl.DataFrame, about: dict[str, Any]) -> pl.DataFrame:
+    return table.filter(pl.all_horizontal(pl.col(name).eq_missing(pl.lit(about[name])) for name in STUDY))
+
+
+def _newest(table: pl.DataFrame) -> pl.DataFrame:
+    """Where an encoder was fine-tuned anew with another outcome, its last one alone; in the order of the table."""
+    by = ["entrant", *REPETITION, "test", "class"]
+    numbered = table.with_row_index("row").sort("created", "row").unique(by, keep="last", maintain_order=True)
+    return numbered.sort("row").drop("row")
+
+
+def _entrants(table: pl.DataFrame) -> list[Entrant]:
+    found = []
+    for (key,), group in table.filter(pl.col("class") == "all").group_by("entrant", maintain_order=True):
+        first = group.row(0, named=True)
+        scores = {test: _score(rows) for (test,), rows in group.group_by("test", maintain_order=True)}
+        found.append(Entrant(str(key), encoder_name(first), first["head"], way_of(first), scores))
+    return sorted(_told_apart(found), key=lambda entrant: entrant.way == "reference")
+
+
+def _told_apart(entrants: list[Entrant]) -> list[Entrant]:
+    """Entrants of the same name get what makes them differ: how they chose, and else their encoder's identity."""
+    names = [entrant.name for entrant in entrants]
+    apart = []
+    for entrant in entrants:
+        twins = [other.key.split(SEPARATOR) for other in entrants if other.name == entrant.name]
+        *_, chosen_by, identity = entrant.key.split(SEPARATOR)
+        more = [chosen_by] if len({twin[3] for twin in twins}) > 1 else []
+        more += [identity[:6]] if len({twin[4] for twin in twins}) > 1 else []
+        head = f"{entrant.head} ({', '.join(more)})" if names.count(entrant.name) > 1 and any(more) else entrant.head
+        apart.append(Entrant(entrant.key, entrant.encoder, head, entrant.way, entrant.scores))
+    return apart
+
+
+def _score(rows: pl.DataFrame) -> Score:
+    """Of the `all` rows of one entrant on one test set, one for each repetition."""
+    first, accuracy, auc = rows.row(0, named=True), rows["accuracy"], rows["roc_auc"].drop_nans().mean()
+    single = len(rows) == 1
+    study = study_figure(first, first["test"], "accuracy") if rows["held_out"].n_unique() == 1 else None
+    return Score(
+        float(accuracy.mean()),  # type: ignore[arg-type]
+        first["accuracy_low"] if single else float(accuracy.min()),  # type: ignore[arg-type]
+        first["accuracy_high"] if single else float(accuracy.max()),  # type: ignore[arg-type]
+        len(rows),
+        None if auc is None else float(auc),  # type: ignore[arg-type]
+        standing(first["accuracy"], first["p_best"]) if single else "",
+        study,
+    )

@@ -1,0 +1,206 @@
+"""The page: what goes on it, in what order, and the files that are written."""
+
+import base64
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from toolkit.errors import ResultsError, SelectionError, did_you_mean
+from toolkit.results import run_records, tables
+from toolkit.results.report import again, charts, parts, pictures, verdict, words
+from toolkit.results.report.entrants import WAYS, Subject, studies, subject
+from toolkit.results.report.parts import Detail
+from toolkit.results.report.pictures import Picture
+from toolkit.results.workbook import LARGE_DROP
+from toolkit.storage.records import write_whole
+
+PAGE, PICTURES = "report.html", "pictures"
+OURS = r"(base-against-novel|roc|leave-one-out|head-\d+|map-\d+|robustness-[a-z0-9-]+)\.(svg|png)"
+WHAT = {
+    "prompt": "Words alone; nothing is trained.",
+    "probe": "A small head on frozen CLIP.",
+    "finetune": "CLIP itself is trained further.",
+}
+SETTINGS = ["held_out", "encoder", "recipe", "head", "choice", "chosen_by", "seed", "train_rows", "leaks_dropped"]
+SETTINGS += ["encoder_id", "data_hash", "config_hash", "code_version", "created"]
+
+
+@dataclass(frozen=True)
+class Written:
+    """The page, the pictures' files, and the verdict in a few words."""
+
+    page: Path
+    pictures: list[Path]
+    headline: str
+    lead: str
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Where on a bar a share lies, in percent of its width."""
+
+    low: float
+
+    def at(self, share: float) -> float:
+        return round(100 * min(max((share - self.low) / (1 - self.low), 0.0), 1.0), 2)
+
+
+def write(
+    folder: Path,
+    cache: Path | None = None,
+    data: str | None = None,
+    number: int = 1,
+    held_out: str | None = None,
+) -> Written:
+    """Write `report.html` and `pictures/` for a results folder, from its tables and the cache; no model is loaded.
+
+    `cache` and `data` are where `compare` found them, unless given. Study `number` is shown (1: the newest), its
+    details for `held_out` (default: the category that the best head finds hardest). Raises ResultsError where there are
+    no results, SelectionError for a study or category that is not there.
+    """
+    table, predictions = tables.read(folder)
+    if table.is_empty():
+        raise ResultsError(f"{folder} holds no results yet: run python cli.py compare first.")
+    shown = subject(table, predictions, number)
+    reached = verdict.reach(shown)
+    detail = _detail(shown, reached, run_records.read(folder), held_out)
+    context, drawn = _contents(shown, reached, detail, cache, data)
+    context["others"] = [{**one, "number": n} for n, one in enumerate(studies(table), start=1) if n != number]
+    html = render(context)
+    write_whole(folder / PAGE, html.encode())
+    files = _write_pictures(folder / PICTURES, drawn)
+    return Written(folder / PAGE, files, context["headline"], context["lead"])
+
+
+def render(context: Mapping[str, Any]) -> str:
+    """The HTML of the page. Whatever comes from data is escaped by the template."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    places = Environment(
+        loader=PackageLoader("toolkit.results.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    source = places.loader.get_source  # type: ignore[union-attr]
+    script, style = (source(places, name)[0] for name in ("report.js", "report.css"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    page = places.get_template("report.html").render(
+        **context, script=script, script_hash=digest, style=pictures.style() + style
+    )
+    return page.lstrip()
+
+
+def _contents(
+    shown: Subject, reached: verdict.Verdict | None, detail: Detail, cache: Path | None, data: str | None
+) -> tuple[dict[str, Any], list[Picture]]:
+    """Everything that the template asks for, and the pictures in it."""
+    with pictures.drawing():
+        scatter, heat = charts.base_against_novel(shown.entrants), charts.heat_map(shown)
+        roc = charts.roc_of_best(list(reached.best.values()) if reached else [], shown, detail.predictions)
+        cards = parts.cards(shown, detail)
+        place = cache or Path(detail.noted.get("cache", "cache"))
+        mapped = parts.space(shown, detail, place)
+        curves = parts.curves(shown)
+    best = reached.best[reached.way] if reached else shown.entrants[0]
+    context = {
+        **_opening(shown, reached),
+        "about": shown.about,
+        "labels": shown.labels,
+        "tests": shown.tests,
+        "test_names": words.test_names(shown),
+        "entrants": shown.entrants,
+        "scale": _scale(shown),
+        "chance": _chance(shown),
+        "large_drop": LARGE_DROP,
+        "signed": verdict.signed,
+        "p_value": words.p_value,
+        "points": verdict.points,
+        "probability": words.probability,
+        "scatter": scatter,
+        "heat": heat,
+        "roc": roc,
+        "cards": cards,
+        "detail_words": words.of_detail(shown, detail.held_out, detail.seed),
+        "maps": mapped,
+        "map_reason": f"The embeddings are not in {place}, so the map cannot be drawn: --cache says where they are.",
+        **parts.images(shown, detail, best, data),
+        "curves": curves,
+        "elsewhere": parts.elsewhere(shown),
+        **again.how(shown, detail.table, detail.noted),
+        "settings": shown.table.select(SETTINGS).unique(maintain_order=True),
+    }
+    drawn = [one for one in (scatter, roc, heat, *mapped, *curves) if one] + [card["picture"] for card in cards]
+    return context, drawn
+
+
+def _opening(shown: Subject, reached: verdict.Verdict | None) -> dict[str, Any]:
+    won = reached.way if reached else ""
+    titles = {**WAYS, "": "Nothing to choose between"}
+    best = reached.best if reached else {}
+    ways = [
+        {"key": key, "title": title, "what": WHAT[key], "entrant": best.get(key), "won": key == won}
+        for key, title in WAYS.items()
+    ]
+    return {
+        "title": f"{titles[won]}: {shown.about['dataset']}",
+        "headline": f"{titles[won]}.",
+        "lead": reached.sentence if reached else "No way of using CLIP was compared.",
+        "warning": words.warning(shown, best.get(won), _chance(shown)),
+        "facts": words.facts(shown),
+        "ways": ways,
+        "compared": words.compared(shown),
+        "contests": reached.contests if reached else [],
+        "rule": verdict.RULE,
+        "p_words": words.p_words(shown),
+        "table_note": words.of_table(shown, _chance(shown)),
+        "bars": words.bars(shown),
+    }
+
+
+def _detail(shown: Subject, reached: verdict.Verdict | None, noted: Mapping[str, Any], held_out: str | None) -> Detail:
+    """The run of `held_out`; else of the category that the best entrant finds hardest. The lowest seed's."""
+    categories = shown.held_out or ["none"]
+    if held_out is not None and held_out not in categories:
+        guess = did_you_mean(held_out, categories)
+        raise SelectionError(f"{held_out!r} was not held out.{guess} --held-out takes {', '.join(categories)}.")
+    best = reached.best[reached.way] if reached else shown.entrants[0]
+    mine = shown.table.filter((pl.col("entrant") == best.key) & (pl.col("test") == shown.decides))
+    hardest = mine.sort("accuracy", "held_out")["held_out"].first()
+    wanted = held_out or str(hardest)
+    seed = int(shown.table.filter(pl.col("held_out") == wanted)["seed"].min())  # type: ignore[arg-type]
+    table, predictions = (
+        frame.filter((pl.col("held_out") == wanted) & (pl.col("seed") == seed))
+        for frame in (shown.table, shown.predictions)
+    )
+    return Detail(wanted, seed, table, predictions, noted.get(run_records.name_of(table.row(0, named=True)), {}))
+
+
+def _scale(shown: Subject) -> Scale:
+    lowest = min(score.low for entrant in shown.entrants for score in entrant.scores.values())
+    return Scale(min(0.4, int(lowest * 10) / 10))
+
+
+def _chance(shown: Subject) -> float:
+    """What always calling the commoner label would get on the deciding test set."""
+    images = shown.predictions.filter(pl.col("test") == shown.decides).unique("path")
+    return max(float((images["label"] == label).mean()) for label in shown.labels)  # type: ignore[arg-type]
+
+
+def _write_pictures(folder: Path, drawn: Sequence[Picture]) -> list[Path]:
+    """Those of an earlier page that this one does not have are removed; files of other names are not ours."""
+    files = {}
+    for one in drawn:
+        files[folder / f"{one.name}.svg"], files[folder / f"{one.name}.png"] = one.svg, one.png
+    for path, data in files.items():
+        write_whole(path, data)
+    for old in folder.iterdir() if folder.is_dir() else ():
+        if old not in files and re.fullmatch(OURS, old.name):
+            old.unlink()
+    return list(files)

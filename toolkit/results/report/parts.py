@@ -1,0 +1,147 @@
+"""The parts of the page that are about one run, or about other images: cards, maps, thumbnails, curves."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from toolkit.errors import DataError, ToolkitError
+from toolkit.results.report import charts, maps, thumbnails, words
+from toolkit.results.report.entrants import WAYS, Entrant, Score, Subject
+from toolkit.results.report.pictures import Picture
+
+MOST_CARDS = 12
+MILDER_ABOVE = ("jpeg", "resize")
+
+
+@dataclass(frozen=True)
+class Detail:
+    """The one run (held-out category and seed) that curves, confusions, maps and images are of."""
+
+    held_out: str
+    seed: int
+    table: pl.DataFrame
+    predictions: pl.DataFrame
+    noted: Mapping[str, Any]
+
+
+def cards(shown: Subject, detail: Detail) -> list[dict[str, Any]]:
+    """One a head, in the order of the table; of very many the most accurate ones."""
+    there = set(detail.predictions["entrant"])
+    best = {entrant.key for entrant in shown.ranked([*WAYS, "reference"])[:MOST_CARDS]}
+    chosen = [entrant for entrant in shown.entrants if entrant.key in there & best]
+    return [_card(shown, detail, entrant, number) for number, entrant in enumerate(chosen, start=1)]
+
+
+def _card(shown: Subject, detail: Detail, entrant: Entrant, number: int) -> dict[str, Any]:
+    confusions, notes = [], []
+    for test in shown.tests:
+        rows = detail.predictions.filter((pl.col("entrant") == entrant.key) & (pl.col("test") == test))
+        counts = [
+            [len(rows.filter((pl.col("label") == true) & (pl.col("predicted") == called))) for called in shown.labels]
+            for true in shown.labels
+        ]
+        confusions.append({"test": test, "counts": counts})
+        figures = detail.table.filter((pl.col("entrant") == entrant.key) & (pl.col("test") == test)).row(0, named=True)
+        notes.append(f"{test}: AUC {figures['roc_auc']:.3f}, calibration error {figures['calibration_error']:.3f}")
+    drawn = charts.roc_and_calibration(entrant, shown, detail.predictions, number)
+    return {"entrant": entrant, "picture": drawn, "confusions": confusions, "note": "; ".join(notes) + "."}
+
+
+def space(shown: Subject, detail: Detail, cache: Path) -> list[Picture]:
+    """Before and after fine-tuning, of the same images; only what the cache still holds."""
+    encoders = detail.table.filter(pl.col("recipe").is_in(["", _recipe(shown, detail)])).unique(
+        "recipe", maintain_order=True
+    )
+    images = maps.few(detail.predictions)
+    found: list[Picture] = []
+    for row in encoders.iter_rows(named=True):
+        points = maps.flatten(cache, row["encoder_id"], images)
+        if points is not None:
+            title = "before fine-tuning" if row["recipe"] == "" else f"after fine-tuning ({row['recipe']})"
+            name = f"map-{len(found) + 1}"
+            found.append(charts.embedding_map(points, shown.labels, detail.held_out, name, title))
+    return found
+
+
+def _recipe(shown: Subject, detail: Detail) -> str:
+    """The recipe of the best fine-tuned entrant of this run."""
+    there = {key: recipe for key, recipe in detail.table.select("entrant", "recipe").iter_rows()}
+    return next((there[one.key] for one in shown.ranked(["finetune"]) if one.key in there), "")
+
+
+def images(shown: Subject, detail: Detail, best: Entrant, data: str | None) -> dict[str, Any]:
+    rows = detail.predictions.filter((pl.col("entrant") == best.key) & (pl.col("test") == shown.decides))
+    novel = shown.decides == "novel"
+    said = words.of_images(best, detail.held_out, novel, shown.labels[1])
+    try:
+        read = _reader(data or detail.noted.get("data"))
+        found = thumbnails.rows(rows, shown.labels, read)
+    except ToolkitError as error:
+        found, said = [], f"The images cannot be shown: {error} --data PATH says where they are now."
+    return {"thumbnails": found, "pictures_title": "Surest mistakes and hits", "pictures_words": said, "novel": novel}
+
+
+def _reader(data: str | None) -> Callable[[str], bytes]:
+    from toolkit.data.sources import open_data
+
+    if not data:
+        raise DataError("where they are was not noted.")
+    return open_data(data).read
+
+
+def curves(shown: Subject) -> list[Picture]:
+    """A figure for each kind of perturbation and test set: `jpeg:75` and `jpeg:50` are two strengths of one kind."""
+    changed = shown.changed.filter((pl.col("class") == "all") & (pl.col("perturbation") != ""))
+    parts = pl.col("perturbation").str.split_exact(":", 1).struct
+    changed = changed.with_columns(kind=parts.field("field_0"), strength=parts.field("field_1").fill_null(""))
+    lowest = min(changed["accuracy"].to_list(), default=1.0)
+    found: list[Picture] = []
+    for (kind, test), rows in changed.sort("kind", "test").group_by("kind", "test", maintain_order=True):
+        strengths = _by_harm(str(kind), rows["strength"].unique(maintain_order=True).to_list())
+        there = set(rows["entrant"])
+        lines = [
+            (entrant, [entrant.scores[str(test)].mean, *_means(rows, entrant.key, strengths)])
+            for entrant in shown.entrants
+            if test in entrant.scores and entrant.key in there
+        ]
+        if lines:
+            found.append(charts.robustness(str(kind), strengths, lines, str(test), min(lowest, 0.45) - 0.02))
+    return found
+
+
+def _by_harm(kind: str, strengths: list[str]) -> list[str]:
+    """The mildest first: of JPEG's quality and of a share of the size the largest number, else the smallest."""
+
+    def number(strength: str) -> float:
+        try:
+            return float(strength)
+        except ValueError:
+            return 0.0
+
+    return sorted(strengths, key=number, reverse=kind in MILDER_ABOVE)
+
+
+def _means(rows: pl.DataFrame, key: str, strengths: list[str]) -> list[float]:
+    mine = rows.filter(pl.col("entrant") == key)
+    means = dict(mine.group_by("strength").agg(pl.col("accuracy").mean()).iter_rows())
+    return [means.get(strength, float("nan")) for strength in strengths]
+
+
+def elsewhere(shown: Subject) -> list[dict[str, Any]]:
+    """One row for each other data set and entrant: of a single run with its interval, else the mean with the range."""
+    rows = shown.changed.filter(
+        (pl.col("class") == "all") & (pl.col("test_data") != "") & (pl.col("perturbation") == "")
+    )
+    named = {entrant.key: entrant for entrant in shown.entrants}
+    found = []
+    for (data, key), group in rows.group_by("test_data", "entrant", maintain_order=True):
+        first = group.row(0, named=True)
+        ends = ("accuracy_low", "accuracy_high") if len(group) == 1 else ("accuracy", "accuracy")
+        low, high = float(group[ends[0]].min()), float(group[ends[1]].max())  # type: ignore[arg-type]
+        score = Score(float(group["accuracy"].mean()), low, high, len(group), None, "", None)  # type: ignore[arg-type]
+        if key in named:
+            found.append({"data": data, "entrant": named[str(key)], "images": first["support"], "score": score})
+    return found

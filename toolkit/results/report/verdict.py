@@ -1,0 +1,143 @@
+"""Prompt, probe, or fine-tune? The answer, computed from the predictions, with its uncertainty."""
+
+import math
+from dataclasses import dataclass
+
+import polars as pl
+
+from toolkit.evaluation.metrics import Z, mcnemar
+from toolkit.results.report.entrants import REPETITION, WAYS, Entrant, Subject
+
+ALPHA = 0.05
+
+RULE = (
+    "From the cheapest way to the dearest: a dearer one wins only if it is more accurate by more than chance explains "
+    f"(p < {ALPHA}). The novel test decides; where it cannot tell two ways apart, base does; else the cheaper one "
+    "stays. Each way is represented by its most accurate head, picked on these same test images, which flatters all "
+    "ways a little."
+)
+
+
+@dataclass(frozen=True)
+class Duel:
+    """Two entrants on the same images: how much more accurate the first one is, as a share, with its 95 % interval
+    and the exact two-sided p-value that they are equally accurate."""
+
+    test: str
+    images: int
+    difference: float
+    low: float
+    high: float
+    p: float
+
+    @property
+    def sure(self) -> bool:
+        return self.p < ALPHA
+
+
+@dataclass(frozen=True)
+class Contest:
+    """A dearer way against the best cheaper one, on each test set, and whether it won."""
+
+    challenger: Entrant
+    holder: Entrant
+    duels: dict[str, Duel]
+    won: bool
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`way` is the winner's (`entrants.WAYS`), `best` the most accurate entrant of each way that was tried."""
+
+    way: str
+    best: dict[str, Entrant]
+    contests: list[Contest]
+    sentence: str
+
+
+def reach(subject: Subject) -> Verdict | None:
+    """The verdict on a study; None where no way of using CLIP was compared at all."""
+    best = {way: ranked[0] for way in WAYS if (ranked := subject.ranked([way]))}
+    if not best:
+        return None
+    way, *dearer = best
+    contests = []
+    for challenger in dearer:
+        contest = contend(subject, best[challenger], best[way])
+        contests.append(contest)
+        way = challenger if contest.won else way
+    return Verdict(way, best, contests, _sentence(subject, way, best, contests))
+
+
+def contend(subject: Subject, challenger: Entrant, holder: Entrant) -> Contest:
+    """The challenger wins where the first test set that can tell the two apart, novel before base, speaks for it."""
+    duels = {test: duel(subject.predictions, challenger.key, holder.key, test) for test in reversed(subject.tests)}
+    telling = next((one for one in duels.values() if one.sure), None)
+    return Contest(challenger, holder, duels, telling is not None and telling.difference > 0)
+
+
+def duel(predictions: pl.DataFrame, first: str, second: str, test: str) -> Duel:
+    """Compare two entrants on the images of one test set.
+
+    In a single run the p-value is McNemar's exact one. An image that several runs scored counts once, by which entrant
+    was right on it more often, and the interval is that of a ratio of sums over images (Cochran 1977, section 6.4).
+    """
+    by = [*REPETITION, "path", "sha256"]
+    mine, theirs = (
+        predictions.filter((pl.col("test") == test) & (pl.col("entrant") == entrant)).select(
+            *by, right=(pl.col("label") == pl.col("predicted")).cast(pl.Int64)
+        )
+        for entrant in (first, second)
+    )
+    pairs = mine.join(theirs, on=by, suffix="_second").with_columns(gain=pl.col("right") - pl.col("right_second"))
+    images = pairs.group_by("path", "sha256", maintain_order=True).agg(gain=pl.col("gain").sum(), runs=pl.len())
+    if images.is_empty():
+        return Duel(test, 0, 0.0, -1.0, 1.0, 1.0)
+    gain, runs = images["gain"].to_numpy(), images["runs"].cast(pl.Int64).to_numpy()
+    difference = float(gain.sum() / runs.sum())
+    half = Z * math.sqrt(float(((gain - difference * runs) ** 2).sum())) / int(runs.sum())
+    return Duel(test, len(images), difference, difference - half, difference + half, mcnemar(gain > 0, gain < 0))
+
+
+def _sentence(subject: Subject, way: str, best: dict[str, Entrant], contests: list[Contest]) -> str:
+    """On the last contest, which is the dearest way's."""
+    if not contests:
+        only = {"prompt": "Only prompts", "probe": "Only probes", "finetune": "Only fine-tuned encoders"}[way]
+        return f"{only} were compared so far, so there is nothing to choose between."
+    last = contests[-1]
+    name = {"probe": "Probing", "finetune": "Fine-tuning"}[last.challenger.way]
+    cheaper = {"prompt": "prompts alone", "probe": "a probe on the frozen CLIP"}[last.holder.way]
+    if any(one.sure for one in last.duels.values()):
+        gains = [_gain(subject, one) for one in sorted(last.duels.values(), key=lambda one: not one.sure)]
+        words = f"Compared with {cheaper}, {name.lower()} {' and '.join(gains)}.".replace(" and gains ", " and ")
+    else:
+        found = " and ".join(f"{signed(one.difference)} points {_where(subject, one)}" for one in last.duels.values())
+        words = f"{name} changes nothing that chance would not explain: {found}, compared with {cheaper}."
+    missing = "" if "finetune" in best else " Fine-tuning has not been tried yet."
+    return f"{words}{missing}"
+
+
+def _gain(subject: Subject, one: Duel) -> str:
+    if not one.sure:
+        return f"changes nothing for sure {_where(subject, one)} ({signed(one.difference)} points)"
+    low, high = (one.low, one.high) if one.difference > 0 else (-one.high, -one.low)
+    gained = f"{points(abs(one.difference))} points ({points(low)} to {points(high)})"
+    return f"{'gains' if one.difference > 0 else 'loses'} {gained} {_where(subject, one)}"
+
+
+def _where(subject: Subject, one: Duel) -> str:
+    if "novel" not in subject.tests:
+        return "on the test images"
+    if one.test == "base":
+        return "on categories that training saw"
+    return f"on {'categories' if len(subject.held_out) > 1 else 'the category'} that training never saw"
+
+
+def points(share: float) -> str:
+    """0.16 -> `16.0`, with a true minus sign."""
+    return f"{100 * share:.1f}".replace("-", "−")
+
+
+def signed(share: float) -> str:
+    """0.245 -> `+24.5`, with a true minus sign, for points."""
+    return f"{100 * share:+.1f}".replace("-", "−")

@@ -1,0 +1,58 @@
+"""How each comparison in a results folder was asked for: `run.json`, for the page that says how to run it again."""
+
+import json
+import platform
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from filelock import FileLock
+
+from toolkit.errors import CacheError
+from toolkit.evaluation import columns
+from toolkit.storage.damage import set_aside
+from toolkit.storage.records import read_record, write_record
+
+RUNS = "run.json"
+LIBRARIES = ("torch", "open_clip_torch", "scikit-learn", "faiss-cpu", "numpy", "pillow", "polars")
+
+
+def note(folder: Path, table: pl.DataFrame, facts: Mapping[str, Any]) -> None:
+    """Keep `facts` (JSON-able) for each comparison of `table`, in place of what was noted for it before.
+
+    A damaged record begins anew. Safe beside other processes. Raises CacheError where the folder cannot be written.
+    """
+    with FileLock(folder / ".run.lock"):
+        known = read(folder)
+        write_record(folder / RUNS, known | dict.fromkeys(_names(table), {**facts, **machine()}))
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """What was noted, by the comparison's name (`name_of`); nothing where the record is missing or damaged."""
+    try:
+        return read_record(folder / RUNS) if (folder / RUNS).exists() else {}
+    except CacheError:
+        set_aside(folder / RUNS, "compare notes anew what its rows were made with")
+        return {}
+
+
+def name_of(row: Mapping[str, Any]) -> str:
+    """The comparison that a row of the results (or anything with `columns.COMPARISON`) belongs to, as one text."""
+    return json.dumps([row[name] for name in columns.COMPARISON])
+
+
+def machine() -> dict[str, Any]:
+    """The versions that ran, and on what."""
+    versions = {"python": platform.python_version()}
+    for library in LIBRARIES:
+        try:
+            versions[library] = metadata.version(library)
+        except metadata.PackageNotFoundError:
+            continue
+    return {"versions": versions, "machine": f"{platform.system()} {platform.machine()}"}
+
+
+def _names(table: pl.DataFrame) -> Iterable[str]:
+    return [name_of(row) for row in table.select(columns.COMPARISON).unique(maintain_order=True).iter_rows(named=True)]

@@ -1,0 +1,236 @@
+"""The results folder: the tidy table and the predictions, as Parquet, CSV and a workbook, whole or not at all.
+
+Each Parquet file carries a checksum of its own content and of the other one's, so that where one is damaged or gone its
+CSV can stand in, if it is provably the same; and the checksums of the CSV and the workbook beside it, so that one that
+was damaged or edited is set aside before a new one takes its place.
+"""
+
+import hashlib
+import io
+import json
+import logging
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import polars as pl
+from filelock import FileLock
+
+from toolkit.errors import CacheError, ResultsError
+from toolkit.evaluation import columns
+from toolkit.evaluation.scoring import rescore, with_p_best
+from toolkit.results.workbook import workbook_bytes
+from toolkit.storage.records import write_whole
+
+RESULTS, PREDICTIONS, SKIPPED = "results", "predictions", "skipped.csv"
+CHECKSUM, OTHERS_CHECKSUM, BESIDE = "toolkit_sha256", "toolkit_other_sha256", "toolkit_files_sha256"
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+WHERE = ("dataset", "held_out", "encoder", "head", *columns.TEST)
+HEAD_ORDER = ("zero-shot", "logreg", "knn", "cnn", "shortcut")
+
+log = logging.getLogger(__name__)
+
+
+def store(folder: Path, table: pl.DataFrame, predictions: pl.DataFrame) -> list[str]:
+    """Put a comparison's rows into the folder's files, in place of those of the same comparison; the others stay.
+
+    `p_best` is then found again among all rows that were scored on the same images. Safe beside other processes.
+    Returns one line for each old file that was damaged, and what became of it. Raises ResultsError where the folder
+    cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".results.lock"):
+            old_table, bad = _read_or_rebuild(folder, RESULTS, PREDICTIONS)
+            old_predictions, also_bad = _read_or_rebuild(folder, PREDICTIONS, RESULTS)
+            changed = _set_aside_changed(folder)
+            every = in_order(upsert(old_predictions, predictions))
+            _write(folder, with_p_best(in_order(upsert(old_table, table)), every), every)
+    except (OSError, CacheError) as error:
+        raise ResultsError(f"Cannot write the results folder {folder}: {error}") from error
+    log.info("%s: %d rows and %d predictions of this comparison", folder, len(table), len(predictions))
+    return bad + also_bad + changed
+
+
+def read(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The results and the predictions of a folder. Raises ResultsError where they are missing or damaged."""
+    return _read_one(folder / f"{RESULTS}.parquet", columns.RESULTS), _read_one(
+        folder / f"{PREDICTIONS}.parquet", columns.PREDICTIONS
+    )
+
+
+def upsert(old: pl.DataFrame, new: pl.DataFrame) -> pl.DataFrame:
+    """`new`, and those rows of `old` whose key (`columns.KEY`) is not in `new`."""
+    kept = old.join(new.select(columns.KEY).unique(), on=columns.KEY, how="anti", nulls_equal=True)
+    return pl.concat([kept, new])
+
+
+def in_order(table: pl.DataFrame) -> pl.DataFrame:
+    """Results or predictions in an order that does not depend on when they were computed; classes and images stay in
+    their own."""
+    head = pl.col("head").replace_strict({name: i for i, name in enumerate(HEAD_ORDER)}, default=len(HEAD_ORDER))
+    by = [*columns.COMPARISON, "encoder", "recipe", "encoder_id", head, "head", "chosen_by", *columns.TEST]
+    return table.sort(by, nulls_last=True, maintain_order=True)
+
+
+def write_skipped(folder: Path, skipped: pl.DataFrame) -> None:
+    """List the images that could not be read (columns path, sha256, reason) in `skipped.csv`; remove it if none."""
+    if len(skipped):
+        write_whole(folder / SKIPPED, csv_bytes(skipped))
+    else:
+        (folder / SKIPPED).unlink(missing_ok=True)
+
+
+Score = Callable[[pl.DataFrame, pl.DataFrame], list[dict[str, Any]]]
+
+
+def verify(folder: Path, score: Score = rescore) -> list[str]:
+    """Recompute every row of the results from the predictions by `score` -> a line for each that differs.
+
+    Predictions that have no row in the results get a line, too. Raises what `read` raises.
+    """
+    table, predictions = read(folder)
+    names = [*columns.KEY, "class"]
+    again = with_p_best(pl.DataFrame(score(table, predictions), schema=table.schema), predictions)
+    joined = table.join(again, on=names, how="full", nulls_equal=True, suffix="_again", coalesce=True)
+    figures = [name for name, (kind, _) in columns.RESULTS.items() if kind == pl.Float64] + ["support"]
+    lines = []
+    for row in joined.iter_rows(named=True):
+        wrong = [name for name in figures if not _equal(row[name], row[f"{name}_again"])]
+        if wrong:
+            lines.append(f"{_where(row, 'class')}: {', '.join(wrong)}")
+    orphans = predictions.join(table, on=columns.KEY, how="anti", nulls_equal=True)
+    for row in orphans.unique(columns.KEY, maintain_order=True).iter_rows(named=True):
+        lines.append(f"{_where(row)}: there are predictions, but no results")
+    return lines
+
+
+def _where(row: dict[str, Any], *more: str) -> str:
+    return " / ".join(str(row[name]) for name in (*WHERE, *more) if row[name] != "")
+
+
+def _equal(first: float | None, second: float | None) -> bool:
+    if first is None or second is None:
+        return first is None and second is None
+    return abs(first - second) <= 1e-12 or (first != first and second != second)
+
+
+def _write(folder: Path, table: pl.DataFrame, predictions: pl.DataFrame) -> None:
+    """Predictions first: whatever dies in between, no number stands there without the images that it came from."""
+    hashes = {PREDICTIONS: _content_hash(predictions), RESULTS: _content_hash(table)}
+    for name, frame, other in ((PREDICTIONS, predictions, RESULTS), (RESULTS, table, PREDICTIONS)):
+        beside = {f"{name}.csv": csv_bytes(frame)}
+        if name == RESULTS:
+            beside[f"{name}.xlsx"] = workbook_bytes(frame, predictions)
+        write_whole(folder / f"{name}.parquet", _parquet(frame, hashes[name], hashes[other], beside))
+        for file, data in beside.items():
+            write_whole(folder / file, data)
+
+
+def _parquet(
+    frame: pl.DataFrame, checksum: str, others: str, beside: Mapping[str, bytes] = MappingProxyType({})
+) -> bytes:
+    """Parquet keeps no checksum over all of a file, so the content's goes into its metadata."""
+    data = io.BytesIO()
+    files = json.dumps({name: hashlib.sha256(content).hexdigest() for name, content in beside.items()})
+    frame.write_parquet(data, metadata={CHECKSUM: checksum, OTHERS_CHECKSUM: others, BESIDE: files})
+    return data.getvalue()
+
+
+def _set_aside_changed(folder: Path) -> list[str]:
+    """Keep a CSV or workbook that is no longer what was written, whether by damage or by its user's hand."""
+    lines = []
+    for path in (folder / f"{PREDICTIONS}.parquet", folder / f"{RESULTS}.parquet"):
+        written = pl.read_parquet_metadata(path).get(BESIDE, "{}") if path.exists() else "{}"
+        for name, checksum in json.loads(written).items():
+            file = folder / name
+            if file.exists() and hashlib.sha256(file.read_bytes()).hexdigest() != checksum:
+                file.replace(file.with_name(f"{name}.damaged"))
+                lines.append(f"{file} was not as it had been written, is set aside as {name}.damaged, and made anew.")
+    return lines
+
+
+def _content_hash(frame: pl.DataFrame) -> str:
+    return hashlib.sha256(frame.write_csv().encode()).hexdigest()
+
+
+def csv_bytes(frame: pl.DataFrame) -> bytes:
+    """Text that a spreadsheet would take for a formula gets an apostrophe in front; numbers are numbers."""
+    guarded = [
+        pl.when(pl.any_horizontal([pl.col(name).str.starts_with(start) for start in FORMULA_STARTS]))
+        .then("'" + pl.col(name))
+        .otherwise(pl.col(name))
+        .alias(name)
+        for name, kind in frame.schema.items()
+        if kind == pl.String
+    ]
+    return frame.with_columns(guarded).write_csv().encode()
+
+
+def _read_one(path: Path, expected: dict[str, Any]) -> pl.DataFrame:
+    if not path.exists():
+        raise ResultsError(f"There is no {path}: run python cli.py compare first.")
+    try:
+        data = path.read_bytes()
+        frame = pl.read_parquet(io.BytesIO(data))
+        whole = pl.read_parquet_metadata(io.BytesIO(data)).get(CHECKSUM) == _content_hash(frame)
+        frame = columns.brought_up_to_date(frame, expected)
+        known = frame.schema == pl.Schema(columns.schema(expected))
+    except BaseException as error:  # a damaged Parquet makes Polars raise, or panic, which is no Exception
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise
+        whole = known = False
+    if not whole or not known:
+        why = "damaged" if not whole else "of another version's columns"
+        raise ResultsError(f"{path} is {why}: run python cli.py compare again, which sets it aside and makes it anew.")
+    return frame
+
+
+def _read_or_rebuild(folder: Path, name: str, other: str) -> tuple[pl.DataFrame, list[str]]:
+    """A stored frame; where its file is damaged, its CSV's rows; where that is no true copy, none. And what to say."""
+    path = folder / f"{name}.parquet"
+    expected = columns.RESULTS if name == RESULTS else columns.PREDICTIONS
+    is_there = path.exists()
+    if is_there:
+        try:
+            return _read_one(path, expected), []
+        except ResultsError:
+            path.replace(path.with_name(path.name + ".damaged"))
+    what = f"{path} was damaged and is set aside" if is_there else f"{path} was gone"
+    beside = folder / f"{name}.csv"
+    spare = _from_csv(beside, expected, _others_checksum(folder / f"{other}.parquet"))
+    if spare is not None:
+        return spare, [f"{what}: its rows are restored from {name}.csv."]
+    empty = pl.DataFrame(schema=columns.schema(expected))
+    if not (is_there or beside.exists()):
+        return empty, []
+    if beside.exists():
+        beside.replace(beside.with_name(beside.name + ".damaged"))
+    return empty, [f"{what}: it begins anew with this comparison's rows."]
+
+
+def _others_checksum(path: Path) -> str | None:
+    """What an undamaged Parquet file says of the other one's content."""
+    expected = columns.RESULTS if path.stem == RESULTS else columns.PREDICTIONS
+    try:
+        _read_one(path, expected)
+    except ResultsError:
+        return None
+    return pl.read_parquet_metadata(path).get(OTHERS_CHECKSUM)
+
+
+def _from_csv(path: Path, expected: dict[str, Any], checksum: str | None) -> pl.DataFrame | None:
+    """The rows of a CSV of ours, if they are the very ones that `checksum` was taken of."""
+    if checksum is None or not path.exists():
+        return None
+    guarded = "|".join(re.escape(start) for start in FORMULA_STARTS)
+    text = [
+        pl.col(name).str.replace(f"^'({guarded})", "$1") for name, (kind, _) in expected.items() if kind == pl.String
+    ]
+    try:
+        frame = pl.read_csv(path, schema=columns.schema(expected)).with_columns(text)
+    except (pl.exceptions.PolarsError, OSError):
+        return None
+    return frame if _content_hash(frame) == checksum else None

@@ -1,0 +1,247 @@
+"""The workbook: a summary that reads without explanation, the whole table, definitions, settings."""
+
+import io
+import textwrap
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import polars as pl
+import xlsxwriter
+from xlsxwriter.utility import xl_col_to_name
+
+from toolkit.evaluation import columns
+from toolkit.results.summary import LEFT_OUT, PER_CLASS, against_study, labels_of, left_out_means, over_seeds, summary
+
+LARGE_DROP, SMALL_DROP = 0.10, 0.03
+WIDEST = 60
+SHEETS_OF_PAPER = 4
+LINE = 15  # height of a line, in points
+
+ABOUT_SUMMARY = (
+    "Base: test images of categories that training saw. Novel: images of the held-out category, which it never saw. "
+    f"Drop is base minus novel accuracy: red from {LARGE_DROP:.0%} on, green up to {SMALL_DROP:.0%}."
+)
+ABOUT_CHANGED = (
+    "The same heads on perturbed test images, and on those of other data. Loss is unchanged minus changed accuracy: "
+    f"red from {LARGE_DROP:.0%} on, green up to {SMALL_DROP:.0%}."
+)
+ABOUT_MEANS = "Each category was held out in its turn; mean and worst accuracy over those categories."
+ABOUT_SEEDS = (
+    "Other seeds draw other training images, and decide all that is random in fine-tuning and in a network: mean and "
+    "spread of the accuracy over them."
+)
+
+TERMS = {
+    "Base, Novel": "Test images of the categories that training saw, and of the held-out one, which it never saw.",
+    "from, to": "The ends of the 95 % interval (Wilson's) of the accuracy to their left.",
+    "Standing": "best: the most accurate row of its group on these images. ≈ best: not distinguishable from it (exact "
+    "McNemar test, p at least 0.05). Empty: worse than it.",
+    "Changed by, Loss": "What was done to the test images before they were embedded, and how much accuracy that costs.",
+    "Against the study's way": "Mean accuracy minus that of zero-shot on the encoder fine-tuned by the recipe study, "
+    "on the same images; from, to: its paired 95 % interval.",
+    "Drop": "Base minus novel accuracy: what an unseen category costs. A head at chance has nothing to lose.",
+    "Study": "The figures of the study's own run (ViT-B/32, OpenAI weights), where the data is CIFAKE without cats.",
+}
+
+AFTER_CLASSES = {"train_per_label": "Train per label", "test_per_label": "Test per label", "seed": "Seed"}
+AFTER_CLASSES |= {"chosen_by": "Chosen by", "pretrained": "Weights"}
+
+HEAD = {"bold": True, "bg_color": "#E8EEF4", "bottom": 1, "text_wrap": True, "valign": "bottom"}
+
+CHANGED = {"dataset": "Data", "held_out": "Held out", "model": "Model", "encoder": "Encoder", "head": "Head"}
+CHANGED |= {"recipe": "Recipe", "seed": "Seed", "test": "Test", "perturbation": "Changed by", "test_data": "Test data"}
+CHANGED |= {"accuracy": "Accuracy", "accuracy_low": "from", "accuracy_high": "to", "unchanged": "Unchanged accuracy"}
+CHANGED |= {"loss": "Loss", "support": "Images"}
+
+Formats = dict[str, Any]
+
+
+def workbook_bytes(table: pl.DataFrame, predictions: pl.DataFrame | None = None) -> bytes:
+    """The whole .xlsx file of a results table (`columns.RESULTS`) and, for paired differences, its predictions.
+
+    Text is always written as text, never a formula.
+    """
+    data = io.BytesIO()
+    options = {"in_memory": True, "strings_to_formulas": False, "strings_to_urls": False, "nan_inf_to_errors": True}
+    with xlsxwriter.Workbook(data, options) as book:
+        formats = {
+            "head": book.add_format({**HEAD, "align": "left", "indent": 1}),
+            "number_head": book.add_format({**HEAD, "align": "right"}),
+            "share": book.add_format({"num_format": "0.0%"}),
+            "number": book.add_format({"num_format": "0.0000"}),
+            "plain": book.add_format({}),
+            "text": book.add_format({"indent": 1}),
+            "note": book.add_format({"italic": True, "font_color": "#555555"}),
+            "bad": book.add_format({"bg_color": "#F8D7DA"}),
+            "good": book.add_format({"bg_color": "#D9EFDC"}),
+            "group": book.add_format({"top": 1}),
+        }
+        _summary_sheet(book.add_worksheet("Summary"), table, formats)
+        _results_sheet(book.add_worksheet("Results"), table, formats)
+        if len(means := left_out_means(table)):
+            _means_sheet(book.add_worksheet("Leave-one-out"), means, predictions, formats)
+        if len(spread := over_seeds(table)):
+            _seeds_sheet(book.add_worksheet("Seeds"), spread, formats)
+        if len(changed := changed_images(table)):
+            _changed_sheet(book.add_worksheet("Changed images"), changed, formats)
+        _definitions_sheet(book.add_worksheet("Definitions"), formats)
+        _settings_sheet(book.add_worksheet("Settings"), table, formats)
+    return data.getvalue()
+
+
+def summary_headings(labels: list[str], first: Collection[str] = ()) -> dict[str, str]:
+    """The summary sheet's columns in their order: the name in `study.summary` and the heading that people read.
+
+    Those of `AFTER_CLASSES` that are in `first` stand beside the recipe: what tells lines apart should be seen.
+    """
+    names = {"dataset": "Data", "held_out": "Held out", "model": "Model", "encoder": "Encoder", "head": "Head"}
+    names |= {"recipe": "Recipe", **{name: AFTER_CLASSES[name] for name in AFTER_CLASSES if name in first}}
+    for test, title in (("base", "Base"), ("novel", "Novel")):
+        names |= {f"{test}_accuracy": f"{title} accuracy", f"{test}_accuracy_low": f"{title} from"}
+        names |= {f"{test}_accuracy_high": f"{title} to", f"{test}_standing": f"{title} standing"}
+    names |= {"drop": "Drop", "study_base": "Study: base accuracy", "study_novel": "Study: novel accuracy"}
+    for test, title in (("base", "Base"), ("novel", "Novel")):
+        for label in labels:
+            named = {"support": "images"}
+            names |= {f"{test}_{m}_{label}": f"{title} {label} {named.get(m, m)}" for m in PER_CLASS}
+            for m in ("precision", "recall"):
+                names[f"study_{test}_{m}_{label}"] = f"Study: {test} {label} {m}"
+    return names | AFTER_CLASSES
+
+
+def _summary_sheet(sheet: Any, table: pl.DataFrame, formats: Formats) -> None:
+    wide = summary(table)
+    telling = _telling(wide)
+    names = {
+        name: heading
+        for name, heading in summary_headings(labels_of(table), telling).items()
+        if name in wide.columns and not (name.startswith("study_") and wide[name].null_count() == len(wide))
+    }
+    sheet.write_string(0, 0, ABOUT_SUMMARY, formats["note"])
+    _write_table(sheet, 1, wide.select(list(names)), formats, names)
+    sheet.freeze_panes(2, list(names).index("head") + 1 if names else 0)
+    at_the_end = set(AFTER_CLASSES).difference(telling)
+    legible = sum(name in names and name not in at_the_end for name in summary_headings([], telling))
+    sheet.print_area(0, 0, 1 + max(len(wide), 1), legible - 1)  # the other columns would make the print too small
+    if len(wide):
+        _colour_summary(sheet, list(names), 1 + len(wide), formats)
+
+
+def _telling(wide: pl.DataFrame) -> list[str]:
+    """Which of the settings differ between lines; how a head without a choice chose it does not count."""
+    return [name for name in AFTER_CLASSES if len({*wide[name]} - {""}) > 1]
+
+
+def _colour_summary(sheet: Any, names: list[str], last: int, formats: Formats) -> None:
+    """Red and green drops (an empty cell is no drop), and a line above each new data set, held-out category, model."""
+    _colour_drops(sheet, names.index("drop"), last, formats)
+    differs = "=OR($A3<>$A2,$B3<>$B2,$C3<>$C2)"
+    sheet.conditional_format(
+        2, 0, last, len(names) - 1, {"type": "formula", "criteria": differs, "format": formats["group"]}
+    )
+
+
+def _colour_drops(sheet: Any, column: int, last: int, formats: Formats) -> None:
+    cell = f"${xl_col_to_name(column)}3"
+    for rule, colour in ((f">={LARGE_DROP}", "bad"), (f"<={SMALL_DROP}", "good")):
+        criteria = f"=AND(ISNUMBER({cell}),ROUND({cell},6){rule})"  # 0.9 - 0.8 is a little less than 0.1
+        sheet.conditional_format(
+            2, column, last, column, {"type": "formula", "criteria": criteria, "format": formats[colour]}
+        )
+
+
+def _results_sheet(sheet: Any, table: pl.DataFrame, formats: Formats) -> None:
+    _write_table(sheet, 0, table, {**formats, "share": formats["number"]})
+    sheet.fit_to_pages(SHEETS_OF_PAPER, 0)  # on one, nobody could read it
+    sheet.repeat_columns(0, 5)
+    sheet.freeze_panes(1, 6)
+    sheet.autofilter(0, 0, max(len(table), 1), len(table.columns) - 1)
+
+
+def _means_sheet(sheet: Any, means: pl.DataFrame, predictions: pl.DataFrame | None, formats: Formats) -> None:
+    names = {"dataset": "Data", "model": "Model", "encoder": "Encoder", "head": "Head", "recipe": "Recipe"}
+    names |= {"test": "Test", "categories": "Categories", "mean": "Mean accuracy", "worst": "Worst accuracy"}
+    names |= {"worst_category": "Held out when worst"}
+    if predictions is not None and len(against := against_study(predictions)):
+        means = means.join(against, on=LEFT_OUT, how="left", nulls_equal=True, maintain_order="left")
+        names |= {"difference": "Against the study's way", "difference_low": "Difference from"}
+        names |= {"difference_high": "Difference to"}
+    names |= AFTER_CLASSES
+    sheet.write_string(0, 0, ABOUT_MEANS, formats["note"])
+    _write_table(sheet, 1, means.select(list(names)), formats, names)
+    sheet.freeze_panes(2, 4)
+
+
+def _seeds_sheet(sheet: Any, spread: pl.DataFrame, formats: Formats) -> None:
+    names = {"dataset": "Data", "held_out": "Held out", "model": "Model", "encoder": "Encoder", "head": "Head"}
+    names |= {"recipe": "Recipe", "test": "Test", "perturbation": "Perturbation", "test_data": "Test data"}
+    names |= {"seeds": "Seeds", "mean": "Mean accuracy", "deviation": "Standard deviation", "lowest": "Lowest"}
+    names |= {"highest": "Highest"} | {name: text for name, text in AFTER_CLASSES.items() if name != "seed"}
+    sheet.write_string(0, 0, ABOUT_SEEDS, formats["note"])
+    _write_table(sheet, 1, spread.select(list(names)), formats, names)
+    sheet.freeze_panes(2, 5)
+
+
+def changed_images(table: pl.DataFrame) -> pl.DataFrame:
+    """One line for each row on perturbed images or other data: `accuracy` and, of the same head on the same test set as
+    it is, `unchanged`; `loss` is what the change costs. Both are null where there is no such row."""
+    every = table.filter(pl.col("class") == "all")
+    same = [name for name in columns.KEY if name not in ("perturbation", "test_data")]
+    plain = columns.ordinary(every).select(*same, unchanged="accuracy")
+    changed = every.join(columns.ordinary(every), on=columns.KEY, how="anti", nulls_equal=True)
+    joined = changed.join(plain, on=same, how="left", nulls_equal=True, maintain_order="left")
+    return joined.with_columns(loss=pl.col("unchanged") - pl.col("accuracy"))
+
+
+def _changed_sheet(sheet: Any, changed: pl.DataFrame, formats: Formats) -> None:
+    sheet.write_string(0, 0, ABOUT_CHANGED, formats["note"])
+    _write_table(sheet, 1, changed.select(list(CHANGED)), formats, CHANGED)
+    sheet.freeze_panes(2, list(CHANGED).index("head") + 1)
+    _colour_drops(sheet, list(CHANGED).index("loss"), 1 + len(changed), formats)
+
+
+def _definitions_sheet(sheet: Any, formats: Formats) -> None:
+    rows = [*TERMS.items(), *((name, meaning.replace("`", "")) for name, (_, meaning) in columns.RESULTS.items())]
+    _write_table(sheet, 0, pl.DataFrame(rows, schema=["Column", "Meaning"], orient="row"), formats)
+    sheet.set_column(1, 1, 130)
+    sheet.freeze_panes(1, 0)
+
+
+def _settings_sheet(sheet: Any, table: pl.DataFrame, formats: Formats) -> None:
+    names = ["dataset", "held_out", "model", "pretrained", "encoder", "encoder_id", "recipe", "head", "choice"]
+    names += ["chosen_by", "seed", "train_per_label", "test_per_label", "train_rows", "leaks_dropped"]
+    names += ["code_version", "config_hash", "data_hash", "created"]
+    _write_table(sheet, 0, table.select(names).unique(maintain_order=True), formats)
+    sheet.fit_to_pages(2, 0)
+    sheet.freeze_panes(1, 0)
+
+
+def _write_table(
+    sheet: Any, top: int, frame: pl.DataFrame, formats: Formats, headings: Mapping[str, str] | None = None
+) -> None:
+    """Header in row `top`, rows below it, and widths that show everything; numbers as numbers, text as text."""
+    sheet.set_landscape()
+    sheet.fit_to_pages(1, 0)
+    sheet.repeat_rows(top)
+    lines = 1
+    for column, name in enumerate(frame.columns):
+        heading = name if headings is None else headings[name]
+        values = frame[name].to_list()
+        sheet.write_string(top, column, heading, formats["head" if frame.schema[name] == pl.String else "number_head"])
+        number_format = formats["share" if frame.schema[name] == pl.Float64 else "plain"]
+        for row, value in enumerate(values, start=top + 1):
+            if isinstance(value, str):
+                sheet.write_string(row, column, value, formats["text"])
+            elif value is not None and value == value:
+                sheet.write_number(row, column, value, number_format)
+        width = _width(heading, values)
+        lines = max(lines, len(textwrap.wrap(heading, width - 1)))
+        sheet.set_column(column, column, width)
+    sheet.set_row(top, LINE * lines)
+
+
+def _width(heading: str, values: list[Any]) -> int:
+    """In characters: the longest value, and each word of the heading, which wraps between its words."""
+    word = max(len(part) for part in heading.split() or [""])
+    longest = max((len(value) if isinstance(value, str) else 7 for value in values if value is not None), default=0)
+    return min(max(longest, word) + 2, WIDEST)

@@ -1,0 +1,19 @@
+"""Whether the model hub can be reached."""
+
+import os
+import socket
+from urllib.parse import urlparse
+
+
+def fail_fast_without_network() -> None:
+    """Without a network the hub's client tries again for most of a minute. One attempt at a connection says enough."""
+    if os.environ.get("HF_HUB_OFFLINE") or os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy"):
+        return
+    hub = urlparse(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
+    try:
+        socket.create_connection((hub.hostname or "", hub.port or 443), timeout=3).close()
+    except OSError:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+        from huggingface_hub import constants
+
+        constants.HF_HUB_OFFLINE = True
