@@ -1,6 +1,7 @@
 """`comparing`: the whole grid at CIFAKE's full size, each category held out in turn, against plain scikit-learn."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import numpy as np
 import polars as pl
 
 from benchmarks.turns import Goal, Timing, processor_seconds, report, rounds_and_json
+from toolkit.data.labels import Labels
+from toolkit.encoders.record import EncoderRecord, TrainedOn
 
 CATEGORIES = 10
 COLUMNS = 512
@@ -81,7 +84,7 @@ def fine_tuned(base: np.ndarray, rows: pl.DataFrame, category: int) -> np.ndarra
 class InMemory:
     """Stands for a cache: vectors by row number."""
 
-    def __init__(self, vectors: np.ndarray, record: dict[str, Any]):
+    def __init__(self, vectors: np.ndarray, record: EncoderRecord):
         self.vectors, self.record = vectors, record
 
     def read_images(self, keys: list[str]) -> np.ndarray:
@@ -95,22 +98,26 @@ class InMemory:
 
 def everything(rows: pl.DataFrame, base: np.ndarray, tuned: dict[int, np.ndarray], each: Timing) -> dict[int, Any]:
     """The comparison of each held-out category, as `compare --split all` makes it, and how long each takes."""
-    from toolkit.data.split import Selection
-    from toolkit.evaluation.grid import Settings, compare
+    from toolkit.data.split import Split
+    from toolkit.evaluation.grid import Settings
+    from toolkit.pipeline.compare import compare_split
 
-    about = {"model": "made", "pretrained": "none", "precision": "fp32", "dimension": COLUMNS}
-    settings = Settings("made", {"FAKE": ["made up"], "REAL": ["real"]}, train_per_label=None, test_per_label=None)
-    shared, found = InMemory(base, {**about, "kind": "base", "identity": "base"}), {}
+    about = EncoderRecord("base", "made", "none", COLUMNS)
+    prompts, sizes = {"FAKE": ["made up"], "REAL": ["real"]}, {"train_per_label": None, "test_per_label": None}
+    settings = Settings("made", Labels.of([*prompts]), prompts, **sizes)
+    shared, found = InMemory(base, about), {}
     for number, vectors in tuned.items():
         held_out = f"c{number}"
+        rows = rows.with_columns(group="category")
         train = rows.filter((pl.col("split") == "train") & (pl.col("category") != held_out))
         tests = rows.filter(pl.col("split") == "test")
         novel = pl.col("category") == held_out
-        selection = Selection(held_out, train, tests.filter(~novel), tests.filter(novel), 0)
-        record = {**about, "kind": "finetuned", "identity": f"tuned{number}", "held_out": held_out}
-        record |= {"train_categories": sorted(train["category"].unique()), "train_sha256": selection.train_sha256()}
+        selection = Split(held_out, train, tests.filter(~novel), tests.filter(novel), 0)
+        groups = tuple(sorted(train["category"].unique()))
+        saw = TrainedOn("base", "none", "made", {}, 0, held_out, groups, selection.train_sha256(), len(train))
+        record = replace(about, identity=f"tuned{number}", trained_on=saw)
         wall, cpu = time.perf_counter(), processor_seconds()
-        found[number] = compare(selection, [shared, InMemory(vectors, record)], settings)  # type: ignore[list-item]
+        found[number] = compare_split(selection, [shared, InMemory(vectors, record)], settings)  # type: ignore[list-item]
         each.wall.append(time.perf_counter() - wall)
         each.cpu.append(processor_seconds() - cpu)
         click.echo(f"  without {held_out}: {each.wall[-1]:.1f} s, {each.cpu[-1]:.1f} processor s", err=True)

@@ -76,9 +76,9 @@ def fill(home: Path, count: int) -> None:
     """Put a vector of any kind for each image into nano's cache."""
     from toolkit.cache.store import Cache, find_encoders
 
-    record = find_encoders(home / "cache", kind="base")[0]
+    record = find_encoders(home / "cache", lambda one: one.name == "base")[0]
     keys = [hashlib.sha256(image(number)).hexdigest() for number in range(count)]
-    vectors = np.random.default_rng(0).standard_normal((count, record["dimension"])).astype(np.float32)
+    vectors = np.random.default_rng(0).standard_normal((count, record.dimension)).astype(np.float32)
     stored = Cache(home / "cache", record)
     for start in range(0, count, 1024):
         stored.append_images(keys[start : start + 1024], vectors[start : start + 1024])

@@ -9,6 +9,7 @@ from PIL import Image
 
 from toolkit.data.images import decode
 from toolkit.data.manifest import Dataset
+from toolkit.encoders.record import EncoderRecord
 
 DIMENSION = 512
 
@@ -40,14 +41,8 @@ class GeneratedEncoder:
     batch_size = 256
 
     def __init__(self) -> None:
-        self.record = {
-            "kind": "base",
-            "model": "projection",
-            "pretrained": "none",
-            "precision": "fp32",
-            "dimension": DIMENSION,
-            "identity": "generated0000000",
-        }
+        named = {"model": "projection", "pretrained": "none", "known_as": ("projection none",)}
+        self.record = EncoderRecord("generated0000000", dimension=DIMENSION, **named)  # type: ignore[arg-type]
         self._projection = np.random.default_rng(0).standard_normal((3072, DIMENSION)).astype(np.float32)
 
     def prepare(self, data: bytes) -> np.ndarray:

@@ -52,19 +52,20 @@ def memory_once(stage: str, count: int, model: str, place: Path) -> None:
 
 def _plan(count: int, model: str, place: Path) -> Any:
     from benchmarks.generated import GeneratedEncoder, generated
+    from toolkit.data.labels import Labels
     from toolkit.encoders import openclip
-    from toolkit.pipeline import workflow
+    from toolkit.pipeline import plan
 
     if model == "projection":
-        workflow.load = _with_the_libraries(GeneratedEncoder)
+        plan.load = _with_the_libraries(GeneratedEncoder)
         source = openclip.Source("projection", "none")
     else:
         source = openclip.source("nano", device="cpu")
     prompts = {"FAKE": ["This is a synthetic image."], "REAL": ["This is a real image."]}
     every = {"split": ("none",), "train_per_label": None, "test_per_label": None}
-    return workflow.Plan(
-        generated(count), source, prompts, **every, cache=place / "cache", results=place / "results", progress=_show
-    )
+    places = {"cache": place / "cache", "results": place / "results"}
+    labels = Labels.of([*prompts])
+    return plan.Plan(generated(count), source, labels, prompts, **every, **places, progress=_show)
 
 
 def _with_the_libraries(make: Any) -> Any:
@@ -77,26 +78,22 @@ def _with_the_libraries(make: Any) -> Any:
 
 
 def _embed(plan: Any) -> dict[str, Any]:
-    from toolkit.pipeline import workflow
+    from toolkit.pipeline.embed import embed
 
-    done = workflow.embed(plan)
+    done = embed(plan)
     return {"embedded": done.embedded, "cached": done.cached}
 
 
 def _read(plan: Any, place: Path) -> dict[str, Any]:
-    """What `compare` reads, at once: the selection and every vector; and the bare files as a yardstick."""
-    from toolkit.cache.store import Cache
-    from toolkit.pipeline import workflow
-
+    """What `compare` reads, at once: the split and every vector; and the bare files as a yardstick."""
     files = [path for path in (place / "cache").rglob("*.h5")]
     forget(files)
     begun = time.perf_counter()
     for path in files:
         path.read_bytes()
     bare = time.perf_counter() - begun
-    (selection,) = workflow.selections_of(plan, workflow.contents_of(plan))
-    keys = selection.rows()["sha256"]
-    cache = Cache(plan.cache, workflow.base_record(plan) or {})
+    (split,) = plan.splits(plan.contents())
+    keys, cache = split.rows()["sha256"], plan.base()
     forget(files)
     before, begun = peak(), time.perf_counter()
     matrix = cache.read_images(keys.to_list())

@@ -9,6 +9,7 @@ import click
 import numpy as np
 
 from benchmarks.turns import Goal, in_turns, report, rounds_and_json
+from toolkit.encoders.record import EncoderRecord
 
 ALONE = "hash, read again and decode"
 
@@ -17,7 +18,7 @@ class NoModel:
     """Decodes, and embeds every image as a zero."""
 
     batch_size = 64
-    record = {"kind": "base", "model": "none", "pretrained": "none", "dimension": 1, "identity": "none"}
+    record = EncoderRecord("none", "none", "none", dimension=1)
 
     def prepare(self, data: bytes) -> np.ndarray:
         from toolkit.data.images import decode

@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from toolkit.data.images import decode
+from toolkit.encoders.record import EncoderRecord
 
 
 class FakeEncoder:
@@ -17,16 +18,15 @@ class FakeEncoder:
         self.batch_size = 8
         self.images_embedded = 0
         self.prompts_embedded = 0
-        self.record = {
-            "model": "fake",
-            "pretrained": "none",
-            "weights_sha256": "0" * 64,
-            "precision": "fp32",
-            "preprocessing": {"size": 4},
-            "dimension": dimension,
-            "identity": identity,
-            "kind": "base",
-        }
+        self.record = EncoderRecord(
+            identity=identity,
+            model="fake",
+            pretrained="none",
+            dimension=dimension,
+            weights_sha256="0" * 64,
+            preprocessing={"size": 4},
+            known_as=("fake none",),
+        )
         self._projection = np.random.default_rng(0).standard_normal((48, dimension)).astype(np.float32)
 
     def prepare(self, data: bytes) -> np.ndarray:

@@ -9,6 +9,7 @@ import polars as pl
 from trees import jpeg
 
 from toolkit.cache.store import Cache
+from toolkit.encoders.record import EncoderRecord
 from toolkit.evaluation import columns
 from toolkit.evaluation.scoring import score, with_p_best
 from toolkit.results import run_records, tables
@@ -103,14 +104,7 @@ def store(folder: Path, predictions: Sequence[pl.DataFrame], labels: Sequence[st
 
 def cache_vectors(root: Path, identity: str, images: Images) -> Path:
     """A cache in which the encoder `identity` has a vector of each image."""
-    record = {
-        "kind": "base",
-        "model": "nano",
-        "pretrained": "p",
-        "identity": identity,
-        "dimension": 8,
-        "precision": "fp32",
-    }
+    record = EncoderRecord(identity=identity, model="nano", pretrained="p", dimension=8)
     vectors = np.random.default_rng(1).standard_normal((len(images.rows), 8)).astype(np.float32)
     Cache(root, record).append_images(images.rows["sha256"].to_list(), vectors)
     return root

@@ -19,11 +19,14 @@ from toolkit.cache.embedding import embed_images, embed_prompts
 from toolkit.cache.segments import list_segments, read_keys
 from toolkit.cache.store import Cache
 from toolkit.data.images import decode
+from toolkit.data.labels import Labels
 from toolkit.data.manifest import Dataset, hash_rows
 from toolkit.data.sources import open_data
 from toolkit.encoders.openclip import Source
 from toolkit.errors import CacheError, DataError
-from toolkit.pipeline import workflow
+from toolkit.pipeline import plan as plans
+from toolkit.pipeline.embed import embed
+from toolkit.pipeline.plan import Plan
 
 
 def fill(dataset: Dataset, root: Path, encoder: FakeEncoder | None = None) -> tuple[int, int, pl.DataFrame]:
@@ -287,20 +290,21 @@ def test_a_data_folder_that_vanishes_while_it_is_embedded_is_one_line_and_what_w
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = write_folder(tmp_path / "pictures", cifake_files(60, 30))
-    plan = workflow.Plan(
+    plan = Plan(
         open_data(folder),
         Source("fake", "none"),
+        Labels.of(["FAKE", "REAL"]),
         {"FAKE": ["a"], "REAL": ["b"]},
         ("none",),
-        None,
-        None,
+        train_per_label=None,
+        test_per_label=None,
         cache=tmp_path / "cache",
         results=tmp_path / "results",
     )
-    monkeypatch.setattr(workflow, "load", lambda _: Vandal(folder))
+    monkeypatch.setattr(plans, "load", lambda _: Vandal(folder))
     with pytest.raises(DataError, match=r"could not be read .*What could be read is embedded"):
-        workflow.embed(plan)
+        embed(plan)
     write_folder(folder, cifake_files(60, 30))
-    monkeypatch.setattr(workflow, "load", lambda _: FakeEncoder())
-    again = workflow.embed(plan)
+    monkeypatch.setattr(plans, "load", lambda _: FakeEncoder())
+    again = embed(plan)
     assert again.cached > 0 and again.embedded + again.cached == 720 and len(again.skipped) == 0

@@ -2,6 +2,7 @@
 
 import os
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,11 @@ from fakes import FakeEncoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from toolkit.cache import administration
 from toolkit.cache import store as caches
 from toolkit.cache.store import Cache
 from toolkit.data import unreadable
+from toolkit.encoders.record import TrainedOn
 from toolkit.errors import CacheError, MissingEmbeddings
 
 DIMENSION = 16
@@ -72,16 +75,16 @@ def test_vectors_that_are_not_numbers_are_refused(tmp_path: Path) -> None:
 
 def test_the_encoder_is_found_by_what_its_record_says(tmp_path: Path) -> None:
     make(tmp_path).append_images([key(1)], vectors(1))
-    assert [record["model"] for record in caches.find_encoders(tmp_path, model="fake", precision="fp32")] == ["fake"]
-    assert caches.find_encoders(tmp_path, model="fake", precision="bf16") == []
+    assert [one.model for one in caches.find_encoders(tmp_path, lambda one: one.precision == "fp32")] == ["fake"]
+    assert caches.find_encoders(tmp_path, lambda one: one.precision == "bf16") == []
 
 
 def test_a_lost_record_is_made_again_from_a_segment(tmp_path: Path) -> None:
     cache = make(tmp_path)
     cache.append_images([key(1)], vectors(1))
     (cache.folder / "encoder.json").write_text("{")
-    assert caches.find_encoders(tmp_path, model="fake") == [cache.record]
-    assert all(file["state"] == "whole" for file in caches.verify(tmp_path))
+    assert caches.find_encoders(tmp_path) == [cache.record]
+    assert all(file["state"] == "whole" for file in administration.verify(tmp_path))
 
 
 def damage(path: Path, rng: random.Random) -> str:
@@ -108,7 +111,7 @@ def test_damage_is_noticed_named_and_repaired_by_storing_again(tmp_path: Path, s
     hurt = rng.choice(sorted(p for p in cache.folder.iterdir() if p.is_file()))
     kind = damage(hurt, rng)
 
-    records = caches.find_encoders(tmp_path, model="fake")
+    records = caches.find_encoders(tmp_path)
     assert records == [cache.record]
     again = Cache(tmp_path, records[0])
     keys = [key(n) for n in range(30)]
@@ -118,7 +121,7 @@ def test_damage_is_noticed_named_and_repaired_by_storing_again(tmp_path: Path, s
         assert [hurt.name in line for line in again.damaged] == ([] if kind == "delete" else [True])
         again.append_images(missing, vectors(*[int(k, 16) for k in missing]))
     assert np.array_equal(again.read_images(keys), vectors(*range(30)))
-    assert all(file["state"] == "whole" for file in caches.verify(tmp_path))
+    assert all(file["state"] == "whole" for file in administration.verify(tmp_path))
 
 
 def test_verify_names_the_damaged_file_and_changes_nothing(tmp_path: Path) -> None:
@@ -127,7 +130,7 @@ def test_verify_names_the_damaged_file_and_changes_nothing(tmp_path: Path) -> No
     segment = next(cache.folder.glob("*.h5"))
     segment.write_bytes(segment.read_bytes()[:-1])
     before = sorted(tmp_path.rglob("*"))
-    assert [file["path"] for file in caches.verify(tmp_path) if file["state"] != "whole"] == [str(segment)]
+    assert [file["path"] for file in administration.verify(tmp_path) if file["state"] != "whole"] == [str(segment)]
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -136,9 +139,9 @@ def test_a_damaged_list_of_unreadable_images_is_named_set_aside_and_made_again(
 ) -> None:
     unreadable.add(tmp_path, {key(1): "truncated"})
     place = tmp_path / "unreadable.json"
-    assert [file["state"] for file in caches.verify(tmp_path)] == ["whole"]
+    assert [file["state"] for file in administration.verify(tmp_path)] == ["whole"]
     place.write_bytes(place.read_bytes()[:-9])
-    assert [file["state"] for file in caches.verify(tmp_path)] == ["damaged"]
+    assert [file["state"] for file in administration.verify(tmp_path)] == ["damaged"]
     assert unreadable.read(tmp_path) == {}
     assert [str(place) in line for line in caplog.messages] == [True]
     assert not place.exists() and place.with_name("unreadable.json.damaged").exists()
@@ -157,11 +160,11 @@ def test_keys_that_start_alike_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_remove_deletes_the_weights_that_were_fine_tuned_here_too(tmp_path: Path) -> None:
-    record = {**FakeEncoder("f" * 16, DIMENSION).record, "kind": "finetuned", "checkpoint": "abc"}
-    cache = Cache(tmp_path, record)
+    trained = TrainedOn("b" * 16, "abc", "study", {}, 0, "cat", ("dog",), "0" * 64, 24)
+    cache = Cache(tmp_path, replace(FakeEncoder("f" * 16, DIMENSION).record, trained_on=trained))
     cache.append_images([key(1)], vectors(1))
     (tmp_path / "checkpoints/abc").mkdir(parents=True)
-    assert caches.remove(tmp_path, "ffff") == [cache.folder.name, "checkpoints/abc"]
+    assert administration.remove(tmp_path, "ffff") == [cache.folder.name, "checkpoints/abc"]
     assert list(tmp_path.rglob("*.*")) == []
 
 
@@ -181,12 +184,12 @@ def test_list_counts_each_row_once_and_remove_deletes_the_encoder(tmp_path: Path
     cache.append_images([key(1), key(2)], vectors(1, 2))
     cache.append_images([key(2), key(3)], vectors(2, 3))
     cache.append_prompts(["x"], vectors(9))
-    (listed,) = caches.list_encoders(tmp_path)
+    (listed,) = administration.list_encoders(tmp_path)
     assert (listed["images"], listed["prompts"]) == (3, 1)
-    assert caches.remove(tmp_path, "fake0000") == [cache.folder.name]
-    assert caches.list_encoders(tmp_path) == []
+    assert administration.remove(tmp_path, "fake0000") == [cache.folder.name]
+    assert administration.list_encoders(tmp_path) == []
     with pytest.raises(CacheError, match="cache list"):
-        caches.remove(tmp_path, "fake0000")
+        administration.remove(tmp_path, "fake0000")
 
 
 def test_a_full_disk_is_one_clear_line_and_leaves_nothing_half_written(tmp_path: Path) -> None:

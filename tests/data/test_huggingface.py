@@ -13,8 +13,8 @@ from trees import cifake_files, jpeg
 
 from toolkit.data.manifest import hash_rows
 from toolkit.data.sources import huggingface, open_data
-from toolkit.storage import network
 from toolkit.errors import DataError, ImageError
+from toolkit.storage import network
 
 NAMES = ["FAKE", "REAL"]
 FEATURES = {"image": {"_type": "Image"}, "label": {"names": NAMES, "_type": "ClassLabel"}}

@@ -111,7 +111,7 @@ def test_the_second_time_no_model_is_loaded_and_the_table_is_the_same(
     def loaded(*_: object) -> None:
         raise AssertionError("a model was loaded though nothing was missing")
 
-    monkeypatch.setattr("toolkit.pipeline.workflow.load", loaded)
+    monkeypatch.setattr("toolkit.pipeline.plan.load", loaded)
     monkeypatch.setattr("toolkit.finetuning.checkpoints.load_finetuned", loaded)
     call(study, "compare", "--perturb", "jpeg:50,noise:2")
     assert pl.read_csv(study / "results/results.csv").drop("created").equals(before)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from toolkit.data.manifest import Dataset
 from toolkit.data.sources import open_data
-from toolkit.data.split import held_out_categories, select
+from toolkit.data.split import held_out_values, select
 from toolkit.errors import ImageError, SelectionError
 
 CATEGORIES = ["bird", "cat", "dog"]
@@ -126,21 +126,21 @@ def test_another_seed_draws_other_training_rows_and_the_same_test_rows() -> None
 
 def test_split_names_categories_or_answers_with_those_that_exist() -> None:
     data = dataset(ENOUGH)
-    assert held_out_categories(data, []) == ["cat"]
-    assert held_out_categories(data, ["dog,bird", "dog"]) == ["dog", "bird"]
-    assert held_out_categories(data, ["all"]) == CATEGORIES
-    assert held_out_categories(data, ["none"]) == ["none"]
+    assert held_out_values(data, []) == ["cat"]
+    assert held_out_values(data, ["dog,bird", "dog"]) == ["dog", "bird"]
+    assert held_out_values(data, ["all"]) == CATEGORIES
+    assert held_out_values(data, ["none"]) == ["none"]
     with pytest.raises(SelectionError, match=r"Did you mean bird\?.*bird, cat, dog"):
-        held_out_categories(data, ["brid"])
+        held_out_values(data, ["brid"])
     with pytest.raises(SelectionError, match=r"Did you mean dog\?"):
-        held_out_categories(data, ["DOG"])
+        held_out_values(data, ["DOG"])
     with pytest.raises(SelectionError, match="--split all stands alone"):
-        held_out_categories(data, ["all,cat"])
+        held_out_values(data, ["all,cat"])
 
 
 def test_data_with_categories_but_without_cats_asks_which_one() -> None:
     with pytest.raises(SelectionError, match="bird, dog, all, or none"):
-        held_out_categories(dataset([row for row in ENOUGH if row[1] != "cat"]), [])
+        held_out_values(dataset([row for row in ENOUGH if row[1] != "cat"]), [])
 
 
 def test_an_image_without_a_category_might_be_a_cat_so_it_plays_no_part_where_cats_are_held_out() -> None:
@@ -167,11 +167,11 @@ def test_unreadable_images_are_not_counted_and_the_next_ones_take_their_places()
 def test_data_without_categories_has_no_novel_test() -> None:
     data = dataset(ENOUGH)
     plain = Dataset("plain", "", data.rows.with_columns(category=pl.lit(None, dtype=pl.String)), data.read, "folder")
-    assert held_out_categories(plain, []) == ["none"]
+    assert held_out_values(plain, []) == ["none"]
     made = select(plain, "none", 3, 2)
     assert len(made.novel) == 0 and list(made.tests()) == ["base"]
     with pytest.raises(SelectionError, match="no categories"):
-        held_out_categories(plain, ["cat"])
+        held_out_values(plain, ["cat"])
 
 
 def test_too_few_images_is_an_error_that_says_how_many_there_are() -> None:

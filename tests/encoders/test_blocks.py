@@ -31,8 +31,8 @@ def test_each_stage_of_nano_gives_the_mean_of_its_map_at_unit_length() -> None:
             mean = x.mean(dim=(2, 3))
             parts.append(mean / mean.norm(dim=1, keepdim=True))
     assert np.allclose(got, torch.cat(parts, dim=1).numpy(), atol=1e-5)
-    assert got.shape == (5, blocks.record["dimension"])
-    assert blocks.record["identity"] != nano.identity == blocks.record["base_identity"]
+    assert got.shape == (5, blocks.record.dimension)
+    assert blocks.record.identity != nano.identity == blocks.record.base_identity
 
 
 def test_each_block_of_a_transformer_gives_its_class_token() -> None:
@@ -60,9 +60,9 @@ def test_probes_on_blocks_stand_in_the_table_and_prompts_pass_them_over(tmp_path
     shared = ["--data", str(data), "--model", "nano", "--train-per-label", "8", "--test-per-label", "2"]
     shared += ["--cache", str(tmp_path / "cache"), "--results", str(tmp_path / "results")]
     first = CliRunner().invoke(cli, ["embed", *shared, "--features", "blocks"])
-    assert first.exit_code == 0 and "zero-shot passes them over" in first.output, first.output
+    assert first.exit_code == 0 and "16 images with the blocks" in first.output, first.output
     again = CliRunner().invoke(cli, ["embed", *shared, "--features", "blocks"])
-    assert "blocks of 0 images" in again.output
+    assert "Embedded 0 images" in again.output
     done = CliRunner().invoke(cli, ["compare", *shared, "--heads", "zero-shot,logreg", "--json"])
     rows = pl.read_json(io.StringIO(done.stdout))
     heads = rows.select("encoder", "head").unique().sort("encoder", "head").rows()

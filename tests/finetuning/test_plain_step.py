@@ -28,7 +28,7 @@ def test_the_loss_of_each_step_is_that_of_a_caption_an_image_with_every_token(tm
     dataset = open_data(write_folder(tmp_path / "data", cifake_files(4, 2)))
     train = select(dataset, "cat", 4, 2).train
     recipe = Recipe(epochs=20, batch_size=len(train), learning_rate=RATE)
-    ours = finetune(nano(), dataset, train, "cat", PROMPTS, recipe, tmp_path / "cache").record["losses"]
+    ours = finetune(nano(), dataset, train, "cat", PROMPTS, recipe, tmp_path / "cache").record.losses
 
     plain = nano()
     pixels = np.stack([plain.prepare(dataset.read(path)) for path in train["path"]])

@@ -86,7 +86,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         recipe = Recipe(epochs=1, batch_size=8, seed=seed)
         made = finetune(nano(), dataset, train, "cat", PROMPTS, recipe, tmp_path / name)
-        digests.append(made.record["weights_file_sha256"])
+        digests.append(made.record.weights_file_sha256)
     assert digests[0] == digests[1] != digests[2]
 
 
@@ -115,8 +115,8 @@ def test_interrupted_after_any_step_it_ends_with_the_weights_of_an_undisturbed_r
         nano(), dataset, train, "cat", PROMPTS, recipe, tmp_path / "cut", lambda done, *_: first_steps.append(done)
     )
     assert first_steps[0] == 7, "it should go on behind its second epoch of three steps"
-    assert finished.record["weights_file_sha256"] == whole.record["weights_file_sha256"]
-    assert finished.record["losses"] == whole.record["losses"]
+    assert finished.record.weights_file_sha256 == whole.record.weights_file_sha256
+    assert finished.record.losses == whole.record.losses
 
 
 def test_a_damaged_epoch_costs_only_itself(dataset: Dataset, train: pl.DataFrame, tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_a_damaged_epoch_costs_only_itself(dataset: Dataset, train: pl.DataFrame
         nano(), dataset, train, "cat", PROMPTS, RECIPE, tmp_path / "cut", lambda done, *_: steps.append(done)
     )
     assert steps[0] == 4
-    assert finished.record["weights_file_sha256"] == whole.record["weights_file_sha256"]
+    assert finished.record.weights_file_sha256 == whole.record.weights_file_sha256
 
 
 def test_a_finished_training_is_not_done_again_and_loads_as_an_encoder_of_its_own(
@@ -148,7 +148,7 @@ def test_a_finished_training_is_not_done_again_and_loads_as_an_encoder_of_its_ow
     assert steps == [] and again.record == made.record
     tuned = checkpoints.load_finetuned(made, base.source)
     assert tuned.identity != base.identity
-    assert tuned.record["held_out"] == "cat" and "cat" not in tuned.record["train_categories"]
+    assert tuned.record.trained_on.held_out == "cat" and "cat" not in tuned.record.trained_on.train_categories
     assert not list(made.folder.glob("epoch-*"))
 
 
@@ -161,7 +161,7 @@ def test_damaged_weights_are_noticed_and_trained_again(dataset: Dataset, train: 
     with pytest.raises(EncoderError, match="finetune"):
         checkpoints.load_finetuned(made, nano().source)
     again = finetune(nano(), dataset, train, "cat", PROMPTS, Recipe(epochs=1, batch_size=8), tmp_path)
-    assert again.record["weights_file_sha256"] == made.record["weights_file_sha256"]
+    assert again.record.weights_file_sha256 == made.record.weights_file_sha256
     checkpoints.load_finetuned(again, nano().source)
 
 

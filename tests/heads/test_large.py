@@ -12,14 +12,16 @@ from trees import cifake_files, write_folder
 
 from toolkit.cache.embedding import embed_images, embed_prompts
 from toolkit.cache.store import Cache
+from toolkit.data.labels import Labels
 from toolkit.data.sources import open_data
 from toolkit.data.split import select
-from toolkit.evaluation.grid import Settings, compare
+from toolkit.evaluation.grid import Settings
 from toolkit.heads import partitioned, streamed
 from toolkit.heads.base import unit
 from toolkit.heads.knn import NearestNeighbours
 from toolkit.heads.logreg import LogisticProbe
 from toolkit.heads.stored import from_bytes, to_bytes
+from toolkit.pipeline.compare import compare_split as compare
 
 
 def clouds(count: int, seed: int = 0, dimension: int = 24) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -124,7 +126,7 @@ def test_a_comparison_tells_which_heads_were_fitted_in_another_way(
     cache = Cache(tmp_path / "cache", encoder.record)
     embed_images(dataset, selection.rows(), lambda: encoder, cache)
     embed_prompts(["fake", "real"], lambda: encoder, cache)
-    settings = Settings("made", {"FAKE": ["fake"], "REAL": ["real"]}, ("logreg", "knn"))
+    settings = Settings("made", Labels.of(["FAKE", "REAL"]), {"FAKE": ["fake"], "REAL": ["real"]}, ("logreg", "knn"))
     assert compare(selection, [cache], settings).notes() == []
     monkeypatch.setattr(partitioned, "EXACT_UP_TO", 199)
     monkeypatch.setattr(partitioned, "MOST_LISTS", 1.0)

@@ -83,7 +83,7 @@ def test_heads_are_scikit_learn_classifiers_on_these_arrays(study: Study) -> Non
 
 def test_fine_tuning_gives_another_encoders_vectors_of_the_same_images(study: Study) -> None:
     before, after = study.embed(), study.finetune(epochs=1, batch_size=8)
-    assert after.encoder["kind"] == "finetuned" and after.encoder["held_out"] == "cat"
+    assert after.encoder.name == "finetuned" and after.encoder.trained_on.held_out == "cat"
     assert after.train.images.equals(before.train.images) and not np.allclose(after.train.X, before.train.X, atol=1e-3)
     again = study.finetune(epochs=1, batch_size=8)
     assert again.encoder == after.encoder and (again.novel.X == after.novel.X).all()

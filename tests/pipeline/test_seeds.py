@@ -67,7 +67,7 @@ def test_the_workbook_has_them_on_a_sheet(home: Path) -> None:
     )
 
 
-def test_over_several_held_out_categories_the_mean_over_them_has_its_spread() -> None:
+def test_over_several_held_out_values_the_mean_over_them_has_its_spread() -> None:
     shared = {"dataset": "d", "model": "m", "pretrained": "p", "encoder": "base", "head": "logreg", "test": "novel"}
     shared |= {"perturbation": "", "test_data": "", "recipe": "", "chosen_by": "", "encoder_id": "e", "class": "all"}
     rows = [

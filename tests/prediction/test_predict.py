@@ -20,14 +20,16 @@ from trees import cifake_files, jpeg, write_folder, write_zip
 
 from toolkit.cache.store import Cache
 from toolkit.cli import main as cli
+from toolkit.data.labels import Labels
 from toolkit.data.sources.loose import open_loose
 from toolkit.errors import EncoderError, ResultsError
 from toolkit.heads import HEADS, READS, make_head, stored
 from toolkit.prediction import calibration, kept_heads
 from toolkit.prediction import predict as predicting
+from toolkit.prediction.kept_heads import HeadRecord
 from toolkit.prediction.predict import Request, load_again
 from toolkit.prediction.predict import predict as predict_images
-from toolkit.storage.records import read_record, write_record
+from toolkit.storage.records import as_plain, read_record, write_record
 
 ON_EMBEDDINGS = [name for name in HEADS if name not in READS]
 
@@ -79,15 +81,19 @@ def test_the_default_is_the_head_with_the_best_novel_accuracy(study: Path) -> No
     table = pl.read_csv(study / "results/results.csv").filter((pl.col("class") == "all") & (pl.col("test") == "novel"))
     best = table.filter(pl.col("accuracy") == table["accuracy"].max())
     chosen, rivals = kept_heads.best(study / "results/heads")
-    assert (chosen.record["encoder"], chosen.record["head"]) in set(best.select("encoder", "head").iter_rows())
-    assert rivals == 6 and chosen.record["tests"]["novel"]["accuracy"] == table["accuracy"].max()
+    assert (chosen.record.encoder.name, chosen.record.head) in set(best.select("encoder", "head").iter_rows())
+    assert rivals == 6 and chosen.record.tests["novel"]["accuracy"] == table["accuracy"].max()
 
 
 def record(folder: Path, head: str, held_out: str, seed: int, base: float, novel: float | None) -> None:
     key = f"{head}{held_out}{seed}"
     tests = {"base": {"accuracy": base}} | ({"novel": {"accuracy": novel}} if novel is not None else {})
-    named = {"encoder": "base", "recipe": "", "head": head, "chosen_by": "", "seed": seed, "encoder_id": "x"}
-    write_record(folder / f"{key}.json", {"key": key, "encoder_record": {}, "tests": tests, **named})
+    of_rows = {"dataset": "made", "held_out": held_out, "by": "category", "seed": seed, "train_groups": ()}
+    of_head = {"train_rows": 2, "chosen_by": "", "choice": "{}", "code_version": "", "tests": tests}
+    files = {"rows_file": "", "rows_sha256": "", "far_beyond": None}
+    labels = Labels.of(["FAKE", "REAL"])
+    about = HeadRecord(key, head, FakeEncoder().record, "none", labels, **of_rows, **of_head, **files)
+    write_record(folder / f"{key}.json", as_plain(about))
 
 
 def test_over_several_categories_and_seeds_the_mean_decides_and_not_the_luckiest(tmp_path: Path) -> None:
@@ -178,13 +184,13 @@ def test_what_it_rests_on_is_said(study: Path, tmp_path: Path) -> None:
 
 def test_an_image_is_far_where_it_lies_beyond_99_percent_of_the_training_images(study: Path, tmp_path: Path) -> None:
     about, _ = kept_heads.best(study / "results/heads", "base", "logreg")
-    cache = Cache(study / "cache", about.record["encoder_record"])
+    cache = Cache(study / "cache", about.record.encoder)
     training = cache.read_images(kept_heads.training_rows(about)["sha256"].to_list()).astype(np.float64)
     training /= np.linalg.norm(training, axis=1, keepdims=True)
     apart = 1 - training @ training.T
     np.fill_diagonal(apart, np.inf)
     limit = np.quantile(apart.min(axis=1), 0.99)
-    assert about.record["far_beyond"] == pytest.approx(limit, abs=1e-6)
+    assert about.record.far_beyond == pytest.approx(limit, abs=1e-6)
 
     write_folder(tmp_path, {f"{i}.jpg": jpeg(70 + i, size=size) for i, size in enumerate((32, 32, 8, 200))})
     found = objects(study, tmp_path, "--encoder", "base", "--head", "logreg")
@@ -198,7 +204,7 @@ def test_an_image_is_far_where_it_lies_beyond_99_percent_of_the_training_images(
 
 def test_alpha_abstains_and_the_calibration_images_did_not_train_the_head(study: Path, tmp_path: Path) -> None:
     about, _ = kept_heads.best(study / "results/heads", "base", "logreg")
-    cache = Cache(study / "cache", about.record["encoder_record"])
+    cache = Cache(study / "cache", about.record.encoder)
     rule = calibration.abstaining(about, kept_heads.load(about, cache), cache, 0.2)
     assert rule.head.model_.n_features_in_ and "NOT guaranteed" not in rule.note
     assert "fitted on 36 training images and calibrated on 12 others" in rule.note
@@ -228,7 +234,7 @@ def test_a_fine_tuned_head_is_calibrated_on_images_that_trained_nothing(study: P
     assert f"calibrated on {len(fresh)} images of more that trained nothing" in result.stderr
     assert "NOT guaranteed" not in result.stderr
 
-    cache = Cache(study / "cache", about.record["encoder_record"])
+    cache = Cache(study / "cache", about.record.encoder)
     labels = {
         hashlib.sha256(path.read_bytes()).hexdigest(): path.parent.name for path in (tmp_path / "more").rglob("*.jpg")
     }
@@ -258,7 +264,7 @@ def test_the_operating_point_comes_from_scores_of_left_out_categories_which_are_
     study: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     about, _ = kept_heads.best(study / "results/heads", "base", "logreg")
-    cache = Cache(study / "cache", about.record["encoder_record"])
+    cache = Cache(study / "cache", about.record.encoder)
     rows = kept_heads.training_rows(about)
     vectors, y = cache.read_images(rows["sha256"].to_list()), rows["label"].to_numpy()
     groups = rows["category"].to_numpy()
@@ -285,10 +291,10 @@ def test_with_the_labels_turned_round_p_is_the_other_ones(study: Path, tmp_path:
     known = pl.read_csv(tmp_path / "predictions.csv").filter(pl.col("head") == "logreg")
     request = Request(study / "cache", tmp_path, head="logreg", encoder="base")
     done = predict_images(open_loose([str(study / "cifake" / path) for path in known["path"]]), request)
-    assert done.head.record["labels"] == ["REAL", "FAKE"]
+    assert done.head.record.labels.names == ("REAL", "FAKE")
     assert done.images["label"].to_list() == known["predicted"].to_list()
     np.testing.assert_allclose(done.images["p_real"], known["p_real"], atol=1e-6)
-    cache = Cache(study / "cache", done.head.record["encoder_record"])
+    cache = Cache(study / "cache", done.head.record.encoder)
     line = calibration.operating_point(done.head, kept_heads.load(done.head, cache), cache, 0.9, None, lambda *_: None)
     assert "FAKE only where P(FAKE) is above" in line.note and "of REAL are called FAKE" in line.note
 
@@ -319,8 +325,8 @@ def test_neighbours_stay_in_the_cache_so_that_saved_heads_are_small(study: Path)
     files = (study / "results/heads").glob("*.safetensors")
     assert max(path.stat().st_size for path in files) < 10_000
     about, _ = kept_heads.best(study / "results/heads", "base", "knn")
-    cache = Cache(study / "cache", about.record["encoder_record"])
-    assert kept_heads.load(about, cache).vectors_.shape == (48, cache.record["dimension"])
+    cache = Cache(study / "cache", about.record.encoder)
+    assert kept_heads.load(about, cache).vectors_.shape == (48, cache.record.dimension)
 
 
 @pytest.mark.parametrize("damage", ["record", "head", "rows", "gone"])
@@ -394,7 +400,7 @@ def test_an_encoder_that_has_become_another_is_refused(study: Path, tmp_path: Pa
     about, _ = kept_heads.best(heads, "base", "logreg")
     path = heads / f"{about.key}.json"
     record = read_record(path)
-    record["encoder_record"]["identity"] = "0" * 16
+    record["encoder"]["identity"] = "0" * 16
     write_record(path, record)
     with pytest.raises(EncoderError, match="not the encoder"):
         load_again(kept_heads.best(heads, "base", "logreg")[0], study / "cache")

@@ -300,7 +300,7 @@ def test_very_few_images_all_right_or_all_wrong_still_make_a_page(tmp_path: Path
     assert (folder / "pictures/map-2.svg").exists()
 
 
-def test_several_held_out_categories_get_a_heat_map_and_the_hardest_ones_details(tmp_path: Path) -> None:
+def test_several_held_out_values_get_a_heat_map_and_the_hardest_ones_details(tmp_path: Path) -> None:
     images = Images(tmp_path / "data", categories=("cat", "dog", "owl"))
     easy, hard = RIGHT, {key: (base, novel - 0.2) for key, (base, novel) in RIGHT.items()}
     every = [*study(images, easy, held_out="cat"), *study(images, hard, held_out="owl")]

@@ -11,7 +11,8 @@ import pytest
 
 from toolkit.evaluation import columns
 from toolkit.evaluation.scoring import score, with_p_best
-from toolkit.results.summary import STUDY, left_out_means, standing, study_figure, summary
+from toolkit.results.published import STUDY, study_figure
+from toolkit.results.summary import left_out_means, standing, summary
 from toolkit.results.workbook import workbook_bytes
 
 
@@ -135,7 +136,7 @@ def test_drops_are_coloured_and_no_drop_is_not(tmp_path: Path) -> None:
     assert sheet(none, "Summary").select("Base accuracy", "Novel accuracy", "Drop").row(0) == (0.9, None, None)
 
 
-def test_several_held_out_categories_get_their_mean_and_worst(tmp_path: Path) -> None:
+def test_several_held_out_values_get_their_mean_and_worst(tmp_path: Path) -> None:
     made = table(*both(0.9, 0.7), *both(0.8, 0.4, held_out="dog", encoder_id="f"))
     shown = sheet(written(tmp_path, made), "Leave-one-out")
     novel = shown.filter(pl.col("Test") == "novel").row(0, named=True)

@@ -96,10 +96,10 @@ def train_noting_gradients(data: Path, root: Path, place: Path) -> None:
     rows = select(dataset, "cat", 9, 2).train
     recipe = Recipe(epochs=2, batch_size=7, learning_rate=1e-6)
     made = finetune(encoder, dataset, rows, "cat", PROMPTS, recipe, place, lambda *now: losses.append(now[2]))
-    assert made.record["processes"] == distributed.world()
+    assert made.record.processes == distributed.world()
     torch.optim.AdamW.step = plain_step  # type: ignore[method-assign]
     save_file(gradients, place / f"gradients-{distributed.rank()}.safetensors")
-    (place / f"losses-{distributed.rank()}.json").write_text(json.dumps([*losses, *made.record["losses"]]))
+    (place / f"losses-{distributed.rank()}.json").write_text(json.dumps([*losses, *made.record.losses]))
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +211,7 @@ def test_torchrun_embeds_and_fine_tunes_and_one_process_speaks(tmp_path: Path) -
     rows = hash_rows(open_data(data), open_data(data).rows.filter(pl.col("split") == "train"))["sha256"].to_list()
     records = find_encoders(tmp_path / "cache")
     assert len(list((tmp_path / "cache/shards").glob("*.json"))) == 2
-    assert sorted(record["kind"] for record in records) == ["base", "finetuned"]
+    assert sorted(record.name for record in records) == ["base", "finetuned"]
     for record in records:
         cache = Cache(tmp_path / "cache", record)
         assert len(list_segments(cache.folder, "images")) == 2, "each process writes its own"

@@ -15,14 +15,15 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import polars as pl
 from filelock import FileLock, Timeout
 
-from toolkit.cache.store import Cache
+from toolkit.cache.store import Cache, Together
 from toolkit.data.manifest import Dataset
+from toolkit.encoders.record import Encoder, LoadEncoder
 from toolkit.errors import ImageError
 from toolkit.storage import distributed
 
@@ -42,22 +43,6 @@ Progress = Callable[[int, int], None]
 Skipped = tuple[str, str | None, str]
 
 
-class EncoderLike(Protocol):
-    """What embedding needs of an encoder; `toolkit.encoders.openclip.Encoder` has it.
-
-    One that can embed several batches at once has `side_by_side` besides: a context that gives their number and the
-    threads to run them.
-    """
-
-    batch_size: int
-
-    def prepare(self, data: bytes) -> np.ndarray: ...
-
-    def embed_images(self, pixels: np.ndarray) -> np.ndarray: ...
-
-    def embed_prompts(self, prompts: Sequence[str]) -> np.ndarray: ...
-
-
 @dataclass(frozen=True)
 class EmbedReport:
     """How many images (by content) were embedded now and before; `skipped` has the columns path,
@@ -68,7 +53,7 @@ class EmbedReport:
     skipped: pl.DataFrame
 
 
-def embed_prompts(prompts: Sequence[str], load_encoder: Callable[[], EncoderLike], cache: Cache) -> int:
+def embed_prompts(prompts: Sequence[str], load_encoder: LoadEncoder, cache: Cache) -> int:
     """Embed the prompts that `cache` lacks -> how many those were. Of several processes, the first does it."""
     missing = cache.missing_prompts(prompts) if distributed.rank() == 0 else []
     if missing:
@@ -80,8 +65,8 @@ def embed_prompts(prompts: Sequence[str], load_encoder: Callable[[], EncoderLike
 def embed_images(
     dataset: Dataset,
     rows: pl.DataFrame,
-    load_encoder: Callable[[], EncoderLike],
-    cache: Cache,
+    load_encoder: LoadEncoder,
+    cache: Cache | Together,
     on_progress: Progress | None = None,
 ) -> EmbedReport:
     """Embed those of `rows` (columns path, sha256) whose content `cache` lacks; `load_encoder` is called only then.
@@ -106,7 +91,7 @@ def embed_images(
     return EmbedReport(embedded, len(rows) - embedded - len(skipped), frame)
 
 
-def _share(rows: pl.DataFrame, cache: Cache) -> pl.DataFrame:
+def _share(rows: pl.DataFrame, cache: Cache | Together) -> pl.DataFrame:
     """This process's part of the rows that are missing; all rows where it is alone.
 
     What is missing is listed in every process before any of them writes, so that all divide the same list.
@@ -130,7 +115,7 @@ class _Work:
     """What the three stages (read ahead, embed, write behind) share."""
 
     dataset: Dataset
-    cache: Cache
+    cache: Cache | Together
     paths: dict[str, str]
     skipped: list[Skipped]
     embedded: int = 0
@@ -152,7 +137,7 @@ class _Batch:
 _Running = deque[tuple[_Batch, "Future[tuple[list[str], np.ndarray | None]]"]]
 
 
-def _embed(work: _Work, missing: list[str], encoder: EncoderLike, on_progress: Progress | None) -> None:
+def _embed(work: _Work, missing: list[str], encoder: Encoder, on_progress: Progress | None) -> None:
     """Run the stages: a thread reads ahead, some (an encoder says how many) call the model, another one writes."""
     ahead: queue.Queue[_Batch | BaseException | None] = queue.Queue(BATCHES_AHEAD)
     threads = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
@@ -181,7 +166,7 @@ def _embed(work: _Work, missing: list[str], encoder: EncoderLike, on_progress: P
 
 
 def _in_order(
-    encoder: EncoderLike, ahead: "queue.Queue[_Batch | BaseException | None]", running: _Running
+    encoder: Encoder, ahead: "queue.Queue[_Batch | BaseException | None]", running: _Running
 ) -> "Generator[tuple[_Batch, list[str], np.ndarray | None], None, None]":
     """Batches with their keys and vectors, in the order of the queue. `running` holds those that are on their way."""
     with getattr(encoder, "side_by_side", _one_at_a_time)() as (count, model):
@@ -209,7 +194,7 @@ def _one_at_a_time() -> Iterator[tuple[int, ThreadPoolExecutor]]:
         yield 1, model
 
 
-def _run(batch: _Batch, encoder: EncoderLike) -> tuple[list[str], np.ndarray | None]:
+def _run(batch: _Batch, encoder: Encoder) -> tuple[list[str], np.ndarray | None]:
     pairs = [pair for task in batch.images for pair in task.result()]
     if not pairs:
         return [], None
@@ -229,7 +214,7 @@ def _drain(ahead: "queue.Queue[_Batch | BaseException | None]") -> None:
 def _read_ahead(
     work: _Work,
     missing: list[str],
-    encoder: EncoderLike,
+    encoder: Encoder,
     threads: ThreadPoolExecutor,
     ahead: "queue.Queue[_Batch | BaseException | None]",
 ) -> None:
@@ -279,13 +264,13 @@ def _claimed_chunks(work: _Work, missing: list[str]) -> Iterator[tuple[FileLock,
         chunks = held
 
 
-def _prepare(work: _Work, encoder: EncoderLike, keys: Sequence[str]) -> list[tuple[str, np.ndarray]]:
+def _prepare(work: _Work, encoder: Encoder, keys: Sequence[str]) -> list[tuple[str, np.ndarray]]:
     """Read, check and decode a few images; those that fail are noted and left out."""
     with work.turn if work.small_files else nullcontext():
         return [(key, pixels) for key in keys if (pixels := _prepare_one(work, encoder, key)) is not None]
 
 
-def _prepare_one(work: _Work, encoder: EncoderLike, key: str) -> np.ndarray | None:
+def _prepare_one(work: _Work, encoder: Encoder, key: str) -> np.ndarray | None:
     if work.stop.is_set():
         return None
     path, content = work.paths[key], None

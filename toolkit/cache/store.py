@@ -1,10 +1,9 @@
 """The embedding cache: `<root>/<encoder>/` with write-once HDF5 segments, and `encoder.json` saying whose they are."""
 
-import hashlib
 import re
-import shutil
-import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 
 from toolkit.cache import segments
 from toolkit.cache.key_index import KeyIndex
-from toolkit.data import unreadable
+from toolkit.encoders.record import EncoderRecord
 from toolkit.errors import CacheError, MissingEmbeddings
 from toolkit.storage.damage import set_aside
 from toolkit.storage.records import read_record, sweep, write_record
@@ -23,13 +22,13 @@ RECORD = "encoder.json"
 class Cache:
     """One encoder's vectors. Several processes may append and read at once without knowing of each other.
 
-    `record` is the encoder's (`Encoder.record`); `damaged` names each file that was found damaged and set aside: its
+    `record` is the encoder's; `damaged` names each file that was found damaged and set aside: its
     rows count as missing, so that the next `embed` makes them again.
     """
 
-    def __init__(self, root: Path, record: dict[str, Any]):
+    def __init__(self, root: Path, record: EncoderRecord):
         self.record = record
-        self.folder = root / folder_name(record)
+        self.folder = folder_of(root, record)
         self.damaged: list[str] = []
         self._images: dict[Path, int] = {}
         self._index = KeyIndex()
@@ -42,7 +41,7 @@ class Cache:
         self._check(vectors, len(keys))
         self._introduce()
         numbers = segments.key_bytes(keys).view(np.uint8).reshape(-1, 32)
-        segments.write_segment(self.folder, "images", {"sha256": numbers}, vectors, self.record)
+        segments.write_segment(self.folder, "images", {"sha256": numbers}, vectors, self.record.plain())
 
     def append_prompts(self, prompts: Sequence[str], vectors: np.ndarray) -> None:
         """Store vectors `[P, D]` float32 under their prompts. Raises CacheError where it cannot."""
@@ -50,7 +49,9 @@ class Cache:
         self._introduce()
         texts = [prompt.encode() for prompt in prompts]
         width = max(map(len, texts), default=1) or 1
-        segments.write_segment(self.folder, "texts", {"prompt": np.array(texts, f"S{width}")}, vectors, self.record)
+        segments.write_segment(
+            self.folder, "texts", {"prompt": np.array(texts, f"S{width}")}, vectors, self.record.plain()
+        )
 
     def missing_images(self, keys: Sequence[str]) -> list[str]:
         """Which of the keys have no vector yet: in their order, each once."""
@@ -70,7 +71,7 @@ class Cache:
     def read_images(self, keys: Sequence[str]) -> np.ndarray:
         """The vectors of these keys, `[N, D]` float32. Raises MissingEmbeddings where one is absent."""
         asked, first, places = np.unique(segments.key_bytes(keys), return_index=True, return_inverse=True)
-        result = np.empty((len(keys), self.record["dimension"]), dtype=np.float32)
+        result = np.empty((len(keys), self.record.dimension), dtype=np.float32)
         found = np.zeros(len(asked), bool)
         for path, which, rows in self._holding(asked):
             new = ~found[which]  # of a key stored twice, the first segment's row
@@ -125,11 +126,11 @@ class Cache:
             result[places[first:after]] = vectors[rows[first:after] - start]
 
     def _check(self, vectors: np.ndarray, count: int) -> None:
-        if vectors.shape != (count, self.record["dimension"]):
+        if vectors.shape != (count, self.record.dimension):
             raise CacheError(f"Vectors of shape {vectors.shape} do not belong to {self.folder.name}.")
         if not np.isfinite(vectors).all():
             raise CacheError(
-                f"{self.record['model']} made vectors that are not numbers (in {self.record['precision']}): "
+                f"{self.record.model} made vectors that are not numbers (in {self.record.precision}): "
                 "use --precision fp32."
             )
 
@@ -138,7 +139,7 @@ class Cache:
             sweep(self.folder)
             self._swept = True
         if not (self.folder / RECORD).exists():
-            write_record(self.folder / RECORD, self.record)
+            write_record(self.folder / RECORD, self.record.plain())
 
     def _refresh_images(self) -> None:
         before = len(self._images)
@@ -168,118 +169,80 @@ class Cache:
                 self.damaged.append(set_aside(path, "its rows are embedded again by the next embed or finetune"))
 
 
-def folder_name(record: dict[str, Any]) -> str:
-    """`<model>-<pretrained>-<identity>`, of harmless characters."""
-    name = f"{record['model']}-{record['pretrained']}"
-    return re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-.")[:80] + f"-{record['identity']}"
+def folder_of(root: Path, record: EncoderRecord) -> Path:
+    """`<model>-<pretrained>-<identity>`, of harmless characters; the folder of the same identity where there is one,
+    whatever the model was called then."""
+    known = next((folder for folder in encoder_folders(root) if folder.name.endswith(f"-{record.identity}")), None)
+    name = re.sub(r"[^A-Za-z0-9._]+", "-", f"{record.model}-{record.pretrained}").strip("-.")[:80]
+    return known or root / f"{name}-{record.identity}"
 
 
-def find_encoders(root: Path, **fields: Any) -> list[dict[str, Any]]:
-    """The records of the encoders in the cache that have all these fields; needs no torch."""
-    records = (encoder_record(folder) for folder in _folders(root))
-    return [record for record in records if record and all(record.get(name) == fields[name] for name in fields)]
+def find_encoders(root: Path, wanted: Callable[[EncoderRecord], bool] = lambda _: True) -> list[EncoderRecord]:
+    """The records of those encoders in the cache that are `wanted`; needs no torch."""
+    records = (encoder_record(folder) for folder in encoder_folders(root))
+    return [record for record in records if record and wanted(record)]
 
 
-def encoder_record(folder: Path) -> dict[str, Any] | None:
-    """An encoder's record; from one of its segments where `encoder.json` is lost. None where neither is left."""
+def encoder_record(folder: Path) -> EncoderRecord | None:
+    """An encoder's record; from one of its segments where `encoder.json` is lost. None where neither is left.
+
+    Raises CacheError where the record is whole and another version's.
+    """
     try:
-        return read_record(folder / RECORD)
+        plain = read_record(folder / RECORD)
     except CacheError:
         set_aside(folder / RECORD, "the encoder's vectors say the same, or it is made anew")
+    else:
+        return EncoderRecord.of(plain)
     for path in [*segments.list_segments(folder, "texts"), *segments.list_segments(folder, "images")]:
         if segments.is_whole(path):
-            record = segments.read_about(path)
-            _mend(folder, record)
+            record = EncoderRecord.of(segments.read_about(path))
+            with suppress(CacheError):  # a read-only cache is still readable
+                write_record(folder / RECORD, record.plain())
             return record
     return None
 
 
-def list_encoders(root: Path) -> list[dict[str, Any]]:
-    """What the cache holds: one dict an encoder with its record, rows, bytes and the time of the last change."""
-    found = []
-    for folder in _folders(root):
-        record = encoder_record(folder)
-        if record is None:
-            continue
-        cache = Cache(root, record)
-        cache.folder = folder
-        files = [path.stat() for path in folder.glob("*") if path.is_file()]
-        found.append(
-            {
-                "encoder": folder.name,
-                "identity": record["identity"],
-                "kind": record["kind"],
-                "images": cache.count_images(),
-                "prompts": cache.count_prompts(),
-                "bytes": sum(file.st_size for file in files),
-                "changed": time.strftime("%Y-%m-%d %H:%M", time.localtime(max(file.st_mtime for file in files))),
-            }
-        )
-    return found
+def remember_name(root: Path, record: EncoderRecord) -> EncoderRecord:
+    """The record that the cache has of this identity, which is now known as `record` calls it, too.
+
+    The same weights may come under another tag or in another file. Their vectors are in one folder, which finds them
+    under every name from then on. `record` itself where the cache does not know the identity.
+    """
+    known = next(iter(find_encoders(root, lambda one: one.identity == record.identity)), None)
+    if known is None or set(record.known_as) <= set(known.known_as):
+        return known or record
+    known = replace(known, known_as=(*known.known_as, *record.known_as))
+    write_record(folder_of(root, known) / RECORD, known.plain())
+    return known
 
 
-def verify(root: Path) -> list[dict[str, Any]]:
-    """Walk everything in the cache: one dict a file (path, state `whole` or `damaged`). Changes nothing."""
-    report = []
-    for folder in _folders(root):
-        for path in sorted(folder.glob("*.h5")):
-            report.append({"path": str(path), "state": "whole" if segments.is_whole(path) else "damaged"})
-        report.append({"path": str(folder / RECORD), "state": _record_state(folder / RECORD)})
-    if (root / unreadable.FILE).exists():
-        report.append({"path": str(root / unreadable.FILE), "state": _record_state(root / unreadable.FILE)})
-    for record in sorted((root / "checkpoints").glob("*/*.json")):
-        report.append({"path": str(record), "state": _record_state(record)})
-        report += _weights_state(record)
-    return report
-
-
-def remove(root: Path, identity: str) -> list[str]:
-    """Delete the encoders whose identity or folder starts with `identity`, and the weights of those that were
-    fine-tuned here -> the folders' names. Raises CacheError where there is none."""
-    names = [f for f in _folders(root) if f.name.startswith(identity) or f.name.rsplit("-", 1)[-1].startswith(identity)]
-    if not names or not identity:
-        raise CacheError(f"No encoder {identity!r} in {root}: python cli.py cache list shows what is there.")
-    records = [encoder_record(folder) or {} for folder in names]
-    weights = [root / "checkpoints" / str(record["checkpoint"]) for record in records if "checkpoint" in record]
-    gone = [*names, *(folder for folder in weights if folder.is_dir())]
-    for folder in gone:
-        shutil.rmtree(folder)
-    return [folder.relative_to(root).as_posix() for folder in gone]
-
-
-def _folders(root: Path) -> list[Path]:
+def encoder_folders(root: Path) -> list[Path]:
+    """The folders of the encoders in the cache."""
     if not root.is_dir():
         return []
     return sorted(f for f in root.iterdir() if f.is_dir() and ((f / RECORD).exists() or any(f.glob("*.h5"))))
 
 
-def _record_state(path: Path) -> str:
-    try:
-        read_record(path)
-    except CacheError:
-        return "damaged"
-    return "whole"
+class Together:
+    """Several caches that are filled in one pass, by an encoder whose vectors lie one behind the other."""
 
+    def __init__(self, *caches: Cache):
+        self.caches = caches
+        self.folder = caches[0].folder
+        self.record = caches[0].record
 
-def _weights_state(record: Path) -> list[dict[str, Any]]:
-    """The state of the weights that a checkpoint's record vouches for; nothing where the record itself is damaged."""
-    try:
-        facts = read_record(record)
-    except CacheError:
-        return []
-    finished = "weights_file_sha256" in facts
-    weights = record.parent / "weights.safetensors" if finished else record.with_suffix(".safetensors")
-    try:
-        with weights.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        digest = ""
-    expected = facts["weights_file_sha256"] if finished else facts.get("sha256")
-    return [{"path": str(weights), "state": "whole" if digest == expected else "damaged"}]
+    def missing_images(self, keys: Sequence[str]) -> list[str]:
+        """Which of the keys one of the caches lacks: in their order, each once."""
+        lacking = {key for cache in self.caches for key in cache.missing_images(keys)}
+        return [key for key in dict.fromkeys(keys) if key in lacking]
 
-
-def _mend(folder: Path, record: dict[str, Any]) -> None:
-    try:
-        write_record(folder / RECORD, record)
-    except CacheError:
-        return  # a read-only cache is still readable
+    def append_images(self, keys: Sequence[str], vectors: np.ndarray) -> None:
+        """Store vectors `[N, sum of the dimensions]` under their images' SHA-256 (hex), in each cache its own."""
+        start = 0
+        for cache in self.caches:
+            mine = vectors[:, start : (start := start + cache.record.dimension)]
+            lacking = set(cache.missing_images(keys))
+            rows = [row for row, key in enumerate(keys) if key in lacking]
+            if rows:
+                cache.append_images([keys[row] for row in rows], np.ascontiguousarray(mine[rows]))

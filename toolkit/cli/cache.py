@@ -20,7 +20,7 @@ def cache_group() -> None:
 @as_json
 def cache_list(cache: Path, results: Path, as_json: bool) -> None:
     """Show the encoders in the cache: rows, size, age."""
-    from toolkit.cache.store import list_encoders
+    from toolkit.cache.administration import list_encoders
 
     found = list_encoders(cache)
     print_json(found) if as_json else print_facts(found, f"Nothing is embedded in {cache} yet.")
@@ -31,7 +31,7 @@ def cache_list(cache: Path, results: Path, as_json: bool) -> None:
 @as_json
 def cache_verify(cache: Path, results: Path, as_json: bool) -> None:
     """Check every file in the cache against its checksum. Exit code 1 if one is damaged."""
-    from toolkit.cache.store import verify
+    from toolkit.cache.administration import verify
 
     found = verify(cache)
     damaged = [file for file in found if file["state"] != "whole"]
@@ -52,7 +52,7 @@ def cache_verify(cache: Path, results: Path, as_json: bool) -> None:
 @as_json
 def cache_remove(encoder: str, cache: Path, results: Path, as_json: bool) -> None:
     """Delete an encoder by the start of its identity or its folder: its embeddings, and weights fine-tuned here."""
-    from toolkit.cache.store import remove
+    from toolkit.cache.administration import remove
 
     removed = remove(cache, encoder)
     print_json(removed) if as_json else click.echo("".join(f"Removed {name}\n" for name in removed), nl=False)

@@ -9,7 +9,7 @@ from toolkit.cli.options import as_json, beyond_of, beyond_options, head_options
 from toolkit.cli.output import print_json, print_table, watched
 
 if TYPE_CHECKING:
-    from toolkit.pipeline.workflow import Plan
+    from toolkit.pipeline.plan import Plan
 
 
 @click.command(cls=Command, epilog="Example: python cli.py compare --split all --heads logreg,knn")
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 @as_json
 def compare(heads: str, choose_by: str, as_json: bool, **chosen: Any) -> None:
     """Score every head on every encoder in the cache, on base and novel images, and write the results."""
-    from toolkit.pipeline import workflow
+    from toolkit.pipeline.compare import compare as run
 
     names, beyond = heads_of(heads), beyond_of(chosen)
     plan = planned(chosen, as_json)
     with watched(plan) as plan:
-        done = workflow.compare(plan, names, choose_by, beyond)
+        done = run(plan, names, choose_by, beyond)
     show_compared(done, plan, as_json)
 
 

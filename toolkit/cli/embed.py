@@ -6,10 +6,10 @@ import click
 
 from toolkit.cli.group import Command
 from toolkit.cli.options import as_json, features_option, option, plan_options, planned
-from toolkit.cli.output import print_json, say, watched
+from toolkit.cli.output import print_json, watched
 
 if TYPE_CHECKING:
-    from toolkit.pipeline.workflow import Plan
+    from toolkit.pipeline.plan import Plan
 
 
 @click.command(cls=Command, epilog="Example: python cli.py embed --data data/cifake.zip --model nano")
@@ -19,35 +19,27 @@ if TYPE_CHECKING:
 @as_json
 def embed(strict: bool, features: str | None, as_json: bool, **chosen: Any) -> None:
     """Embed images and prompts into the cache; what is there already is not embedded again."""
-    from toolkit.pipeline import workflow
+    from toolkit.pipeline.embed import embed as run
 
     plan = planned(chosen, as_json)
     with watched(plan) as plan:
-        done = workflow.embed(plan, strict)
-        blocks = workflow.embed_blocks(plan, done) if features else None
-    show_embedded(done, plan, as_json)
-    show_blocks(blocks, as_json)
+        done = run(plan, strict, blocks=features is not None)
+    show_embedded(done, plan, as_json, features)
 
 
-def show_embedded(done: Any, plan: "Plan", as_json: bool) -> None:
+def show_embedded(done: Any, plan: "Plan", as_json: bool, features: str | None) -> None:
     """What `embed` did, in a line or two."""
     facts = {"embedded": done.embedded, "cached": done.cached, "prompts": done.prompts, "skipped": len(done.skipped)}
     if as_json:
-        print_json({**facts, "leaks": done.leaks, "notes": done.notes, "encoder": done.cache.record["identity"]})
+        print_json({**facts, "leaks": done.leaks, "notes": done.notes, "encoder": done.cache.record.identity})
         return
+    blocks = " with the blocks inside the image tower" if features else ""
     click.echo(
-        f"Embedded {done.embedded:,} images and {done.prompts} prompts; {done.cached:,} images were in the cache."
+        f"Embedded {done.embedded:,} images{blocks} and {done.prompts} prompts; "
+        f"{done.cached:,} images were in the cache."
     )
     if len(done.skipped):
         click.echo(f"{len(done.skipped)} images could not be read: {plan.results / 'skipped.csv'} lists them.")
     if done.leaks:
         kept = "--keep-leaks keeps them"
         click.echo(f"{done.leaks} test images are byte for byte in the training set and were passed over ({kept}).")
-
-
-def show_blocks(embedded: int | None, as_json: bool) -> None:
-    """How many images' blocks were embedded, if any were asked for."""
-    if embedded is not None:
-        say(
-            f"Embedded the blocks of {embedded:,} images; they have no prompts, so zero-shot passes them over.", as_json
-        )

@@ -5,7 +5,16 @@ from typing import Any
 import click
 
 from toolkit.cli.group import Command
-from toolkit.cli.options import as_json, choose_by_option, plan_options, planned, recipe_of, recipe_options, section
+from toolkit.cli.options import (
+    as_json,
+    choose_by_option,
+    features_option,
+    plan_options,
+    planned,
+    recipe_of,
+    recipe_options,
+    section,
+)
 from toolkit.cli.output import print_json, watched
 
 
@@ -13,15 +22,16 @@ from toolkit.cli.output import print_json, watched
 @plan_options
 @recipe_options
 @section("Recipe", choose_by_option)
+@features_option
 @as_json
-def finetune(choose_by: str, as_json: bool, **chosen: Any) -> None:
+def finetune(choose_by: str, features: str | None, as_json: bool, **chosen: Any) -> None:
     """Fine-tune both encoders without the held-out category, then embed again with the new encoder."""
-    from toolkit.pipeline import workflow
+    from toolkit.pipeline.finetune import finetune as run
 
     recipe = recipe_of(chosen, choose_by)
     plan = planned(chosen, as_json)
     with watched(plan) as plan:
-        done = workflow.finetune(plan, recipe)
+        done = run(plan, recipe, blocks=features is not None)
     show_finetuned(done, as_json)
 
 

@@ -12,7 +12,7 @@ from toolkit.cli.output import say
 
 if TYPE_CHECKING:
     from toolkit.evaluation.test_sets import Beyond
-    from toolkit.pipeline.workflow import Plan
+    from toolkit.pipeline.plan import Plan
 
 Command = Callable[..., None]
 
@@ -80,7 +80,12 @@ data_option = section(
 data_options = section(
     "Data",
     data_option,
-    option("--labels", metavar="A,B", help="The two labels; P is the second's.  [default: the data's own two]"),
+    option("--labels", metavar="A,B", help="The two labels.  [default: the data's own two]"),
+    option(
+        "--positive",
+        metavar="LABEL",
+        help="The label whose P is reported.  [default: the one that says real, else the second]",
+    ),
     option(
         "--prompt",
         "prompts",
@@ -91,8 +96,17 @@ data_options = section(
     option(
         "--split",
         multiple=True,
-        metavar="CATEGORY",
-        help="What training must not see and is scored as novel: one, several (a,b), all, or none.  [default: cat]",
+        metavar="VALUE",
+        help="What training must not see and is scored as novel: one category, several (a,b), all, or none.  "
+        "[default: cat in CIFAKE and the sample, else none]",
+    ),
+    option(
+        "--split-by",
+        "by",
+        metavar="COLUMN",
+        default="category",
+        show_default=True,
+        help="The column of the data whose values --split names, as generator or camera.",
     ),
     option("--train-per-label", type=click.IntRange(2), default=450, show_default=True, help="First N to train on."),
     option("--test-per-label", type=click.IntRange(1), default=100, show_default=True, help="First N to test on."),
@@ -188,19 +202,21 @@ def planned(chosen: dict[str, Any], as_json: bool) -> "Plan":
     from toolkit.data.sources import SHARD_INDEXES, open_data, place_of
     from toolkit.encoders import openclip
     from toolkit.errors import SelectionError
-    from toolkit.pipeline.plans import default_model, make_plan
+    from toolkit.pipeline.plan import default_model, make_plan
 
     if chosen["seed"] and chosen["seeds"]:
         raise SelectionError("--seeds N does it for the seeds 0 to N-1: leave --seed out.")
     dataset = open_data(chosen["data"], kept=chosen["cache"] / SHARD_INDEXES)
     say(f"Data: {dataset.description}", as_json)
     model = chosen["model"] or default_model(dataset)
-    return make_plan(
+    plan = make_plan(
         dataset,
         openclip.source(model, chosen["pretrained"], chosen["precision"], chosen["device"]),
         chosen["labels"] and chosen["labels"].split(","),
         prompts_of(chosen["prompts"]),
+        chosen["positive"],
         split=chosen["split"],
+        by=chosen["by"],
         train_per_label=None if chosen["full"] else chosen["train_per_label"],
         test_per_label=None if chosen["full"] else chosen["test_per_label"],
         keep_leaks=chosen["keep_leaks"],
@@ -212,6 +228,9 @@ def planned(chosen: dict[str, Any], as_json: bool) -> "Plan":
         typed=typed(),
         data=place_of(chosen["data"]),
     )
+    if line := plan.nothing_held_out():
+        say(line, as_json)
+    return plan
 
 
 def asked() -> str:

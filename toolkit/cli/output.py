@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from toolkit.pipeline.workflow import Plan
+    from toolkit.pipeline.plan import Plan
 
 LEAST = ("images", "F1")
 """Columns that a narrow terminal does without, the first one first; the files have them all."""

@@ -82,7 +82,7 @@ def show_predicted(done: "Predicted", as_json: bool, as_csv: bool) -> None:
     for line in rests_on(done):
         say(line, as_json or as_csv)
     record = done.head.record
-    about = {"encoder": record["encoder"], "head": record["head"], "encoder_id": record["encoder_id"]}
+    about = {"encoder": record.encoder.name, "head": record.head, "encoder_id": record.encoder.identity}
     if as_json:
         rows = done.images.to_dicts()
         print_json([{**row, "open": row["open"].split("|") if row["open"] else [], **about} for row in rows])
@@ -100,13 +100,13 @@ def show_predicted(done: "Predicted", as_json: bool, as_csv: bool) -> None:
 def rests_on(done: "Predicted") -> list[str]:
     """What the predictions rest on, in words."""
     record = done.head.record
-    held_out = "" if record["held_out"] == "none" else f" without {record['held_out']}"
-    categories = f" ({', '.join(record['train_categories'])})" if record["train_categories"] else ""
-    recipe = f" ({record['recipe']})" if record["recipe"] else ""
+    held_out = "" if record.held_out == "none" else f" without {record.held_out}"
+    groups = f" ({', '.join(record.train_groups)})" if record.train_groups else ""
+    recipe = f" ({record.encoder.trained_on.recipe})" if record.encoder.trained_on else ""
     chosen = f", the best of {done.rivals} of the last compare" if done.rivals > 1 else ""
     lines = [
-        f"{record['head']} on {record['encoder']} {record['model']}{recipe}{chosen}. "
-        f"It learned from {record['train_rows']:,} images of {record['dataset']}{held_out}{categories}.",
+        f"{record.head} on {record.encoder.name} {record.encoder.model}{recipe}{chosen}. "
+        f"It learned from {record.train_rows:,} images of {record.dataset}{held_out}{groups}.",
         f"Measured accuracy: {'; '.join(_accuracies(done))}. On other kinds of images nothing is known.",
     ]
     if done.rule.note:
@@ -121,13 +121,13 @@ def rests_on(done: "Predicted") -> list[str]:
 
 def _accuracies(done: "Predicted") -> list[str]:
     record = done.head.record
-    names = {"base": "base", "novel": f"{record['held_out']} (novel)"}
+    names = {"base": "base", "novel": f"{record.held_out} (novel)"}
     best = " (it was chosen for this figure, which flatters it)" if done.rivals > 1 else ""
-    last = "novel" if "novel" in record["tests"] else "base"
+    last = "novel" if "novel" in record.tests else "base"
     return [
         f"{names[test]} {figures['accuracy']:.3f} [{figures['accuracy_low']:.2f}–{figures['accuracy_high']:.2f}]"
         f"{best if test == last else ''}"
-        for test, figures in record["tests"].items()
+        for test, figures in record.tests.items()
     ]
 
 
@@ -148,7 +148,7 @@ def _table(done: "Predicted") -> Any:
 
     shown = Table(box=None, header_style="bold")
     shown.add_column("Image", overflow="fold")
-    for name in ("Label", f"P({done.head.record['labels'][1]})", ""):
+    for name in ("Label", f"P({done.head.record.labels.positive})", ""):
         shown.add_column(name)
     for row in done.images.iter_rows(named=True):
         if row["reason"]:

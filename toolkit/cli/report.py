@@ -10,7 +10,7 @@ from toolkit.cli.options import A_PATH, as_json, option, section
 from toolkit.cli.output import print_json
 
 if TYPE_CHECKING:
-    from toolkit.pipeline.workflow import Plan
+    from toolkit.pipeline.plan import Plan
 
 
 @click.command(cls=Command, epilog="Example: python cli.py report --results results")

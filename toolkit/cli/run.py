@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from toolkit.cli.compare import show_compared
-from toolkit.cli.embed import show_blocks, show_embedded
+from toolkit.cli.embed import show_embedded
 from toolkit.cli.finetune import show_finetuned
 from toolkit.cli.group import Command
 from toolkit.cli.options import (
@@ -30,20 +30,20 @@ from toolkit.cli.report import draw
 @as_json
 def run(heads: str, choose_by: str, features: str | None, as_json: bool, **chosen: Any) -> None:
     """Embed, fine-tune and compare in one go."""
-    from toolkit.pipeline import workflow
+    from toolkit.pipeline.compare import compare
+    from toolkit.pipeline.embed import embed
+    from toolkit.pipeline.finetune import finetune
 
     recipe = recipe_of(chosen, choose_by)
     names = heads_of(heads)
     plan = planned(chosen, as_json)
     with watched(plan) as plan:
-        embedded = workflow.embed(plan)
-        blocks = workflow.embed_blocks(plan, embedded) if features else None
+        embedded = embed(plan, blocks=features is not None)
     if not as_json:
-        show_embedded(embedded, plan, as_json)
-    show_blocks(blocks, as_json)
+        show_embedded(embedded, plan, as_json, features)
     with watched(plan) as plan:
-        finetuned = workflow.finetune(plan, recipe)
+        finetuned = finetune(plan, recipe)
     if not as_json:
         show_finetuned(finetuned, as_json)
-    show_compared(workflow.compare(plan, names, choose_by), plan, as_json)
+    show_compared(compare(plan, names, choose_by), plan, as_json)
     draw(plan, as_json)

@@ -7,7 +7,8 @@ import polars as pl
 from rich.table import Table
 
 from toolkit.evaluation import columns
-from toolkit.results.summary import LEFT_OUT, against_study, labels_of, left_out_means, over_seeds, study_figure
+from toolkit.results.published import study_figure
+from toolkit.results.summary import LEFT_OUT, against_study, labels_of, left_out_means, over_seeds
 
 ALPHA = 0.05
 TESTS = {"base": "base", "novel": "novel"}

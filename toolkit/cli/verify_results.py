@@ -15,7 +15,7 @@ from toolkit.cli.output import print_json
 @as_json
 def verify_results(cache: Path, results: Path, as_json: bool) -> None:
     """Recompute every row of the results from the predictions, and say which differ."""
-    from toolkit.evaluation.grid import rescore
+    from toolkit.evaluation.scoring import rescore
     from toolkit.results.tables import read, verify
 
     differing = verify(results, rescore)

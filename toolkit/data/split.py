@@ -1,4 +1,4 @@
-"""Who trains and who tests. The novel category never trains: `_of_other_categories` alone decides it."""
+"""Who trains and who tests. The novel value never trains: `_known_to_differ` alone decides it."""
 
 import hashlib
 import logging
@@ -8,12 +8,17 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from toolkit.data.manifest import Dataset
+from toolkit.data.manifest import SCHEMA, Dataset
 from toolkit.data.manifest import hash_rows as hash_all
 from toolkit.errors import SelectionError, did_you_mean
 
 NONE = "none"
+CATEGORY = "category"
 FEWEST = 2
+MOST_VALUES = 200
+"""A column with more values than these, or as many as images, is no column to hold values of out."""
+HELD_OUT = {"cifake": "cat", "sample": "cat"}
+"""What is held out of data of these kinds unless `--split` says something else; of other data, nothing."""
 
 log = logging.getLogger(__name__)
 NOTHING = pl.Series("sha256", [], dtype=pl.String)
@@ -22,12 +27,14 @@ HashRows = Callable[[Dataset, pl.DataFrame], pl.DataFrame]
 
 
 @dataclass(frozen=True)
-class ScoredSet:
-    """Test rows (path, label, category, split, sha256) that are scored together, and what tells them from others.
+class TestSet:
+    """Test rows (path, label, category, split, group, sha256) that are scored together.
 
     `test` is `base` or `novel`, or `other` where the rows are another data set's, `test_data`. `perturbation` says what
     was done to the images. `leaks` counts those that were passed over because their bytes are in the training set.
     """
+
+    __test__ = False  # pytest takes the name for a test
 
     test: str
     rows: pl.DataFrame
@@ -41,13 +48,13 @@ class ScoredSet:
 
 
 @dataclass(frozen=True)
-class Selection:
-    """The rows of one comparison, each with path, label, category, split, sha256.
+class Split:
+    """The rows of one comparison, each with path, label, category, split, group, sha256.
 
-    `train` and `base` hold no image of the category `held_out`, `novel` holds test images of that category alone. An
-    image without a category might belong to it, so where a category is held out such an image is in none of them.
-    `leaks` counts the test images that were passed over because their bytes are in `train`. `seed` is what chose the
-    training rows and decides all else that is random in the comparison.
+    `by` is the column whose value `held_out` is held out; a row's `group` is its value there (`with_groups`). `train`
+    and `base` hold no image of that value, `novel` holds test images of it alone. A row whose value is unknown might
+    have it, so where something is held out such a row is in none of them. `leaks` counts the test images that were
+    passed over because their bytes are in `train`. `seed` chose the training rows and decides all else that is random.
     """
 
     held_out: str
@@ -56,14 +63,15 @@ class Selection:
     novel: pl.DataFrame
     leaks: int
     seed: int = 0
+    by: str = CATEGORY
 
     def tests(self) -> dict[str, pl.DataFrame]:
-        """The test sets that have images: `base`, and `novel` where a category is held out."""
+        """The test sets that have images: `base`, and `novel` where a value is held out."""
         return {name: rows for name, rows in (("base", self.base), ("novel", self.novel)) if len(rows)}
 
-    def scored_sets(self) -> list[ScoredSet]:
+    def test_sets(self) -> list[TestSet]:
         """The same as sets to score."""
-        return [ScoredSet(name, rows, self.leaks) for name, rows in self.tests().items()]
+        return [TestSet(name, rows, self.leaks) for name, rows in self.tests().items()]
 
     def rows(self) -> pl.DataFrame:
         """Every row of the comparison."""
@@ -72,6 +80,15 @@ class Selection:
     def train_sha256(self) -> str:
         """A hash over the training images' contents and labels, in their order."""
         return training_set_sha256(self.train)
+
+    def groups(self) -> np.ndarray | None:
+        """The training rows' groups `[N]`, for heads to choose by; None where one is unknown."""
+        return groups_of(self.train)
+
+
+def groups_of(rows: pl.DataFrame) -> np.ndarray | None:
+    """The `group` of each row `[N]`; None where one is unknown."""
+    return None if rows["group"].null_count() else rows["group"].to_numpy()
 
 
 def training_set_sha256(train: pl.DataFrame) -> str:
@@ -82,33 +99,97 @@ def training_set_sha256(train: pl.DataFrame) -> str:
     return digest.hexdigest()
 
 
-def held_out_categories(dataset: Dataset, split: Sequence[str]) -> list[str]:
-    """The categories that `--split` names, each held out in its turn; `none` stands for no category.
+def columns_to_split_by(dataset: Dataset) -> dict[str, list[str]]:
+    """The columns whose values can be held out, each with its values, sorted; `category` first.
 
-    Without a name it is `cat`, as in the study, or `none` where the data has no categories. Raises SelectionError for a
-    category that the data does not have.
+    That takes two values or more, not as many as there are images, and no label's name as a value.
     """
-    categories = dataset.categories()
+    found = {}
+    for name in [CATEGORY, *(name for name in dataset.rows.columns if name not in SCHEMA)]:
+        values = dataset.rows[name].drop_nulls().unique().cast(pl.String).sort().to_list()
+        if 2 <= len(values) <= min(MOST_VALUES, len(dataset.rows) // 2):
+            found[name] = values
+    return found
+
+
+def held_out_values(dataset: Dataset, split: Sequence[str], by: str = CATEGORY) -> list[str]:
+    """The values of the column `by` that `--split` names, each held out in its turn; `none` stands for no value.
+
+    Without a name it is what `HELD_OUT` says of this kind of data, or `none`. Raises SelectionError for a column or a
+    value that the data does not have.
+    """
+    columns = columns_to_split_by(dataset)
     wanted = list(dict.fromkeys(name.strip() for part in split for name in part.split(",") if name.strip()))
+    if by != CATEGORY and by not in columns:
+        raise SelectionError(_unknown_column(by, dataset.name, list(columns)))
+    values = columns.get(by, [])
     if not wanted:
-        wanted = ["cat"] if categories else [NONE]
+        usual = HELD_OUT.get(dataset.kind, NONE)
+        wanted = [usual] if by == CATEGORY and usual in values else [NONE]
     if wanted == [NONE]:
         return [NONE]
-    if wanted == ["all"] and categories:
-        return categories
+    if wanted == ["all"] and values:
+        return values
     for name in wanted:
-        if name not in categories:
-            raise SelectionError(_unknown(name, dataset.name, categories))
+        if name not in values:
+            raise SelectionError(_unknown(name, dataset.name, by, columns))
     return wanted
 
 
-def _unknown(name: str, data: str, categories: list[str]) -> str:
-    if not categories:
-        return f"{data} has no categories, so --split {name} holds nothing out: leave --split out."
-    takes = f"--split takes {', '.join(categories)}, all, or none"
+def what_is_held_out(dataset: Dataset, held_out: Sequence[str]) -> str | None:
+    """A line for data of which nothing is held out: that it is so, and what could be, and how. None for others."""
+    if list(held_out) != [NONE]:
+        return None
+    ways = [
+        f"--split-by {name} --split {values[0]} (or all)" if name != CATEGORY else f"--split {values[0]} (or all)"
+        for name, values in columns_to_split_by(dataset).items()
+    ]
+    could = f"What could be: {'; '.join(ways)}." if ways else "The data names no categories or other groups of images."
+    return f"Nothing is held out, so nothing is said about images of a new kind. {could}"
+
+
+def _unknown_column(by: str, data: str, columns: list[str]) -> str:
+    guess = did_you_mean(by, columns)
+    takes = f"--split-by takes {', '.join(columns)}" if columns else "It has no column to hold values of out"
+    return f"{data} has no column {by!r} to split by.{guess} {takes}."
+
+
+def _unknown(name: str, data: str, by: str, columns: dict[str, list[str]]) -> str:
+    values = columns.get(by, [])
+    if not values:
+        other = f", or split by another column: --split-by {', '.join(columns)}" if columns else ""
+        return f"{data} has no categories, so --split {name} holds nothing out: leave --split out{other}."
+    takes = f"--split takes {', '.join(values)}, all, or none"
     if name in ("all", NONE):
         return f"--split {name} stands alone: {takes}."
-    return f"{data} has no category {name!r}.{did_you_mean(name, categories)} {takes}."
+    column = next((one for one, its in columns.items() if name in its), None)
+    elsewhere = f" It is a {column}: say --split-by {column}." if column else did_you_mean(name, values)
+    return f"{data} has no {by} {name!r}.{elsewhere} {takes}."
+
+
+def with_groups(dataset: Dataset, by: str, hash_rows: HashRows) -> pl.DataFrame:
+    """The rows of `dataset` with a column `group`: the value in the column `by`.
+
+    A label none of whose rows has a value there (real photographs have no generator) has its images divided among the
+    values by their content, so that equal images are in one group. Other rows without a value have no group.
+    """
+    rows = dataset.rows.with_columns(group=pl.col(by))
+    values = rows["group"].drop_nulls().unique().cast(pl.String).sort()
+    with_values = set(rows.drop_nulls("group")["label"].unique())
+    without = [label for label in dataset.labels() if label not in with_values]
+    if values.is_empty() or not without:
+        return rows
+    found = []
+    for label in without:
+        hashed = hash_rows(dataset, rows.filter(pl.col("label") == label)).drop_nulls("sha256")
+        in_tests = hashed.filter(pl.col("split") == "test")["sha256"].unique().sort()
+        in_train = hashed["sha256"].unique().sort()
+        contents = pl.concat([in_tests, in_train.filter(~in_train.is_in(in_tests.implode()))])
+        turns = pl.Series("dealt", [values[number % len(values)] for number in range(len(contents))], dtype=pl.String)
+        found.append(hashed.join(pl.DataFrame({"sha256": contents, "dealt": turns}), on="sha256"))
+    dealt = pl.concat([one.select("path", "dealt") for one in found])
+    joined = rows.join(dealt, on="path", how="left", maintain_order="left")
+    return joined.with_columns(group=pl.coalesce(pl.col("group").cast(pl.String), "dealt")).drop("dealt")
 
 
 def select(
@@ -119,27 +200,28 @@ def select(
     keep_leaks: bool = False,
     seed: int = 0,
     hash_rows: HashRows = hash_all,
-) -> Selection:
+    by: str = CATEGORY,
+) -> Split:
     """The first N readable rows of each label, in the data's order; None takes all.
 
     A test image whose bytes are in the training set is passed over before the first N are taken, unless `keep_leaks`.
     A `seed` other than 0 draws the training rows by chance instead. Only the rows that are needed are hashed. Raises
     SelectionError where a label has fewer than two training images or no test image.
     """
-    rows = dataset.rows
+    rows = with_groups(dataset, by, hash_rows)
     trainable, tests = (rows.filter(pl.col("split") == split) for split in ("train", "test"))
-    trainable = _shuffled(_of_other_categories(trainable, held_out), seed)
+    trainable = _shuffled(_known_to_differ(trainable, held_out), seed)
     train = _first(dataset, trainable, train_per_label, hash_rows, NOTHING)[0]
     seen = NOTHING if keep_leaks else train["sha256"]
-    base, base_leaks = _first(dataset, _of_other_categories(tests, held_out), test_per_label, hash_rows, seen)
-    is_novel = (pl.col("category") == held_out) & (held_out != NONE)
+    base, base_leaks = _first(dataset, _known_to_differ(tests, held_out), test_per_label, hash_rows, seen)
+    is_novel = (pl.col("group") == held_out) & (held_out != NONE)
     novel, novel_leaks = _first(dataset, tests.filter(is_novel), test_per_label, hash_rows, seen)
-    selection = Selection(held_out, train, base, novel, base_leaks + novel_leaks, seed)
-    _require_whole(selection, seen)
-    _require_enough(dataset, selection)
-    sizes = (len(selection.train), len(selection.base), len(selection.novel), selection.leaks)
+    split = Split(held_out, train, base, novel, base_leaks + novel_leaks, seed, by)
+    _require_whole(split, seen)
+    _require_enough(dataset, split)
+    sizes = (len(split.train), len(split.base), len(split.novel), split.leaks)
     log.info("%s held out: %d train, %d base, %d novel, %d leaks dropped", held_out, *sizes)
-    return selection
+    return split
 
 
 def first_tests(
@@ -147,7 +229,8 @@ def first_tests(
 ) -> tuple[pl.DataFrame, int]:
     """The first N readable test images of each label (None: all), of every category, and how many were passed over
     because their bytes are among `seen` (SHA-256, hex). Raises SelectionError where a label has none."""
-    rows, leaks = _first(dataset, dataset.rows.filter(pl.col("split") == "test"), test_per_label, hash_rows, seen)
+    tests = dataset.rows.filter(pl.col("split") == "test").with_columns(group=pl.col(CATEGORY))
+    rows, leaks = _first(dataset, tests, test_per_label, hash_rows, seen)
     for label in dataset.labels():
         if not (rows["label"] == label).any():
             passed = f"; {leaks} were passed over, being in the training set (--keep-leaks keeps them)" if leaks else ""
@@ -155,20 +238,21 @@ def first_tests(
     return rows, leaks
 
 
-def first_fresh(dataset: Dataset, held_out: str, per_label: int, seen: pl.Series) -> pl.DataFrame:
+def first_fresh(dataset: Dataset, held_out: str, per_label: int, seen: pl.Series, by: str = CATEGORY) -> pl.DataFrame:
     """The first `per_label` readable training images of each label whose contents are not in `seen` (SHA-256).
 
-    None is of the held-out category, as far as the data has categories. `seen` are the images of a comparison, to which
-    these come as new ones, to calibrate on.
+    None is of the held-out value, as far as the data has the column `by`. `seen` are the images of a comparison, to
+    which these come as new ones, to calibrate on.
     """
-    trainable = dataset.rows.filter(pl.col("split") == "train")
-    rows = _of_other_categories(trainable, held_out) if dataset.categories() else trainable
-    return _first(dataset, rows, per_label, hash_all, seen)[0]
+    rows = dataset.rows if by in dataset.rows.columns else dataset.rows.with_columns(pl.lit(None, pl.String).alias(by))
+    trainable = rows.filter(pl.col("split") == "train").with_columns(group=pl.col(by))
+    known = trainable["group"].null_count() < len(trainable)
+    return _first(dataset, _known_to_differ(trainable, held_out) if known else trainable, per_label, hash_all, seen)[0]
 
 
-def _of_other_categories(rows: pl.DataFrame, held_out: str) -> pl.DataFrame:
-    """The rows that are known not to be of the held-out category; a comparison with null is no knowledge."""
-    return rows if held_out == NONE else rows.filter(pl.col("category") != held_out)
+def _known_to_differ(rows: pl.DataFrame, held_out: str) -> pl.DataFrame:
+    """The rows whose group is known not to be the held-out value; a comparison with null is no knowledge."""
+    return rows if held_out == NONE else rows.filter(pl.col("group") != held_out)
 
 
 def _shuffled(rows: pl.DataFrame, seed: int) -> pl.DataFrame:
@@ -201,35 +285,33 @@ def _first_of_label(
         leaks += len(readable) - len(fresh)
         have += len(fresh)
         parts.append(fresh)
-    names = pl.col("label", "category", "split").cast(pl.String)
+    names = pl.col("label", "category", "split", "group").cast(pl.String)
     return pl.concat(parts).select("path", names, "sha256"), leaks
 
 
-def _require_whole(selection: Selection, seen: pl.Series) -> None:
+def _require_whole(split: Split, seen: pl.Series) -> None:
     """What must hold whatever the data; anything else is a mistake in this file, not the user's."""
-    if selection.held_out != NONE:
-        for name, rows in (("training", selection.train), ("base test", selection.base)):
-            if rows["category"].null_count() or (rows["category"] == selection.held_out).any():
-                raise AssertionError(f"an image that may be of the novel category is in the {name} set")
-    if any(rows["sha256"].is_in(seen.implode()).any() for rows in (selection.base, selection.novel)):
+    if split.held_out != NONE:
+        for name, rows in (("training", split.train), ("base test", split.base)):
+            if rows["group"].null_count() or (rows["group"] == split.held_out).any():
+                raise AssertionError(f"an image that may be of the novel value is in the {name} set")
+    if any(rows["sha256"].is_in(seen.implode()).any() for rows in (split.base, split.novel)):
         raise AssertionError("the bytes of a test image are in the training set")
 
 
-def _require_enough(dataset: Dataset, selection: Selection) -> None:
-    novel = [("novel test", selection.novel, 1)] if selection.held_out != NONE else []
-    for name, rows, fewest in [("training", selection.train, FEWEST), ("base test", selection.base, 1), *novel]:
+def _require_enough(dataset: Dataset, split: Split) -> None:
+    novel = [("novel test", split.novel, 1)] if split.held_out != NONE else []
+    for name, rows, fewest in [("training", split.train, FEWEST), ("base test", split.base, 1), *novel]:
         for label in dataset.labels():
             count = int((rows["label"] == label).sum())
             if count < fewest:
                 raise SelectionError(
-                    _too_few(dataset, selection, f"{count or 'no'} {name} images of label {label!r}", fewest)
+                    _too_few(dataset, split, f"{count or 'no'} {name} images of label {label!r}", fewest)
                 )
 
 
-def _too_few(dataset: Dataset, selection: Selection, what: str, fewest: int) -> str:
-    held_out = "" if selection.held_out == NONE else f" with {selection.held_out!r} held out"
-    leaks = (
-        f" {selection.leaks} test images were passed over as leaks; --keep-leaks keeps them." if selection.leaks else ""
-    )
-    other = "" if selection.held_out == NONE else " or hold out another category (--split)"
+def _too_few(dataset: Dataset, split: Split, what: str, fewest: int) -> str:
+    held_out = "" if split.held_out == NONE else f" with {split.held_out!r} held out"
+    leaks = f" {split.leaks} test images were passed over as leaks; --keep-leaks keeps them." if split.leaks else ""
+    other = "" if split.held_out == NONE else f" or hold out another {split.by} (--split)"
     return f"{dataset.name} has {what}{held_out}; it takes {fewest} or more: add images{other}.{leaks}"

@@ -1,64 +1,99 @@
-"""What the blocks inside an image tower see: a second encoder from the same model, for probes.
+"""The blocks inside an image tower: an encoder made of another one, for probes.
 
 The last layer of CLIP keeps what a caption would say, and drops much of what a generator leaves behind; the blocks
 before it keep more of that (RINE: Koutlis & Papadopoulos 2024, section 3.2).
 """
 
 import hashlib
+import threading
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from toolkit.encoders.openclip import Encoder, arithmetic
+from toolkit.encoders.openclip import OpenClip
+from toolkit.encoders.record import EncoderRecord, Sees
 from toolkit.errors import EncoderError
 
 if TYPE_CHECKING:
     import torch
 
-KIND = "blocks"
-
 
 class Blocks:
-    """The manners of an encoder (`toolkit.cache.embedding.EncoderLike`) for the blocks of `encoder`'s image tower.
+    """An `Encoder` for the blocks of `encoder`'s image tower.
 
     An image's vector are the class tokens of all blocks (of a convolutional tower: their means over the picture), each
     of unit length, one behind the other: `[blocks x D]` float32.
     """
 
-    def __init__(self, encoder: Encoder):
+    def __init__(self, encoder: OpenClip):
         self.encoder = encoder
         self.batch_size = encoder.batch_size
         self.prepare, self.preprocess = encoder.prepare, encoder.preprocess
-        self.blocks = blocks_of(encoder.model.visual, encoder.source.model)
-        size = encoder.image_size
-        self.dimension = self.embed_images(np.zeros((1, 3, *size), np.uint8)).shape[1]
-        self.record: dict[str, Any] = {
-            **{name: encoder.record[name] for name in ("model", "pretrained", "weights_sha256", "precision")},
-            "kind": KIND,
-            "base_identity": encoder.identity,
-            "dimension": self.dimension,
-            "identity": hashlib.sha256(f"{KIND} {len(self.blocks)} {encoder.identity}".encode()).hexdigest()[:16],
-        }
+        self._seen = threading.local()  # several threads embed a batch each
+        blocks = blocks_of(encoder.model.visual, encoder.source.model)
+        for block in blocks:
+            block.register_forward_hook(_listener(self._seen))
+        _, tokens = self._embed(np.zeros((1, 3, *encoder.image_size), np.uint8))
+        widths = tuple(token.shape[1] for token in tokens)
+        of = encoder.record
+        self.record = EncoderRecord(
+            identity=hashlib.sha256(f"{Sees.BLOCKS} {len(blocks)} {of.identity}".encode()).hexdigest()[:16],
+            model=of.model,
+            pretrained=of.pretrained,
+            dimension=sum(widths),
+            precision=of.precision,
+            sees=Sees.BLOCKS,
+            has_text=False,
+            weights_sha256=of.weights_sha256,
+            preprocessing=of.preprocessing,
+            base_identity=of.identity,
+            blocks=widths,
+            trained_on=of.trained_on,
+        )
 
     def embed_images(self, pixels: np.ndarray) -> np.ndarray:
         """`[N, 3, H, W]` uint8 from `prepare` -> `[N, blocks x D]` float32."""
+        return self.embed_both(pixels)[1]
+
+    def embed_both(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """`[N, 3, H, W]` uint8 -> what `encoder` makes of them, and the blocks, in one pass through the tower."""
         import torch
 
-        seen: list[torch.Tensor] = []
-        hooks = [block.register_forward_hook(lambda _, __, output: seen.append(output)) for block in self.blocks]
+        last_layer, tokens = self._embed(pixels)
+        units = [torch.nn.functional.normalize(token.float(), dim=1) for token in tokens]
+        return last_layer, np.asarray(torch.cat(units, dim=1).cpu().numpy())
+
+    def _embed(self, pixels: np.ndarray) -> "tuple[np.ndarray, list[torch.Tensor]]":
+        """What `encoder` makes of the images, and each block's tokens `[N, D]`."""
+        tokens = self._seen.tokens = []
         try:
-            with torch.inference_mode(), arithmetic(self.encoder.device, self.encoder.source.precision):
-                self.encoder.model.encode_image(self.encoder.pixels_to_input(pixels))
-            tokens = [torch.nn.functional.normalize(_token(one).float(), dim=1) for one in seen]
+            return self.encoder.embed_images(pixels, lambda token: tokens.append(_token(token))), tokens
         finally:
-            for hook in hooks:
-                hook.remove()
-        return np.asarray(torch.cat(tokens, dim=1).cpu().numpy())
+            del self._seen.tokens
+
+    def side_by_side(self) -> AbstractContextManager[Any]:
+        """As many batches at once as `encoder` embeds."""
+        return self.encoder.side_by_side()
 
     def embed_prompts(self, prompts: Sequence[str]) -> np.ndarray:
         """Blocks lie before the space that images and texts share: raises NotImplementedError."""
         raise NotImplementedError("blocks have no prompts")
+
+
+class WithBlocks:
+    """An encoder and its blocks in one pass: an image's vector is the encoder's, and behind it that of the blocks."""
+
+    def __init__(self, blocks: Blocks):
+        self.blocks = blocks
+        self.batch_size, self.prepare = blocks.batch_size, blocks.prepare
+        self.side_by_side = blocks.side_by_side
+        self.embed_prompts, self.record = blocks.encoder.embed_prompts, blocks.encoder.record
+
+    def embed_images(self, pixels: np.ndarray) -> np.ndarray:
+        """`[N, 3, H, W]` uint8 -> `[N, D + blocks x D]` float32."""
+        return np.concatenate(self.blocks.embed_both(pixels), axis=1)
 
 
 def blocks_of(visual: Any, name: str) -> list[Any]:
@@ -75,6 +110,16 @@ def blocks_of(visual: Any, name: str) -> list[Any]:
     if hasattr(visual, "layer1"):
         return [getattr(visual, f"layer{number}") for number in (1, 2, 3, 4)]
     raise EncoderError(f"The blocks of {name}'s image tower are not known to the toolkit: leave --features out.")
+
+
+def _listener(seen: threading.local) -> Any:
+    """A hook that keeps each block's tokens while this thread embeds with blocks."""
+
+    def listen(_: Any, __: Any, output: "torch.Tensor") -> None:
+        if hasattr(seen, "tokens"):
+            seen.tokens.append(_token(output))
+
+    return listen
 
 
 def _token(output: "torch.Tensor") -> "torch.Tensor":

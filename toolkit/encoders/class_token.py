@@ -1,14 +1,16 @@
 """The image tower's vectors, without what cannot reach them: in the last block only the class token has to move on."""
 
+from collections.abc import Callable
 from typing import Any
 
 
-def encode_image(model: Any, images: Any) -> Any:
+def encode_image(model: Any, images: Any, last_block: Callable[[Any], None] | None = None) -> Any:
     """What open_clip's `model.encode_image` makes of `[N, 3, H, W]` floats: `[N, D]`, equal to rounding.
 
     A vision transformer that pools the class token (Dosovitskiy et al. 2021, equations 1 to 4) reads nothing else
     behind its last block. There the other tokens are keys and values only, so that their queries and their MLP are
     left out: of ViT-B/32's twelve blocks most of one, and as much of the way back. Other towers run as they are.
+    `last_block` is called with the last block's class token `[N, 1, D]`, since the block's own hooks are not.
     """
     tower = model.visual
     if not _pools_the_class_token(tower):
@@ -20,6 +22,8 @@ def encode_image(model: Any, images: Any) -> Any:
     normed, token = last.ln_1(tokens), tokens[:, :1]
     token = token + last.ls_1(last.attention(normed[:, :1], normed, normed))
     token = token + last.ls_2(last.mlp(last.ln_2(token)))
+    if last_block:
+        last_block(token)
     return tower._pool(token)[0] @ tower.proj
 
 

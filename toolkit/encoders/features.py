@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, JpegImagePlugin
 
 from toolkit.data.images import FORMATS, decode
+from toolkit.encoders.record import EncoderRecord, Sees
 from toolkit.errors import ImageError
 
 SIDE = 32
@@ -27,21 +28,21 @@ FACTS = (
 
 
 class Features:
-    """The manners of an encoder (`toolkit.cache.embedding.EncoderLike`), for what needs no model."""
+    """An `Encoder` that needs no model."""
 
     batch_size = 256
-    kind = ""
+    sees: Sees
 
     def __init__(self, dimension: int, settings: str):
-        parts = json.dumps([self.kind, VERSION, dimension, settings])
-        self.record: dict[str, Any] = {
-            "kind": self.kind,
-            "model": self.kind,
-            "pretrained": settings,
-            "precision": "fp32",
-            "dimension": dimension,
-            "identity": hashlib.sha256(parts.encode()).hexdigest()[:16],
-        }
+        parts = json.dumps([self.sees, VERSION, dimension, settings])
+        self.record = EncoderRecord(
+            identity=hashlib.sha256(parts.encode()).hexdigest()[:16],
+            model=self.sees,
+            pretrained=settings,
+            dimension=dimension,
+            sees=self.sees,
+            has_text=False,
+        )
 
     def prepare(self, data: bytes) -> np.ndarray:
         """An image file's bytes -> its `[D]` numbers. Raises ImageError."""
@@ -53,13 +54,13 @@ class Features:
 
     def embed_prompts(self, prompts: Any) -> np.ndarray:
         """There is no text tower: raises NotImplementedError."""
-        raise NotImplementedError(f"{self.kind} have no prompts")
+        raise NotImplementedError(f"{self.sees} have no prompts")
 
 
 class Pixels(Features):
     """`[3 x 32 x 32]` numbers from 0 to 255, colours first; images of another size are resized (bicubic)."""
 
-    kind = "pixels"
+    sees = Sees.PIXELS
 
     def __init__(self) -> None:
         super().__init__(3 * SIDE * SIDE, f"{SIDE}x{SIDE}")
@@ -74,7 +75,7 @@ class Pixels(Features):
 class FileFacts(Features):
     """The numbers of `FACTS`."""
 
-    kind = "file facts"
+    sees = Sees.FILE_FACTS
 
     def __init__(self) -> None:
         super().__init__(len(FACTS), f"{len(FACTS)} facts")
@@ -83,13 +84,8 @@ class FileFacts(Features):
         return file_facts(data)
 
 
-FEATURES: dict[str, type[Pixels] | type[FileFacts]] = {Pixels.kind: Pixels, FileFacts.kind: FileFacts}
-
-
-def can_tell(kind: str, perturbation: str) -> bool:
-    """Whether an encoder of this `kind` says anything of perturbed images: they are new files, so that their facts say
-    nothing of the data's."""
-    return not (perturbation and kind == FileFacts.kind)
+WITHOUT_MODEL: dict[str, type[Pixels] | type[FileFacts]] = {one.sees: one for one in (Pixels, FileFacts)}
+"""What sees something else than a CLIP does, by what it sees."""
 
 
 def file_facts(data: bytes) -> np.ndarray:

@@ -4,10 +4,11 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from PIL import Image
 from toolkit.data.images import decode
 from toolkit.encoders import half_precision, nano
 from toolkit.encoders.class_token import encode_image
+from toolkit.encoders.record import EncoderRecord, TrainedOn
 from toolkit.errors import EncoderError, did_you_mean
 from toolkit.storage.network import fail_fast_without_network
 
@@ -46,10 +48,14 @@ class Source:
     precision: str = "fp32"
     device: str = "auto"
 
-    def fields(self) -> dict[str, str]:
-        """What the record of this encoder must say, so that a cache can be searched without loading a model."""
-        weights = {"file_sha256": file_sha256(self.file)} if self.file else {"pretrained": self.pretrained}
-        return {"kind": "base", "model": self.model, "precision": self.precision, **weights}
+    @cached_property
+    def called(self) -> str:
+        """The model and its weights, as `EncoderRecord.known_as` has them: a file by its content, not by its name."""
+        return f"{self.model} {file_sha256(self.file) if self.file else self.pretrained}"
+
+    def is_source_of(self, record: EncoderRecord) -> bool:
+        """Whether `record` is this very encoder's, so that a cache can be searched without loading a model."""
+        return record.name == "base" and record.precision == self.precision and self.called in record.known_as
 
 
 def source(model: str, pretrained: str | None = None, precision: str = "fp32", device: str = "auto") -> Source:
@@ -79,14 +85,14 @@ def file_sha256(path: Path) -> str:
         raise EncoderError(f"Cannot read the checkpoint {path}: {error.strerror}.") from error
 
 
-class Encoder:
-    """A loaded CLIP. Made by `load` (base) and by `toolkit.finetuning.checkpoints.load_finetuned`.
+class OpenClip:
+    """An `Encoder`: a CLIP that open_clip has loaded, by `load` or from a checkpoint of `finetuning.checkpoints`.
 
     `record` is what a cache and a table say about it; `identity` is a hash over its weights, its preprocessing and its
     precision, so that a vector of one encoder can never be taken for another's.
     """
 
-    def __init__(self, model: Any, origin: Source, facts: dict[str, Any] | None = None):
+    def __init__(self, model: Any, origin: Source, trained_on: TrainedOn | None = None):
         import open_clip
         import torch
 
@@ -100,9 +106,8 @@ class Encoder:
         self._steps = _steps_to_pixels(self.preprocessing)
         self.batch_size = 256 if self.device == "cuda" else 64 if self.image_size[0] <= 64 else 32
         self._half = half_precision.HalfWeights(model)
-        self.record = self._describe(facts or {})
-        self.identity: str = self.record["identity"]
-        self.dimension: int = self.record["dimension"]
+        self.record = self._describe(trained_on)
+        self.identity = self.record.identity
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -110,24 +115,22 @@ class Encoder:
         size = self.preprocessing["size"]
         return (size, size) if isinstance(size, int) else (size[0], size[1])
 
-    def _describe(self, facts: dict[str, Any]) -> dict[str, Any]:
+    def _describe(self, trained_on: TrainedOn | None) -> EncoderRecord:
         weights = weights_sha256(self.model)
         preprocessing = json.loads(json.dumps(self.preprocessing))
         parts = [weights, kinds_of_layers(self.model), preprocessing, self.source.precision]
-        parts += [facts["choice"]] if "choice" in facts else []  # the same weights may be read in another way
-        prompt = self.embed_prompts(["a"])
-        return {
-            "kind": "base",
-            "model": self.source.model,
-            "pretrained": self.source.pretrained,
-            "weights_sha256": weights,
-            "file_sha256": file_sha256(self.source.file) if self.source.file else "",
-            "precision": self.source.precision,
-            "preprocessing": preprocessing,
-            "dimension": int(prompt.shape[1]),
-            "identity": hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16],
-            **facts,
-        }
+        parts += [trained_on.choice] if trained_on and trained_on.choice else []  # equal weights, calibrated otherwise
+        return EncoderRecord(
+            identity=hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16],
+            model=self.source.model,
+            pretrained=self.source.pretrained,
+            dimension=int(self.embed_prompts(["a"]).shape[1]),
+            precision=self.source.precision,
+            weights_sha256=weights,
+            preprocessing=preprocessing,
+            known_as=() if trained_on else (self.source.called,),
+            trained_on=trained_on,
+        )
 
     def prepare(self, data: bytes) -> np.ndarray:
         """An image file's bytes -> what `embed_images` takes. Raises ImageError."""
@@ -156,12 +159,15 @@ class Encoder:
         halved = self.device == "cpu" and self.source.precision in half_precision.PRECISIONS
         return self._half(self.source.precision) if halved else self.model
 
-    def embed_images(self, pixels: np.ndarray) -> np.ndarray:
-        """`[N, 3, H, W]` uint8 from `preprocess` -> `[N, D]` float32: projected, not normalised."""
+    def embed_images(self, pixels: np.ndarray, last_block: Callable[[Any], None] | None = None) -> np.ndarray:
+        """`[N, 3, H, W]` uint8 from `preprocess` -> `[N, D]` float32: projected, not normalised.
+
+        `last_block` is for `encoders.blocks` (see `class_token.encode_image`).
+        """
         import torch
 
         with torch.inference_mode(), arithmetic(self.device, self.source.precision):
-            vectors = encode_image(self._to_embed_with(), self.pixels_to_input(pixels))
+            vectors = encode_image(self._to_embed_with(), self.pixels_to_input(pixels), last_block)
         return np.asarray(vectors.float().cpu().numpy())
 
     @contextmanager
@@ -192,13 +198,13 @@ class Encoder:
         return np.asarray(vectors.float().cpu().numpy())
 
 
-def load(origin: Source) -> Encoder:
+def load(origin: Source) -> OpenClip:
     """Load a base encoder through open_clip.
 
     Raises EncoderError for an unknown model or tag, weights that are neither here nor reachable, and a checkpoint that
     does not fit or that is more than tensors (pickled code is never run).
     """
-    encoder = Encoder(create(origin, load_weights=True), origin)
+    encoder = OpenClip(create(origin, load_weights=True), origin)
     about = (origin.model, origin.file or origin.pretrained, encoder.identity, encoder.device, origin.precision)
     log.info("loaded %s with weights %s: encoder %s on %s in %s", *about)
     return encoder

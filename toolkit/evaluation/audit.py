@@ -11,7 +11,7 @@ import polars as pl
 from toolkit.cache.embedding import embed_images
 from toolkit.cache.store import Cache
 from toolkit.data.manifest import Dataset
-from toolkit.data.split import Selection
+from toolkit.data.split import Split
 from toolkit.encoders.features import FACTS, FileFacts
 from toolkit.evaluation import columns
 from toolkit.evaluation.metrics import wilson
@@ -25,9 +25,9 @@ TELLING = 0.05
 
 
 def summary(
-    dataset: Dataset, selection: Selection, cache: Path, on_progress: Callable[[int, int], None] | None = None
+    dataset: Dataset, split: Split, cache: Path, on_progress: Callable[[int, int], None] | None = None
 ) -> str | None:
-    """A line on what gives the labels of `selection` away, or None where nothing does.
+    """A line on what gives the labels of `split` away, or None where nothing does.
 
     Reads the headers of those image files whose facts are not in `cache` yet, and trains the head `shortcut` on the
     training rows. It gives something away where the whole 95 % interval of its accuracy on the base test images is
@@ -36,14 +36,14 @@ def summary(
     from toolkit.heads.shortcut import Shortcut
 
     facts = Cache(cache, FileFacts().record)
-    embed_images(dataset, selection.rows(), FileFacts, facts, on_progress)
-    train, base = selection.train, selection.base
-    groups = None if train["category"].null_count() else train["category"].to_numpy()
-    head = Shortcut().fit(facts.read_images(train["sha256"].to_list()), train["label"].to_numpy(), groups)
+    embed_images(dataset, split.rows(), FileFacts, facts, on_progress)
+    train, base = split.train, split.base
+    vectors = facts.read_images(train["sha256"].to_list())
+    head = Shortcut().fit(vectors, train["label"].to_numpy(), split.groups())
     labels = base["label"].to_numpy()
     right = head.predict(facts.read_images(base["sha256"].to_list())) == labels
     chance = np.unique(labels, return_counts=True)[1].max() / len(labels)
-    return line(head, (float(right.mean()), *wilson(right.sum(), len(right))), chance, clashes(selection.rows()))
+    return line(head, (float(right.mean()), *wilson(right.sum(), len(right))), chance, clashes(split.rows()))
 
 
 def line(head: Any, accuracy: tuple[float, float, float], chance: float, clashes: int = 0) -> str | None:
@@ -61,9 +61,9 @@ def line(head: Any, accuracy: tuple[float, float, float], chance: float, clashes
     return " ".join(lines) or None
 
 
-def lines(comparisons: "Sequence[Comparison]", selections: Sequence[Selection]) -> list[str]:
+def lines(comparisons: "Sequence[Comparison]", splits: Sequence[Split]) -> list[str]:
     """What `compare` says of a data set: the line of the first comparison that has one, or none."""
-    for comparison, selection in zip(comparisons, selections, strict=True):
+    for comparison, split in zip(comparisons, splits, strict=True):
         wanted = (pl.col("head") == NAME) & (pl.col("test") == "base")
         mine = columns.ordinary(comparison.table).filter(wanted)
         if mine.is_empty():
@@ -71,7 +71,7 @@ def lines(comparisons: "Sequence[Comparison]", selections: Sequence[Selection]) 
         head = next(head for (_, name), head in comparison.heads.items() if name == NAME)
         row, supports = mine.row(0, named=True), mine.filter(pl.col("class") != "all")["support"]
         accuracy = row["accuracy"], row["accuracy_low"], row["accuracy_high"]
-        said = line(head, accuracy, max(supports.to_list()) / sum(supports.to_list()), clashes(selection.rows()))
+        said = line(head, accuracy, max(supports.to_list()) / sum(supports.to_list()), clashes(split.rows()))
         if said:
             return [said]
     return []

@@ -11,29 +11,25 @@ import numpy as np
 import polars as pl
 
 from toolkit.cache.store import Cache
-from toolkit.data.split import NONE, ScoredSet, Selection
-from toolkit.encoders.blocks import KIND as BLOCKS
-from toolkit.encoders.features import FEATURES, can_tell
+from toolkit.data.labels import Labels
+from toolkit.data.split import NONE, Split, TestSet
+from toolkit.encoders.record import EncoderRecord
 from toolkit.errors import SelectionError
 from toolkit.evaluation import columns, provenance
-from toolkit.evaluation.scoring import rescore, score, with_p_best
-from toolkit.heads import fits, make_head
+from toolkit.evaluation.scoring import score, with_p_best
+from toolkit.heads import Head, fits, make_head
 from toolkit.heads.neighbours import remembering
 
-RECURRING = ("base", BLOCKS, *FEATURES)
-"""Kinds of encoders that no held-out category changes: they saw none of our images, and meet all of them again."""
-
-__all__ = ["Comparison", "Settings", "compare", "require_unseen", "rescore", "score", "tabulate", "with_p_best"]
+Fitted = dict[tuple[str, str], Head]
+"""Fitted heads by their encoder's identity and their name."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides a comparison, beside its rows and encoders.
-
-    `prompts` maps the two labels, in their order, to their prompts; the second label's probability is reported.
-    """
+    """What decides a comparison, beside its rows and encoders. `prompts` maps each label to its prompts."""
 
     dataset: str
+    labels: Labels
     prompts: Mapping[str, Sequence[str]]
     heads: Sequence[str] = ("zero-shot", "logreg", "knn")
     choose_by: str = "category"
@@ -45,149 +41,128 @@ class Settings:
 
 @dataclass(frozen=True)
 class Comparison:
-    """`table` has the columns of `columns.RESULTS`, `predictions` those of `columns.PREDICTIONS`; `heads` are the
-    fitted ones by (encoder identity, name)."""
+    """`table` has the columns of `columns.RESULTS`, `predictions` those of `columns.PREDICTIONS`."""
 
     table: pl.DataFrame
     predictions: pl.DataFrame
-    heads: dict[tuple[str, str], Any]
+    heads: Fitted
 
     def notes(self) -> list[str]:
         """What heads have to say to the user, as where so many images trained that they were fitted in another way."""
         return [line for head in self.heads.values() for line in getattr(head, "notes_", [])]
 
 
-def compare(
-    selection: Selection, encoders: Sequence[Cache], settings: Settings, more: Sequence[ScoredSet] = ()
-) -> Comparison:
-    """Fit every head on every encoder's training vectors and score it on each test set, and on `more` of them.
+def require_unseen(record: EncoderRecord, split: Split) -> None:
+    """Raise SelectionError unless the encoder's record proves that it never saw the held-out value.
 
-    The first of `encoders` gives the comparison its model's name. A head is fitted on those encoders alone that give
-    what it looks at (`heads.fits`). Raises SelectionError for an encoder that saw the held-out category or another
-    training set, and MissingEmbeddings where vectors are not in the cache.
+    An encoder that was trained on none of our images has not. A fine-tuned one must have been trained on exactly the
+    split's training rows, which hold no image of that value.
     """
-    sets, model = [*selection.scored_sets(), *more], encoders[0].record
-    predictions: list[pl.DataFrame] = []
-    fitted: dict[tuple[str, str], Any] = {}
-    for cache in encoders:
-        require_unseen(cache.record, selection)
-        heads = _fitted_heads(cache, selection, settings)
-        fitted |= {(cache.record["identity"], name): head for name, head in heads.items()}
-        for one in [one for one in sets if heads and can_tell(cache.record["kind"], one.perturbation)]:
-            vectors = cache.read_images(one.rows["sha256"].to_list())
-            about = _about(cache, model, selection, settings) | dict(zip(columns.TEST, one.key(), strict=True))
-            for name, head in heads.items():
-                of_head = {**about, "head": name, "chosen_by": head.choice_.get("by", "")}
-                with remembering(cache) if cache.record["kind"] in RECURRING else nullcontext():
-                    predictions.append(_predict(head, vectors, one.rows, list(settings.prompts)[1], of_head))
-    every = pl.concat(predictions)
-    choices = {key: head.choice_ for key, head in fitted.items()}
-    return Comparison(tabulate(every, choices, selection, settings, sets), every, fitted)
-
-
-def _fitted_heads(cache: Cache, selection: Selection, settings: Settings) -> dict[str, Any]:
-    """Those of the settings' heads that look at what this encoder gives, fitted on the training rows."""
-    names = [name for name in settings.heads if fits(name, cache.record["kind"])]
-    if not names:
-        return {}
-    train, y = cache.read_images(selection.train["sha256"].to_list()), selection.train["label"].to_numpy()
-    with_prompts = fits("zero-shot", cache.record["kind"])
-    texts = settings.prompts.items() if with_prompts else ()
-    prompts = {label: cache.read_prompts(list(some)) for label, some in texts}
-    heads = {}
-    for name in names:
-        head = make_head(name, prompts, settings.choose_by, settings.seed, cache.record.get("choice"))
-        heads[name] = head.fit(train, y, groups=_groups(selection.train))
-        head.choice_ = _choice(head, cache.record)
-    return heads
-
-
-def require_unseen(record: Mapping[str, Any], selection: Selection) -> None:
-    """Raise SelectionError unless the encoder's record proves that it never saw the held-out category.
-
-    A base encoder and its blocks have seen no image of ours, and pixels and file facts come from no training. A
-    fine-tuned one must have been trained on exactly the selection's training rows, which hold no image of that
-    category.
-    """
-    if record["kind"] in RECURRING:
+    trained = record.trained_on
+    if trained is None:
         return
-    seen = record.get("train_categories")
-    same = record.get("train_sha256") == selection.train_sha256() and record.get("held_out") == selection.held_out
-    if not same or seen is None or (selection.held_out != NONE and selection.held_out in seen):
+    same = trained.train_sha256 == split.train_sha256() and trained.held_out == split.held_out
+    if not same or (split.held_out != NONE and split.held_out in trained.train_categories):
         raise SelectionError(
-            f"The record of the fine-tuned encoder {record.get('identity')} does not show that it was trained on this "
-            f"comparison's images ({selection.held_out!r} held out): run python cli.py finetune "
-            f"--split {selection.held_out}."
+            f"The record of the fine-tuned encoder {record.identity} does not show that it was trained on this "
+            f"comparison's images ({split.held_out!r} held out): run python cli.py finetune --split {split.held_out}."
         )
 
 
+def fit(split: Split, encoders: Sequence[Cache], settings: Settings) -> Fitted:
+    """Every head of the settings, fitted on the training rows of each encoder that gives what it reads."""
+    fitted: Fitted = {}
+    for cache in encoders:
+        record = cache.record
+        names = [name for name in settings.heads if fits(name, record)]
+        if not names:
+            continue
+        vectors, labels = cache.read_images(split.train["sha256"].to_list()), split.train["label"].to_numpy()
+        texts = settings.prompts.items() if record.has_text else ()
+        prompts = {label: cache.read_prompts(list(some)) for label, some in texts}
+        chosen = record.trained_on.choice if record.trained_on else None
+        for name in names:
+            head = make_head(name, prompts, settings.choose_by, settings.seed, chosen)
+            head.fit(vectors, labels, groups=split.groups())
+            if chosen:  # what the encoder's recipe chose came before the head's own choice
+                head.choice_ = {"by": chosen["by"], **head.choice_, "recipe": chosen}
+            fitted[record.identity, name] = head
+    return fitted
+
+
+def predict(
+    fitted: Fitted, split: Split, encoders: Sequence[Cache], settings: Settings, sets: Sequence[TestSet]
+) -> pl.DataFrame:
+    """The predictions of all fitted heads on all test sets: one row an image, with the columns of
+    `columns.PREDICTIONS`."""
+    found, model = [], encoders[0].record
+    for cache in encoders:
+        record = cache.record
+        heads = {name: head for (identity, name), head in fitted.items() if identity == record.identity}
+        for one in [one for one in sets if heads and (record.sees_perturbations or not one.perturbation)]:
+            vectors = cache.read_images(one.rows["sha256"].to_list())
+            about = _about(record, model, split, settings) | dict(zip(columns.TEST, one.key(), strict=True))
+            for name, head in heads.items():
+                of_head = {**about, "head": name, "chosen_by": head.choice_.get("by", "")}
+                # An encoder that is trained on none of our images meets them again in every comparison.
+                with nullcontext() if record.trained_on else remembering(cache):
+                    found.append(_answers(head, vectors, one.rows, settings.labels, of_head))
+    return pl.concat(found)
+
+
 def tabulate(
-    predictions: pl.DataFrame,
-    choices: Mapping[tuple[str, str], Mapping[str, Any]],
-    selection: Selection,
-    settings: Settings,
-    sets: Sequence[ScoredSet],
+    predictions: pl.DataFrame, fitted: Fitted, split: Split, settings: Settings, sets: Sequence[TestSet]
 ) -> pl.DataFrame:
     """The results table of one comparison's predictions on `sets`."""
     facts = {
-        "train_rows": len(selection.train),
+        "train_rows": len(split.train),
         "code_version": provenance.code_version(),
         "config_hash": provenance.config_hash(vars(settings)),
         "created": datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S"),
     }
-    of_set = {one.key(): {"leaks_dropped": one.leaks, "data_hash": _data_hash(one, selection)} for one in sets}
+    of_set = {one.key(): {"leaks_dropped": one.leaks, "data_hash": _data_hash(one, split)} for one in sets}
     rows = []
-    for (identity, head), choice in choices.items():
-        chosen = {"choice": json.dumps(choice, sort_keys=True), **facts}
-        mine = predictions.filter((pl.col("encoder_id") == identity) & (pl.col("head") == head))
-        for row in score(mine, list(settings.prompts), settings.seed):
+    for (identity, name), head in fitted.items():
+        chosen = {"choice": json.dumps(head.choice_, sort_keys=True), **facts}
+        mine = predictions.filter((pl.col("encoder_id") == identity) & (pl.col("head") == name))
+        for row in score(mine, list(settings.labels), settings.seed):
             rows.append({**row, **chosen, **of_set[tuple(row[name] for name in columns.TEST)]})
     table = pl.DataFrame(rows, schema=columns.schema(columns.RESULTS))
     return with_p_best(table, predictions)
 
 
-def _data_hash(one: ScoredSet, selection: Selection) -> str:
+def _data_hash(one: TestSet, split: Split) -> str:
     """Over all of an ordinary comparison's images; over training images and `one` where that is not among them."""
     ordinary = not one.perturbation and not one.test_data
-    return provenance.data_hash(selection.rows() if ordinary else pl.concat([selection.train, one.rows]))
+    return provenance.data_hash(split.rows() if ordinary else pl.concat([split.train, one.rows]))
 
 
-def _groups(train: pl.DataFrame) -> np.ndarray | None:
-    return None if train["category"].null_count() else train["category"].to_numpy()
-
-
-def _choice(head: Any, record: Mapping[str, Any]) -> dict[str, Any]:
-    """What the head chose and, as `recipe`, what its encoder's recipe chose before it."""
-    before = record.get("choice")
-    return {"by": before["by"], **head.choice_, "recipe": before} if before else head.choice_
-
-
-def _about(cache: Cache, model: Mapping[str, Any], selection: Selection, settings: Settings) -> dict[str, Any]:
-    record = cache.record
+def _about(record: EncoderRecord, model: EncoderRecord, split: Split, settings: Settings) -> dict[str, Any]:
     return {
         "dataset": settings.dataset,
-        "held_out": selection.held_out,
-        "encoder": record["kind"],
-        "model": model["model"],
-        "pretrained": model["pretrained"],
-        "encoder_id": record["identity"],
-        "recipe": record.get("recipe", ""),
+        "held_out": split.held_out,
+        "encoder": record.name,
+        "model": model.model,
+        "pretrained": model.pretrained,
+        "encoder_id": record.identity,
+        "recipe": record.trained_on.recipe if record.trained_on else "",
         "seed": settings.seed,
         "train_per_label": settings.train_per_label,
         "test_per_label": settings.test_per_label,
     }
 
 
-def _predict(
-    head: Any, vectors: np.ndarray, rows: pl.DataFrame, positive: str, about: Mapping[str, Any]
+def _answers(
+    head: Head, vectors: np.ndarray, rows: pl.DataFrame, labels: Labels, about: Mapping[str, Any]
 ) -> pl.DataFrame:
-    """One row an image. The likelier label wins; of two equally likely ones, the first."""
+    """One row an image. The likeliest label wins; of equally likely ones, the first."""
     odds = head.predict_proba(vectors)
     classes = [str(label) for label in head.classes_]
     named = {name: pl.lit(value, dtype=columns.PREDICTIONS[name][0]) for name, value in about.items()}
     predicted = pl.Series([classes[number] for number in odds.argmax(axis=1)], dtype=pl.String)
+    p_positive = odds[:, classes.index(labels.positive)] if labels.positive else None
     return (
         rows.select("path", "sha256", "category", "label")
-        .with_columns(predicted=predicted, p_real=pl.Series(odds[:, classes.index(positive)]), **named)
+        .with_columns(predicted=predicted, p_real=pl.Series(p_positive, dtype=pl.Float64), **named)
         .select(list(columns.PREDICTIONS))
     )

@@ -9,12 +9,11 @@ import polars as pl
 
 from toolkit.cache.embedding import embed_images
 from toolkit.cache.store import Cache
-from toolkit.data import perturb, split
+from toolkit.data import perturb
 from toolkit.data.content_hashes import Contents
 from toolkit.data.manifest import Dataset
 from toolkit.data.perturb import Perturbation
-from toolkit.data.split import ScoredSet, Selection
-from toolkit.encoders.features import can_tell
+from toolkit.data.split import Split, TestSet, first_tests
 from toolkit.finetuning.loading import Loaders
 
 Progress = Callable[[str, int, int], None]
@@ -36,7 +35,7 @@ NOTHING_BEYOND = Beyond()
 class Images:
     """A set to score, and the data set whose `read` gives its images."""
 
-    scored: ScoredSet
+    scored: TestSet
     dataset: Dataset
 
     def embed(self, cache: Cache, loaders: Loaders, progress: Progress) -> pl.DataFrame:
@@ -59,17 +58,17 @@ class MoreSets:
         self.leaks = 0
 
     def of(
-        self, dataset: Dataset, selection: Selection, caches: Sequence[Cache], test_per_label: int | None, keep: bool
-    ) -> list[ScoredSet]:
+        self, dataset: Dataset, split: Split, caches: Sequence[Cache], test_per_label: int | None, keep: bool
+    ) -> list[TestSet]:
         """The sets for one comparison on `dataset`, embedded in all `caches`, the base encoder's first; `keep` says
         that images of the training set are no leaks."""
-        found = perturbed_sets(dataset, selection, self.perturbations, self.root)
+        found = perturbed_sets(dataset, split, self.perturbations, self.root)
         if self.other:
-            seen = selection.train["sha256"].clear() if keep else selection.train["sha256"]
+            seen = split.train["sha256"].clear() if keep else split.train["sha256"]
             found.append(self._other_images(self.other, seen, test_per_label, caches[0]))
         for cache in caches:
             for one in found:
-                if can_tell(cache.record["kind"], one.scored.perturbation):
+                if cache.record.sees_perturbations or not one.scored.perturbation:
                     one.embed(cache, self.loaders, self.progress)
         return [one.scored for one in found]
 
@@ -77,8 +76,8 @@ class MoreSets:
         """An image that turns out unreadable makes room for the next one."""
         dataset = contents.dataset
         while True:
-            rows, leaks = split.first_tests(dataset, per_label, contents.hash_rows, seen)
-            images = Images(ScoredSet("other", rows, leaks, test_data=dataset.name), dataset)
+            rows, leaks = first_tests(dataset, per_label, contents.hash_rows, seen)
+            images = Images(TestSet("other", rows, leaks, test_data=dataset.name), dataset)
             skipped = images.embed(base, self.loaders, self.progress)
             self.leaks = max(self.leaks, leaks)
             if skipped.is_empty():
@@ -95,14 +94,12 @@ class MoreSets:
         return [f"Passed over in {name}: {', '.join(parts)}."] if parts else []
 
 
-def perturbed_sets(
-    dataset: Dataset, selection: Selection, perturbations: Sequence[Perturbation], root: Path
-) -> list[Images]:
+def perturbed_sets(dataset: Dataset, split: Split, perturbations: Sequence[Perturbation], root: Path) -> list[Images]:
     """Base and novel under each perturbation; `root` is the cache's folder, where their keys are remembered."""
     found = []
     for one in perturbations:
         changed = perturb.perturbed(dataset, one)
-        for plain in selection.scored_sets():
+        for plain in split.test_sets():
             rows = perturb.perturbed_rows(dataset, plain.rows, one, root)
-            found.append(Images(ScoredSet(plain.test, rows, plain.leaks, perturbation=str(one)), changed))
+            found.append(Images(TestSet(plain.test, rows, plain.leaks, perturbation=str(one)), changed))
     return found

@@ -10,16 +10,17 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from toolkit.encoders.openclip import Encoder, Source, create, file_sha256
+from toolkit.encoders.openclip import OpenClip, Source, create, file_sha256
+from toolkit.encoders.record import TrainedOn
 from toolkit.errors import CacheError, EncoderError
 from toolkit.storage.damage import set_aside
-from toolkit.storage.records import read_record, sweep, write_record
+from toolkit.storage.records import as_plain, of_plain, read_record, sweep, write_record
 
 if TYPE_CHECKING:
     import torch
@@ -28,11 +29,42 @@ WEIGHTS, RECORD = "weights.safetensors", "record.json"
 
 
 @dataclass(frozen=True)
+class CheckpointRecord:
+    """What made a checkpoint's weights.
+
+    `prompts` maps each label to its prompts, `train_keys` are the SHA-256 of the training images in their order,
+    `losses` the mean loss of each epoch, `processes` how many trained together.
+    """
+
+    VERSION: ClassVar[int] = 2
+
+    trained_on: TrainedOn
+    prompts: Mapping[str, Sequence[str]]
+    train_keys: tuple[str, ...]
+    losses: tuple[float, ...] = ()
+    processes: int = 1
+    weights_file_sha256: str = ""
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any], folder: Path) -> "CheckpointRecord":
+        """The record from JSON; version 1, where all fields stood side by side, is brought up to date.
+
+        Raises CacheError for fields that are missing or too many.
+        """
+        if "version" not in plain:
+            of_training = {field.name for field in fields(TrainedOn)}
+            trained = {"choice": None} | {name: value for name, value in plain.items() if name in of_training}
+            rest = {name: value for name, value in plain.items() if name not in of_training}
+            plain = {"version": cls.VERSION, "processes": 1, **rest, "trained_on": trained}
+        return of_plain(cls, plain, f"the checkpoint {folder.name}")
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """A finished fine-tuning: the folder with its weights, and the record of what made them."""
 
     folder: Path
-    record: dict[str, Any]
+    record: CheckpointRecord
 
 
 def checkpoint_key(facts: Mapping[str, Any]) -> str:
@@ -55,11 +87,11 @@ def read(folder: Path) -> Checkpoint | None:
     if not damaged.exists():
         return None
     try:
-        found = Checkpoint(folder, read_record(damaged))
+        plain = read_record(damaged)
         damaged = folder / WEIGHTS
-        if file_sha256(damaged) == found.record["weights_file_sha256"]:
-            return found
-    except (CacheError, EncoderError):
+        if file_sha256(damaged) == plain["weights_file_sha256"]:
+            return Checkpoint(folder, CheckpointRecord.of(plain, folder))
+    except (CacheError, EncoderError, KeyError):
         pass
     _give_up(folder, damaged)
     return None
@@ -100,10 +132,10 @@ def read_tensors(path: Path, expected_sha256: str) -> "dict[str, torch.Tensor]":
     return load_file(path)
 
 
-def finish(folder: Path, tensors: "Mapping[str, torch.Tensor]", record: dict[str, Any]) -> Checkpoint:
+def finish(folder: Path, tensors: "Mapping[str, torch.Tensor]", record: CheckpointRecord) -> Checkpoint:
     """Write the final weights and, last, the record that makes them a checkpoint; drop the epochs' files."""
-    record = {**record, "weights_file_sha256": write_tensors(folder / WEIGHTS, tensors)}
-    write_record(folder / RECORD, record)
+    record = replace(record, weights_file_sha256=write_tensors(folder / WEIGHTS, tensors))
+    write_record(folder / RECORD, as_plain(record))
     for leftover in folder.glob("epoch-*"):
         leftover.unlink(missing_ok=True)
     sweep(folder)
@@ -113,31 +145,15 @@ def finish(folder: Path, tensors: "Mapping[str, torch.Tensor]", record: dict[str
 def weights(checkpoint: Checkpoint) -> "dict[str, torch.Tensor]":
     """The weights of a checkpoint. Raises EncoderError where they are damaged: they count as missing from then on."""
     try:
-        return read_tensors(checkpoint.folder / WEIGHTS, checkpoint.record["weights_file_sha256"])
+        return read_tensors(checkpoint.folder / WEIGHTS, checkpoint.record.weights_file_sha256)
     except EncoderError:
         _give_up(checkpoint.folder, checkpoint.folder / WEIGHTS)
         raise
 
 
-def load_finetuned(checkpoint: Checkpoint, origin: Source) -> Encoder:
+def load_finetuned(checkpoint: Checkpoint, origin: Source) -> OpenClip:
     """The encoder in a checkpoint, with the device of `origin`. Raises EncoderError where its weights are damaged."""
     tensors = weights(checkpoint)
     model = create(origin, load_weights=False)
     model.load_state_dict(tensors, strict=True)
-    return Encoder(model, origin, encoder_facts(checkpoint.record))
-
-
-def encoder_facts(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What an encoder's record says about the training that made it."""
-    names = (
-        "base_identity",
-        "checkpoint",
-        "recipe",
-        "settings",
-        "seed",
-        "held_out",
-        "train_categories",
-        "train_sha256",
-    )
-    chosen = {"choice": record["choice"]} if "choice" in record else {}
-    return {"kind": "finetuned", **{name: record[name] for name in (*names, "train_rows")}, **chosen}
+    return OpenClip(model, origin, checkpoint.record.trained_on)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from toolkit.encoders.openclip import Encoder
+from toolkit.encoders.openclip import OpenClip
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,7 +65,7 @@ def _of_each(captions: "Tensor", which: "Tensor") -> "Tensor":
     return functional.one_hot(which, len(captions)).to(captions.dtype) @ captions
 
 
-def encode_captions(encoder: Encoder, prompts: Sequence[str]) -> "Tensor":
+def encode_captions(encoder: OpenClip, prompts: Sequence[str]) -> "Tensor":
     """The prompts' unit vectors `[P, D]`, with gradients.
 
     Under a causal mask nothing behind the end-of-text token reaches the pooled vector, so the context is cut there.

@@ -6,6 +6,7 @@ parts, each part is left out of a training in its turn, and what does best on th
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,9 @@ import polars as pl
 
 from toolkit.data.images import decode
 from toolkit.data.manifest import Dataset
-from toolkit.encoders.openclip import Encoder
+from toolkit.data.split import groups_of
+from toolkit.encoders.openclip import OpenClip
+from toolkit.encoders.record import EncoderRecord, TrainedOn
 from toolkit.errors import CacheError
 from toolkit.finetuning import checkpoints
 from toolkit.finetuning.checkpoints import Checkpoint
@@ -40,11 +43,11 @@ Scores = dict[Setting, list[tuple[np.ndarray, np.ndarray]]]
 @dataclass(frozen=True)
 class Training:
     """What an encoder is fine-tuned on, and how: `load` makes a fresh base encoder, whose record is `base`; `train` are
-    the rows (columns path, label, category, sha256), which hold no image of `held_out`; checkpoints are kept under
+    the rows (columns path, label, group, sha256), which hold no image of `held_out`; checkpoints are kept under
     `cache`."""
 
-    base: Mapping[str, Any]
-    load: Callable[[], Encoder]
+    base: EncoderRecord
+    load: Callable[[], OpenClip]
     dataset: Dataset
     train: pl.DataFrame
     held_out: str
@@ -58,9 +61,15 @@ class Training:
         """For the stages that progress names; the first seed goes without saying."""
         return f", seed {self.recipe.seed}" if self.recipe.seed else ""
 
-    def facts(self) -> dict[str, Any]:
-        """All that decides the encoder, and its key; see `finetune.describe`."""
+    @cached_property
+    def trained_on(self) -> TrainedOn:
+        """What the encoder will have been trained on, and its key (`training.describe`)."""
         return describe(self.base, self.train, self.held_out, self.prompts, self.recipe)
+
+    @property
+    def folder(self) -> Path:
+        """Where its checkpoint lies, or will lie."""
+        return checkpoints.folder_of(self.cache, self.trained_on.checkpoint)
 
 
 def make(training: Training) -> Checkpoint:
@@ -88,20 +97,17 @@ def make(training: Training) -> Checkpoint:
 def _interpolated(training: Training) -> Checkpoint:
     """The encoder between the base and what the same recipe trains with `alpha` 1, which is kept for the next one."""
     whole = make(replace(training, recipe=replace(training.recipe, alpha=1.0)))
-    facts = {**training.facts(), "losses": whole.record["losses"]}
     mixed = mix(training.load().model.state_dict(), checkpoints.weights(whole), training.recipe.alpha)
-    return finish(checkpoints.folder_of(training.cache, facts["checkpoint"]), mixed, facts)
+    return finish(training.folder, mixed, replace(whole.record, trained_on=training.trained_on))
 
 
 def _chosen(training: Training) -> Checkpoint:
     """Choose, then train on every row with what was chosen; or take that checkpoint, where it is there already."""
-    facts = training.facts()
-    folder = checkpoints.folder_of(training.cache, facts["checkpoint"])
-    choice = choose(training, folder)
+    choice = choose(training, training.folder)
     named = {name: choice[name] for name in ("learning_rate", "epochs", "alpha")}
     last = make(replace(training, recipe=replace(training.recipe, grid=None, **named)))
-    facts |= {"losses": last.record["losses"], "choice": choice}
-    return finish(folder, checkpoints.weights(last), facts)
+    trained_on = replace(training.trained_on, choice=choice)
+    return finish(training.folder, checkpoints.weights(last), replace(last.record, trained_on=trained_on))
 
 
 def choose(training: Training, folder: Path) -> dict[str, Any]:
@@ -111,7 +117,7 @@ def choose(training: Training, folder: Path) -> dict[str, Any]:
     a logistic regression on the difference of the cosines), fitted on the same images; `by` is `category` where whole
     categories were left out, else `folds`. Each part's scores are kept in `folder`, so that a part is trained once.
     """
-    recipe = training.recipe.for_model(training.base["model"])
+    recipe = training.recipe.for_model(training.base.model)
     assert recipe.grid is not None and recipe.learning_rate is not None
     numbers, how = parts_of(training.train, recipe.choose_by, recipe.seed)
     scores: Scores = {}
@@ -129,10 +135,9 @@ def parts_of(train: pl.DataFrame, choose_by: str, seed: int) -> tuple[np.ndarray
     """Which part each training row is left out with `[N]` int64, and how: every third category, or random thirds."""
     from toolkit.heads.base import fold_numbers  # scikit-learn takes a second to import
 
-    names = train["category"].to_numpy()
-    groups = None
-    if not train["category"].null_count():
-        groups = (np.unique(names.astype(str), return_inverse=True)[1] % PARTS).astype(str)
+    groups = groups_of(train)
+    if groups is not None:
+        groups = (np.unique(groups.astype(str), return_inverse=True)[1] % PARTS).astype(str)
     return fold_numbers(train["label"].to_numpy(), groups, choose_by, seed, PARTS)
 
 
@@ -176,7 +181,7 @@ def _some(rows: pl.DataFrame, seed: int) -> pl.DataFrame:
 
 
 def _margins(
-    encoder: Encoder, weights: "Mapping[str, torch.Tensor]", pixels: np.ndarray, prompts: Mapping[str, Sequence[str]]
+    encoder: OpenClip, weights: "Mapping[str, torch.Tensor]", pixels: np.ndarray, prompts: Mapping[str, Sequence[str]]
 ) -> list[float]:
     """With other `weights` for a moment: how much nearer the second label's prompts are, as a difference of cosines,
     one an image."""

@@ -14,12 +14,13 @@ from toolkit.data.images import decode
 from toolkit.data.manifest import Dataset
 from toolkit.data.split import training_set_sha256
 from toolkit.encoders.class_token import encode_image
-from toolkit.encoders.openclip import Encoder, arithmetic
+from toolkit.encoders.openclip import OpenClip, arithmetic
+from toolkit.encoders.record import EncoderRecord, TrainedOn
 from toolkit.errors import CacheError, EncoderError, SelectionError
 from toolkit.finetuning import checkpoints
 from toolkit.finetuning.augment import augment
 from toolkit.finetuning.averaging import Average
-from toolkit.finetuning.checkpoints import Checkpoint
+from toolkit.finetuning.checkpoints import Checkpoint, CheckpointRecord
 from toolkit.finetuning.losses import encode_captions, loss_of
 from toolkit.finetuning.recipes import Recipe
 from toolkit.storage import distributed
@@ -35,7 +36,7 @@ Progress = Callable[[int, int, float], None]
 
 
 def finetune(
-    encoder: Encoder,
+    encoder: OpenClip,
     dataset: Dataset,
     train: pl.DataFrame,
     held_out: str,
@@ -44,15 +45,15 @@ def finetune(
     cache: Path,
     on_progress: Progress | None = None,
 ) -> Checkpoint:
-    """Fine-tune both towers of `encoder` (in place) on `train` (columns path, label, category, sha256).
+    """Fine-tune both towers of `encoder` (in place) on `train` (columns path, label, group, sha256).
 
     Continues behind the last finished epoch of the same training, and returns at once where it is already done. Same
     seed, same machine, same weights. Raises SelectionError where `train` holds an image of `held_out`, EncoderError
     where the loss stops being a number.
     """
     recipe = recipe.for_model(encoder.source.model)
-    facts = describe(encoder.record, train, held_out, prompts, recipe)
-    folder = checkpoints.folder_of(cache, facts["checkpoint"])
+    trained_on = describe(encoder.record, train, held_out, prompts, recipe)
+    folder = checkpoints.folder_of(cache, trained_on.checkpoint)
     if done := checkpoints.read(folder):
         return done
     run = _start(encoder, dataset, train, prompts, recipe)
@@ -63,10 +64,11 @@ def finetune(
         log.info("epoch %d: mean loss %.4f", len(losses), losses[-1])
         if len(losses) < recipe.epochs and distributed.rank() == 0:
             _save(run, folder, losses)
-    return finish(folder, run.average.state, {**facts, "losses": losses, "processes": distributed.world()})
+    record = CheckpointRecord(trained_on, prompts, tuple(train["sha256"]), tuple(losses), distributed.world())
+    return finish(folder, run.average.state, record)
 
 
-def finish(folder: Path, weights: "Mapping[str, torch.Tensor]", record: dict[str, Any]) -> Checkpoint:
+def finish(folder: Path, weights: "Mapping[str, torch.Tensor]", record: CheckpointRecord) -> Checkpoint:
     """The checkpoint that the first process writes, in every process."""
     if distributed.rank() == 0:
         checkpoints.finish(folder, weights, record)
@@ -78,33 +80,36 @@ def finish(folder: Path, weights: "Mapping[str, torch.Tensor]", record: dict[str
 
 
 def describe(
-    base: Mapping[str, Any],
+    base: EncoderRecord,
     train: pl.DataFrame,
     held_out: str,
     prompts: Mapping[str, Sequence[str]],
     recipe: Recipe,
-) -> dict[str, Any]:
-    """All that a checkpoint saw, and its key. Raises SelectionError where `train` holds an image of `held_out`."""
-    categories = sorted(train["category"].drop_nulls().unique().to_list())
+) -> TrainedOn:
+    """All that a training will have seen, and the key of its checkpoint, a hash over that and the prompts.
+
+    Raises SelectionError where `train` holds an image of `held_out`."""
+    categories = sorted(train["group"].drop_nulls().unique().to_list())
     if held_out in categories:
-        raise SelectionError(f"The training rows hold images of {held_out!r}, the category that they must not hold.")
-    recipe = recipe.for_model(base["model"])
-    facts = {
-        "base_identity": base["identity"],
-        "recipe": recipe.label(base["model"]),
+        raise SelectionError(f"The training rows hold images of {held_out!r}, which they must not hold.")
+    recipe = recipe.for_model(base.model)
+    facts: dict[str, Any] = {
+        "base_identity": base.identity,
+        "recipe": recipe.label(base.model),
         "settings": recipe.settings(),
         "seed": recipe.seed,
         "held_out": held_out,
         "train_categories": categories,
         "train_sha256": training_set_sha256(train),
         "train_rows": len(train),
-        "prompts": {label: list(texts) for label, texts in prompts.items()},
     }
-    return {**facts, "checkpoint": checkpoints.checkpoint_key(facts), "train_keys": train["sha256"].to_list()}
+    texts = {label: list(texts) for label, texts in prompts.items()}
+    key = checkpoints.checkpoint_key({**facts, "prompts": texts})
+    return TrainedOn(**{**facts, "train_categories": tuple(categories)}, checkpoint=key)
 
 
 def epochs(
-    encoder: Encoder,
+    encoder: OpenClip,
     dataset: Dataset,
     train: pl.DataFrame,
     prompts: Mapping[str, Sequence[str]],
@@ -122,7 +127,7 @@ def epochs(
 class _Run:
     """What stays the same through a training run."""
 
-    encoder: Encoder
+    encoder: OpenClip
     optimizer: "torch.optim.Optimizer"
     average: Average
     dataset: Dataset
@@ -137,7 +142,7 @@ class _Run:
 
 
 def _start(
-    encoder: Encoder, dataset: Dataset, train: pl.DataFrame, prompts: Mapping[str, Sequence[str]], recipe: Recipe
+    encoder: OpenClip, dataset: Dataset, train: pl.DataFrame, prompts: Mapping[str, Sequence[str]], recipe: Recipe
 ) -> _Run:
     import torch
 

@@ -1,43 +1,64 @@
-"""Heads: from embeddings to P(label). One file a head, one line here, the manners of scikit-learn.
+"""Heads: from vectors to P(label). One file a head, one line here, and nothing else knows its name.
 
-Every head takes raw embeddings `[N, D]` float32 and brings them to unit length itself, but for those in `READS`, which
-take other numbers of an image. What it has to choose it chooses inside the rows that it is fitted on; `choice_` says
-what and how.
+Every head takes raw vectors `[N, D]` float32 and brings them to unit length itself where that matters. What it has to
+choose it chooses inside the rows that it is fitted on; `choice_` says what and how. This module imports no head before
+one is asked for.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from inspect import signature
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from toolkit.encoders.blocks import KIND as BLOCKS
-from toolkit.encoders.features import FEATURES, FileFacts, Pixels
+from toolkit.encoders.record import EncoderRecord
 from toolkit.errors import SelectionError, did_you_mean
-from toolkit.heads.cnn import SmallCNN
-from toolkit.heads.knn import NearestNeighbours
-from toolkit.heads.logreg import LogisticProbe
-from toolkit.heads.shortcut import Shortcut
-from toolkit.heads.zero_shot import ZeroShot
 
-Prompts = Mapping[str, np.ndarray]
-
-HEADS: dict[str, Callable[[Prompts, str], Any]] = {
-    "zero-shot": lambda prompts, choose_by: ZeroShot(prompts),
-    "logreg": lambda prompts, choose_by: LogisticProbe(choose_by),
-    "knn": lambda prompts, choose_by: NearestNeighbours(choose_by),
-    "cnn": lambda prompts, choose_by: SmallCNN(choose_by),
-    "shortcut": lambda prompts, choose_by: Shortcut(choose_by),
+HEADS = {
+    "zero-shot": "zero_shot.ZeroShot",
+    "logreg": "logreg.LogisticProbe",
+    "knn": "knn.NearestNeighbours",
+    "cnn": "cnn.SmallCNN",
+    "shortcut": "shortcut.Shortcut",
 }
-
-READS = {"cnn": Pixels.kind, "shortcut": FileFacts.kind}
-"""The heads that look at something else than embeddings, and at what (`toolkit.encoders.features`)."""
+"""Each head's name, and its class in this package; tables have them in this order."""
 
 
-def fits(name: str, kind: str) -> bool:
-    """Whether the head looks at what an encoder of this `kind` (in its record) gives. Blocks have no prompts."""
-    if name in READS:
-        return READS[name] == kind
-    return kind not in FEATURES and not (name == "zero-shot" and kind == BLOCKS)
+class Head(Protocol):
+    """A classifier in scikit-learn's manner.
+
+    `reads` is what it takes from an image (`encoders.record.Sees`), `needs_prompts` whether it compares images with
+    prompts. Whatever its constructor takes of `prompts`, `choose_by`, `seed`, `temperature` and `margin`, `make_head`
+    gives it.
+    """
+
+    reads: ClassVar[frozenset[str]]
+    needs_prompts: ClassVar[bool]
+    classes_: np.ndarray
+    choice_: Mapping[str, Any]
+
+    def fit(self, X: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None) -> "Head":
+        """Fit on `X` `[N, D]` float32 and labels `y` `[N]`; `groups` `[N]` are what to leave out when choosing."""
+        ...
+
+    def predict_proba(self, X: np.ndarray) -> np.ndarray:
+        """`[N, D]` -> `[N, classes]` float64, in the order of `classes_`."""
+        ...
+
+
+def head_class(name: str) -> type[Head]:
+    """The class of a head. Raises SelectionError for a name that is not in `HEADS`."""
+    check_names([name])
+    module, _, of_class = HEADS[name].partition(".")
+    found: type[Head] = getattr(import_module(f"{__name__}.{module}"), of_class)
+    return found
+
+
+def fits(name: str, record: EncoderRecord) -> bool:
+    """Whether the head can be fitted on what this encoder gives."""
+    head = head_class(name)
+    return record.sees in head.reads and (record.has_text or not head.needs_prompts)
 
 
 def check_names(names: Sequence[str]) -> list[str]:
@@ -53,20 +74,17 @@ def check_names(names: Sequence[str]) -> list[str]:
 
 def make_head(
     name: str,
-    prompts: Prompts,
+    prompts: Mapping[str, np.ndarray],
     choose_by: str = "category",
     seed: int = 0,
     choice: Mapping[str, Any] | None = None,
 ) -> Any:
-    """A new head by its name. `prompts` maps each label to its prompts' vectors `[P, D]`; only some heads look at them.
-    `seed` decides what is random in it, if anything is.
+    """A new head by its name.
 
-    `choice` is what the encoder's recipe chose (`choice` of its record, if it has one): zero-shot reads P as it says.
-
-    Raises SelectionError for a name that is not in `HEADS`.
+    `prompts` maps each label to its prompts' vectors `[P, D]`; only some heads look at them. `choose_by` is `category`
+    or `folds`, `seed` decides what is random. `choice` is what the encoder's recipe chose (`TrainedOn.choice`), if it
+    did: its temperature and margin. Raises SelectionError for a name that is not in `HEADS`.
     """
-    check_names([name])
-    head = HEADS[name](prompts, choose_by)
-    if choice and isinstance(head, ZeroShot):
-        head.set_params(temperature=choice["temperature"], margin=choice["margin"])
-    return head.set_params(seed=seed) if "seed" in head.get_params() else head
+    head = head_class(name)
+    given = {"prompts": prompts, "choose_by": choose_by, "seed": seed, **(choice or {})}
+    return head(**{key: given[key] for key in signature(head).parameters if key in given})

@@ -4,7 +4,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from toolkit.encoders.record import Sees
+
 FOLDS = 5
+VECTORS: frozenset[str] = frozenset({Sees.LAST_LAYER, Sees.BLOCKS})
+"""What a head on embeddings reads."""
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from toolkit.encoders.features import SIDE
+from toolkit.encoders.record import Sees
 from toolkit.heads.base import fold_numbers, log_loss, usable_folds
 
 if TYPE_CHECKING:
@@ -35,6 +36,9 @@ class SmallCNN(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     (or of the random folds), are trained side by side until their mean log loss on the left-out rows has not fallen for
     `PATIENCE` epochs; then one is trained on all rows for the best number. Weights are kept as numpy arrays.
     """
+
+    reads = frozenset({Sees.PIXELS})
+    needs_prompts = False
 
     def __init__(self, choose_by: str = "category", most_epochs: int = 30, seed: int = 0):
         self.choose_by = choose_by

@@ -8,7 +8,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from toolkit.heads import partitioned
-from toolkit.heads.base import fold_numbers, log_loss, unit
+from toolkit.heads.base import VECTORS, fold_numbers, log_loss, unit
 from toolkit.heads.neighbours import Found, nearest, search_outside_their_fold
 
 K_GRID = (1, 3, 5, 9, 15, 25, 51, 101)
@@ -24,6 +24,9 @@ class NearestNeighbours(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     more neighbour were split evenly among the classes, so that no P is 0 or 1; the likeliest class is the same without.
     Neighbours are exact up to `partitioned.EXACT_UP_TO` vectors; beyond, `choice_` and `notes_` say with what recall.
     """
+
+    reads = VECTORS
+    needs_prompts = False
 
     def __init__(self, choose_by: str = "category", k_grid: tuple[int, ...] = K_GRID, seed: int = 0):
         self.choose_by = choose_by

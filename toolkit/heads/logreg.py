@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from threadpoolctl import threadpool_limits
 
 from toolkit.heads import streamed
-from toolkit.heads.base import fold_numbers, log_loss, unit, usable_folds
+from toolkit.heads.base import VECTORS, fold_numbers, log_loss, unit, usable_folds
 from toolkit.heads.newton import LogisticFamily
 
 GRID = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
@@ -73,6 +73,9 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     Log loss rather than accuracy: on a few hundred images, accuracies of neighbouring values differ by chance alone.
     Beyond `streamed.MOST_VALUES` a sample chooses `C`, and everything is fitted part by part; `notes_` say so.
     """
+
+    reads = VECTORS
+    needs_prompts = False
 
     def __init__(self, choose_by: str = "category", grid: tuple[float, ...] = GRID, seed: int = 0):
         self.choose_by = choose_by

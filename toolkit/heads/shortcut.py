@@ -12,6 +12,7 @@ from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from toolkit.encoders.record import Sees
 from toolkit.heads.base import fold_numbers, log_loss, usable_folds
 
 DEPTHS = (0, 1, 2, 3, 4, 6, 8)
@@ -26,6 +27,9 @@ class Shortcut(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     Its depth is the one with the least mean log loss over the held-out folds; depth 0 looks at nothing, and is what
     clean data ends with. Shares in the leaves are smoothed as if one more image were split evenly among the classes.
     """
+
+    reads = frozenset({Sees.FILE_FACTS})
+    needs_prompts = False
 
     def __init__(self, choose_by: str = "category", depths: tuple[int, ...] = DEPTHS, seed: int = 0):
         self.choose_by = choose_by

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 
+from toolkit.encoders.record import Sees
 from toolkit.heads.base import unit
 
 
@@ -15,6 +16,9 @@ class ZeroShot(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     length again (Radford et al. 2021, section 3.1.4). Nothing is learned, so `fit` only looks at the classes. `margin`
     is how much nearer (in cosine) the second class's prompts must be for both to be equally likely.
     """
+
+    reads = frozenset({Sees.LAST_LAYER})
+    needs_prompts = True
 
     def __init__(self, prompts: Mapping[str, np.ndarray] | None = None, temperature: float = 0.07, margin: float = 0.0):
         self.prompts = prompts

@@ -8,7 +8,7 @@
 >>> study.compare()                                              # doctest: +SKIP
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,15 +18,17 @@ import polars as pl
 
 from toolkit.cache.store import Cache, find_encoders
 from toolkit.data.sources import SHARD_INDEXES, open_data, place_of
-from toolkit.data.split import Selection
+from toolkit.data.split import Split, groups_of
 from toolkit.encoders import openclip
+from toolkit.encoders.record import EncoderRecord
 from toolkit.errors import SelectionError
 from toolkit.finetuning.recipes import make_recipe
-from toolkit.pipeline import workflow
-from toolkit.pipeline.plans import default_model, make_plan
+from toolkit.pipeline.embed import embed
+from toolkit.pipeline.finetune import finetune, is_of_checkpoint
+from toolkit.pipeline.plan import Plan, default_model, make_plan
 
 if TYPE_CHECKING:
-    from toolkit.encoders.openclip import Encoder
+    from toolkit.encoders.openclip import OpenClip
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Embeddings:
     base: Vectors
     novel: Vectors
     prompts: dict[str, np.ndarray]
-    encoder: Mapping[str, Any]
+    encoder: EncoderRecord
 
 
 class Study:
@@ -86,7 +88,7 @@ class Study:
         source = openclip.source(model or default_model(dataset), **choice)
         parts = (split,) if isinstance(split, str) else tuple(split or ())
         self.plan = make_plan(dataset, source, split=parts, data=place_of(data), **settings)
-        self._encoder: Encoder | None = None
+        self._encoder: OpenClip | None = None
 
     @property
     def manifest(self) -> pl.DataFrame:
@@ -94,7 +96,7 @@ class Study:
         return self.plan.dataset.rows
 
     @property
-    def encoder(self) -> "Encoder":
+    def encoder(self) -> "OpenClip":
         """The base CLIP, loaded when it is first asked for."""
         self._encoder = self._encoder or openclip.load(self.plan.source)
         return self._encoder
@@ -104,8 +106,8 @@ class Study:
 
         `held_out` says which comparison, where the study holds out several categories in turn; None: the first.
         """
-        done = workflow.embed(self.plan)
-        return _read(done.cache, _one(done.selections, held_out), self.plan)
+        done = embed(self.plan)
+        return _read(done.cache, _one(done.splits, held_out), self.plan)
 
     def finetune(self, held_out: str | None = None, recipe: str = "study", **changes: Any) -> Embeddings:
         """The vectors of a CLIP that is fine-tuned on `train` alone; trains and embeds what the cache lacks.
@@ -113,11 +115,11 @@ class Study:
         `changes` to the recipe are fields of `toolkit.Recipe`: `epochs=2`, `learning_rate=1e-5`, …
         """
         how = make_recipe(recipe, **changes)
-        selection = _one(workflow.selections_of(self.plan, workflow.contents_of(self.plan)), held_out)
-        plan = replace(self.plan, split=(selection.held_out,), seed=selection.seed, seeds=None)
-        (done,) = workflow.finetune(plan, how)
-        record = find_encoders(plan.cache, kind="finetuned", checkpoint=done.folder.name)[-1]
-        return _read(Cache(plan.cache, record), selection, plan)
+        split = _one(self.plan.splits(self.plan.contents()), held_out)
+        plan = replace(self.plan, split=(split.held_out,), seed=split.seed, seeds=None)
+        (done,) = finetune(plan, how)
+        record = find_encoders(plan.cache, lambda one: one.has_text and is_of_checkpoint(one, done.folder.name))[-1]
+        return _read(Cache(plan.cache, record), split, plan)
 
     def compare(
         self, heads: Sequence[str] = ("zero-shot", "logreg", "knn", "shortcut"), choose_by: str = "category"
@@ -127,11 +129,15 @@ class Study:
         The frame has the columns of `evaluation.columns.RESULTS` (docs/results.md), one row an encoder, head, test set
         and class; it is also stored in the results folder, with the predictions.
         """
-        workflow.embed(self.plan)
-        return workflow.compare(self.plan, heads, choose_by).table
+        from toolkit.pipeline.compare import compare
+
+        embed(self.plan)
+        return compare(self.plan, heads, choose_by).table
 
 
-def load_encoder(model: str, pretrained: str | None = None, precision: str = "fp32", device: str = "auto") -> "Encoder":
+def load_encoder(
+    model: str, pretrained: str | None = None, precision: str = "fp32", device: str = "auto"
+) -> "OpenClip":
     """A CLIP by open_clip's name, `nano`, or `hf-hub:OWNER/NAME`, with weights by tag or file.
 
     Raises EncoderError where model or weights are unknown or cannot be had.
@@ -139,20 +145,19 @@ def load_encoder(model: str, pretrained: str | None = None, precision: str = "fp
     return openclip.load(openclip.source(model, pretrained, precision, device))
 
 
-def _one(selections: list[Selection], held_out: str | None) -> Selection:
-    found = [one for one in selections if held_out in (None, one.held_out)]
+def _one(splits: list[Split], held_out: str | None) -> Split:
+    found = [one for one in splits if held_out in (None, one.held_out)]
     if not found:
-        turns = ", ".join(one.held_out for one in selections)
+        turns = ", ".join(one.held_out for one in splits)
         raise SelectionError(f"This study holds out {turns}, not {held_out!r}: say Study(…, split={held_out!r}).")
     return found[0]
 
 
-def _read(cache: Cache, selection: Selection, plan: workflow.Plan) -> Embeddings:
-    train, base, novel = (_vectors(cache, rows) for rows in (selection.train, selection.base, selection.novel))
+def _read(cache: Cache, split: Split, plan: Plan) -> Embeddings:
+    train, base, novel = (_vectors(cache, rows) for rows in (split.train, split.base, split.novel))
     prompts = {label: cache.read_prompts(list(texts)) for label, texts in plan.prompts.items()}
-    return Embeddings(selection.held_out, train, base, novel, prompts, cache.record)
+    return Embeddings(split.held_out, train, base, novel, prompts, cache.record)
 
 
 def _vectors(cache: Cache, rows: pl.DataFrame) -> Vectors:
-    categories = None if rows["category"].null_count() else rows["category"].to_numpy()
-    return Vectors(cache.read_images(rows["sha256"].to_list()), rows["label"].to_numpy(), categories, rows)
+    return Vectors(cache.read_images(rows["sha256"].to_list()), rows["label"].to_numpy(), groups_of(rows), rows)

@@ -1,4 +1,4 @@
-"""When a saved head should abstain, and where its line lies: decided on training images alone, measured on test images.
+"""When a kept head should abstain, and where its line lies: decided on training images alone, measured on test images.
 
 A head that was fitted on an image says nothing about how it does on new ones. So `abstaining` fits it anew on three
 quarters of the training images and calibrates on the rest, and `operating_point` takes each training image's score
@@ -16,7 +16,7 @@ from sklearn.base import clone
 from toolkit.cache.store import Cache
 from toolkit.heads.base import fold_numbers, folds
 from toolkit.prediction import conformal, kept_heads
-from toolkit.prediction.kept_heads import SavedHead
+from toolkit.prediction.kept_heads import KeptHead
 
 CALIBRATION_SHARE = 0.25
 
@@ -51,7 +51,7 @@ class Fresh:
     name: str
 
 
-def abstaining(about: SavedHead, head: Any, cache: Cache, alpha: float, fresh: Fresh | None = None) -> Rule:
+def abstaining(about: KeptHead, head: Any, cache: Cache, alpha: float, fresh: Fresh | None = None) -> Rule:
     """Answer only where the conformal set holds a single label.
 
     Without `fresh`, the training images (each content once) are split at random within each label; a copy of `head`
@@ -87,28 +87,28 @@ def abstaining(about: SavedHead, head: Any, cache: Cache, alpha: float, fresh: F
     return Rule(fitted, answers, note, _measured(about, fitted, answers, cache), abstains=True)
 
 
-def _split(about: SavedHead, head: Any, cache: Cache) -> tuple[Any, np.ndarray, np.ndarray, int]:
+def _split(about: KeptHead, head: Any, cache: Cache) -> tuple[Any, np.ndarray, np.ndarray, int]:
     """A copy of `head` fitted on three quarters of the training images; the odds that it gives the rest and their
     labels' codes; and how many images it was fitted on."""
     rows = kept_heads.training_rows(about).unique("sha256", keep="first", maintain_order=True)
     vectors, codes = kept_heads.vectors_of(rows, cache), _codes(rows["label"].to_numpy(), head)
-    held_back = _held_back(codes, about.record["seed"])
+    held_back = _held_back(codes, about.record.seed)
     fitted = clone(head).fit(vectors[~held_back], *_targets(rows.filter(~held_back)))
     return fitted, fitted.predict_proba(vectors[held_back]), codes[held_back], int((~held_back).sum())
 
 
 def operating_point(
-    about: SavedHead, head: Any, cache: Cache, recall: float, fresh: Fresh | None, progress: Progress
+    about: KeptHead, head: Any, cache: Cache, recall: float, fresh: Fresh | None, progress: Progress
 ) -> Rule:
     """Call an image the second label (REAL) only where P is above a line that images of the first label stay below.
 
     Without `fresh`, these are the training images, each scored by a copy of `head` fitted without its category (or
     without its random fifth, where there are no categories), which is what an image of a new kind meets; with `fresh`
     they are the fresh images. The line is the conformal quantile of the first label's scores, so that at least `recall`
-    of new images of that label stay below it, if they are like these. The saved head answers. Raises what `abstaining`
+    of new images of that label stay below it, if they are like these. The kept head answers. Raises what `abstaining`
     raises.
     """
-    first, second = about.record["labels"]
+    second, first = str(about.record.labels.positive), str(about.record.labels.negative)
     positive = positive_of(about, head)
     if fresh:
         scores, codes = head.predict_proba(fresh.vectors)[:, positive], _codes(fresh.labels, head)
@@ -131,13 +131,13 @@ def operating_point(
 
 
 def _scores_when_left_out(
-    about: SavedHead, head: Any, cache: Cache, progress: Progress
+    about: KeptHead, head: Any, cache: Cache, progress: Progress
 ) -> tuple[np.ndarray, np.ndarray, str]:
     """P(second label) of each training image by a copy of `head` that did not learn from its fold; their labels' codes;
     and in words which folds those were."""
     rows = kept_heads.training_rows(about).unique("sha256", keep="first", maintain_order=True)
     vectors, (y, groups) = kept_heads.vectors_of(rows, cache), _targets(rows)
-    numbers, how = fold_numbers(y, groups, "category", about.record["seed"])
+    numbers, how = fold_numbers(y, groups, "category", about.record.seed)
     scores = kept_heads.remembered_scores(about)
     if scores is None:
         positive, scores = positive_of(about, head), np.empty(len(rows))
@@ -150,14 +150,14 @@ def _scores_when_left_out(
     return scores, _codes(y, head), f"chosen on training images, {what} left out"
 
 
-def _saw_training(about: SavedHead) -> bool:
+def _saw_training(about: KeptHead) -> bool:
     """Whether the encoder itself was trained on the training images."""
-    return bool(about.record["encoder_record"]["kind"] != "base")
+    return about.record.encoder.trained_on is not None
 
 
-def positive_of(about: SavedHead, head: Any) -> int:
-    """Which of the head's classes is the second label, whose probability is reported."""
-    return [str(label) for label in head.classes_].index(about.record["labels"][1])
+def positive_of(about: KeptHead, head: Any) -> int:
+    """Which of the head's classes is the positive label, whose probability is reported."""
+    return [str(label) for label in head.classes_].index(str(about.record.labels.positive))
 
 
 def _held_back(codes: np.ndarray, seed: int) -> np.ndarray:
@@ -170,7 +170,7 @@ def _held_back(codes: np.ndarray, seed: int) -> np.ndarray:
     return held_back
 
 
-def _measured(about: SavedHead, head: Any, answers: Answers, cache: Cache) -> dict[str, dict[str, Any]]:
+def _measured(about: KeptHead, head: Any, answers: Answers, cache: Cache) -> dict[str, dict[str, Any]]:
     """What the answers are worth on each test set whose vectors the cache holds."""
     rows, found = kept_heads.rows_of(about), {}
     for test in ("base", "novel"):

@@ -9,19 +9,21 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import polars as pl
 
 from toolkit.cache.store import Cache
-from toolkit.data.split import Selection
+from toolkit.data.labels import Labels
+from toolkit.data.split import CATEGORY, Split
 from toolkit.encoders.openclip import Source
+from toolkit.encoders.record import EncoderRecord
 from toolkit.errors import CacheError, MissingEmbeddings, ResultsError
 from toolkit.evaluation import columns
-from toolkit.storage.records import read_record, write_record, write_whole
+from toolkit.storage.records import as_plain, of_plain, read_record, write_record, write_whole
 
 if TYPE_CHECKING:
     from toolkit.evaluation.grid import Comparison
@@ -33,53 +35,98 @@ FAR = 0.99
 
 
 @dataclass(frozen=True)
-class SavedHead:
+class HeadRecord:
+    """What a kept head is: its encoder and how to load that one again, what it was fitted on, how well it did.
+
+    `weights` is what `--pretrained` takes, `train_groups` are the categories (or other groups) that trained it,
+    `tests` has accuracy, interval, images and recalls of each test set, `choice` (JSON) is what it chose. An image is
+    far from training beyond the cosine distance `far_beyond`. `vectors` says where a k-NN head's vectors are: in the
+    `cache`, or in the `file` itself.
+    """
+
+    VERSION: ClassVar[int] = 2
+
+    key: str
+    head: str
+    encoder: EncoderRecord
+    weights: str
+    labels: Labels
+    dataset: str
+    held_out: str
+    by: str
+    seed: int
+    train_groups: tuple[str, ...]
+    train_rows: int
+    chosen_by: str
+    choice: str
+    code_version: str
+    tests: Mapping[str, Mapping[str, Any]]
+    rows_file: str
+    rows_sha256: str
+    far_beyond: float | None
+    vectors: str = "file"
+    file_sha256: str = ""
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> "HeadRecord":
+        """The record from JSON; one that version 1 wrote is brought up to date.
+
+        Raises CacheError for fields that are missing or too many.
+        """
+        if "version" not in plain:
+            known = {field.name for field in fields(cls)}
+            new = {name: value for name, value in plain.items() if name in known}
+            new["encoder"] = as_plain(EncoderRecord.of(plain.get("encoder_record", {})))
+            del new["encoder"]["version"]
+            new["labels"] = asdict(Labels(tuple(plain.get("labels", ())), (plain.get("labels") or [None])[-1]))
+            new |= {"version": cls.VERSION, "by": CATEGORY, "train_groups": plain.get("train_categories", [])}
+            plain = new
+        return of_plain(cls, plain, f"the head {plain.get('key')}")
+
+
+@dataclass(frozen=True)
+class KeptHead:
     """One head of a comparison: where it lies, and the record of what it is."""
 
     folder: Path
-    record: dict[str, Any]
+    record: HeadRecord
 
     @property
     def key(self) -> str:
         """The name of its files."""
-        return str(self.record["key"])
+        return self.record.key
 
 
-def save(
-    folder: Path,
-    comparison: "Comparison",
-    selection: Selection,
-    caches: Iterable[Cache],
-    source: Source,
-    labels: Iterable[str],
+def keep(
+    folder: Path, comparison: "Comparison", split: Split, caches: Iterable[Cache], source: Source, labels: Labels
 ) -> None:
     """Write the heads of one comparison, in place of those of the same one. Raises CacheError where that fails.
 
-    `source` is where the base encoder comes from, `labels` are the two labels in the order of the comparison.
-
-    A head whose state cannot be stored without code is left out: it is compared, and cannot predict later.
+    `source` is where the base encoder comes from. Kept are the heads on the encoders of `caches`. A head whose state
+    cannot be stored without code is left out: it is compared, and cannot predict later.
     """
     from toolkit.heads.base import unit
 
-    rows, keys = _rows(selection), selection.train["sha256"].to_list()
+    rows, keys = _rows(split), split.train["sha256"].to_list()
     digest = hashlib.sha256(rows).hexdigest()
     facts: dict[str, Any] = {
         "weights": str(source.file) if source.file and source.pretrained != "shipped" else source.pretrained,
-        "labels": list(labels),
-        "train_categories": sorted(set(selection.train["category"].drop_nulls())),
+        "labels": labels,
+        "by": split.by,
+        "train_groups": tuple(sorted(set(split.train["group"].drop_nulls()))),
         "rows_file": f"rows-{digest[:16]}.parquet",
         "rows_sha256": digest,
     }
     _write_file(folder / facts["rows_file"], rows)
     for cache in caches:
-        identity, training = cache.record["identity"], unit(cache.read_images(keys))
-        facts |= {"encoder_record": cache.record, "far_beyond": far_beyond(training)}
+        identity, training = cache.record.identity, unit(cache.read_images(keys))
+        facts |= {"encoder": cache.record, "far_beyond": far_beyond(training)}
         for name in [name for of, name in comparison.heads if of == identity]:
-            scores = _scores(comparison.table, identity, name)
-            _write(folder, comparison.heads[identity, name], training, {**facts, **scores})
+            record = HeadRecord(**facts, **_scores(comparison.table, identity, name))
+            _write(folder, comparison.heads[identity, name], training, record)
 
 
-def _write(folder: Path, head: Any, training: np.ndarray, facts: dict[str, Any]) -> None:
+def _write(folder: Path, head: Any, training: np.ndarray, record: HeadRecord) -> None:
     """A head's two files. A k-NN head's vectors stay where they are already: in the cache."""
     from toolkit.heads import stored
 
@@ -94,9 +141,10 @@ def _write(folder: Path, head: Any, training: np.ndarray, facts: dict[str, Any])
     finally:
         if in_cache:
             head.vectors_ = vectors
-    _write_file(folder / f"{facts['key']}.safetensors", data)
-    about = {**facts, "vectors": "cache" if in_cache else "file", "file_sha256": hashlib.sha256(data).hexdigest()}
-    _write_record(folder / f"{facts['key']}.json", about)
+    _write_file(folder / f"{record.key}.safetensors", data)
+    where = "cache" if in_cache else "file"
+    record = replace(record, vectors=where, file_sha256=hashlib.sha256(data).hexdigest())
+    _write_record(folder / f"{record.key}.json", as_plain(record))
 
 
 def _write_file(path: Path, data: bytes) -> None:
@@ -144,20 +192,20 @@ def nearest(vectors: np.ndarray, queries: np.ndarray, itself: bool = False) -> n
     return np.maximum(1.0 - similarities[:, -1].astype(np.float64), 0.0)
 
 
-def find(folder: Path) -> list[SavedHead]:
-    """Every saved head whose record is whole."""
+def find(folder: Path) -> list[KeptHead]:
+    """Every kept head whose record is whole."""
     found = []
     for path in sorted(folder.glob("*.json")):
         try:
-            record = read_record(path)
+            plain = read_record(path)
+            if plain.get("key") == path.stem:
+                found.append(KeptHead(folder, HeadRecord.of(plain)))
         except CacheError:
             continue
-        if "encoder_record" in record and record["key"] == path.stem:
-            found.append(SavedHead(folder, record))
     return found
 
 
-def best(folder: Path, encoder: str | None = None, head: str | None = None) -> tuple[SavedHead, int]:
+def best(folder: Path, encoder: str | None = None, head: str | None = None) -> tuple[KeptHead, int]:
     """The head to predict with, and among how many it was chosen.
 
     It is the one of the last `compare` with the highest novel accuracy (base where nothing was held out); where that
@@ -168,32 +216,32 @@ def best(folder: Path, encoder: str | None = None, head: str | None = None) -> t
     """
     every = find(folder)
     if not every:
-        raise ResultsError(f"No head is saved in {folder}: run python cli.py compare (or run) first.")
+        raise ResultsError(f"No head is kept in {folder}: run python cli.py compare (or run) first.")
     try:
         last = set(read_record(folder / LAST)["heads"])
     except (CacheError, KeyError):
-        last = {saved.key for saved in every}
-    rivals = [saved for saved in every if saved.key in last] or every
-    fitting = [saved for saved in rivals if _fits(saved, encoder, head)]
+        last = {kept.key for kept in every}
+    rivals = [kept for kept in every if kept.key in last] or every
+    fitting = [kept for kept in rivals if _fits(kept, encoder, head)]
     if not fitting:
-        known = sorted({f"--encoder {s.record['encoder']} --head {s.record['head']}" for s in rivals})
-        raise ResultsError(f"The last compare saved no such head. It saved {'; '.join(known)}.")
+        known = sorted({f"--encoder {s.record.encoder.name} --head {s.record.head}" for s in rivals})
+        raise ResultsError(f"The last compare kept no such head. It kept {'; '.join(known)}.")
     means: dict[tuple[str, ...], list[float]] = {}
-    for saved in fitting:
-        means.setdefault(_kind(saved), []).append(_merit(saved))
-    return max(fitting, key=lambda one: (np.mean(means[_kind(one)]), -one.record["seed"], _base(one))), len(means)
+    for kept in fitting:
+        means.setdefault(_kind(kept), []).append(_merit(kept))
+    return max(fitting, key=lambda one: (np.mean(means[_kind(one)]), -one.record.seed, _base(one))), len(means)
 
 
-def load(saved: SavedHead, cache: Cache) -> Any:
+def load(kept: KeptHead, cache: Cache) -> Any:
     """The fitted head. Raises ResultsError where its file is missing, damaged, or not to be trusted, and, for a head
     whose training vectors are kept in the cache, what `vectors_of` raises."""
     from toolkit.heads import stored
     from toolkit.heads.base import unit
 
-    path = saved.folder / f"{saved.key}.safetensors"
-    head = stored.from_bytes(_checked(path, saved.record["file_sha256"]), str(path))
-    if saved.record["vectors"] == "cache":
-        head.vectors_ = unit(vectors_of(training_rows(saved), cache))
+    path = kept.folder / f"{kept.key}.safetensors"
+    head = stored.from_bytes(_checked(path, kept.record.file_sha256), str(path))
+    if kept.record.vectors == "cache":
+        head.vectors_ = unit(vectors_of(training_rows(kept), cache))
     return head
 
 
@@ -208,41 +256,40 @@ def vectors_of(rows: pl.DataFrame, cache: Cache) -> np.ndarray:
         ) from error
 
 
-def training_rows(saved: SavedHead) -> pl.DataFrame:
+def training_rows(kept: KeptHead) -> pl.DataFrame:
     """The images that trained the head: sha256, label, category."""
-    return rows_of(saved).filter(pl.col("role") == "train").drop("role")
+    return rows_of(kept).filter(pl.col("role") == "train").drop("role")
 
 
-def remembered_scores(saved: SavedHead) -> np.ndarray | None:
+def remembered_scores(kept: KeptHead) -> np.ndarray | None:
     """What `remember_scores` was given for this very head, `[N]`; None where that was another one, or nothing."""
     try:
-        record = read_record(saved.folder / f"{saved.key}.{SCORES}.json")
+        record = read_record(kept.folder / f"{kept.key}.{SCORES}.json")
     except CacheError:
         return None
-    return np.array(record["scores"]) if record["head"] == _content(saved) else None
+    return np.array(record["scores"]) if record["head"] == _content(kept) else None
 
 
-def remember_scores(saved: SavedHead, scores: np.ndarray) -> None:
+def remember_scores(kept: KeptHead, scores: np.ndarray) -> None:
     """Keep the scores `[N]` that training images got from heads that did not learn from them; nowhere to write is no
     error: they are computed again."""
     try:
-        write_record(saved.folder / f"{saved.key}.{SCORES}.json", {"head": _content(saved), "scores": scores.tolist()})
+        write_record(kept.folder / f"{kept.key}.{SCORES}.json", {"head": _content(kept), "scores": scores.tolist()})
     except CacheError:
         return
 
 
-def _content(saved: SavedHead) -> list[str]:
+def _content(kept: KeptHead) -> list[str]:
     """What a head is made of."""
-    names = ("file_sha256", "rows_sha256")
-    return [saved.record["encoder_record"]["identity"], *(saved.record[name] for name in names)]
+    return [kept.record.encoder.identity, kept.record.file_sha256, kept.record.rows_sha256]
 
 
-def rows_of(saved: SavedHead) -> pl.DataFrame:
+def rows_of(kept: KeptHead) -> pl.DataFrame:
     """The images of the head's comparison: sha256, label, category, role (`train`, `base`, `novel`).
 
     Raises ResultsError where the file is missing or damaged.
     """
-    return pl.read_parquet(io.BytesIO(_checked(saved.folder / saved.record["rows_file"], saved.record["rows_sha256"])))
+    return pl.read_parquet(io.BytesIO(_checked(kept.folder / kept.record.rows_file, kept.record.rows_sha256)))
 
 
 def _checked(path: Path, expected_sha256: str) -> bytes:
@@ -255,11 +302,12 @@ def _checked(path: Path, expected_sha256: str) -> bytes:
     return data
 
 
-def _rows(selection: Selection) -> bytes:
-    names = ["sha256", "label", "category"]
-    parts = {"train": selection.train, **selection.tests()}
+def _rows(split: Split) -> bytes:
+    """Of each image its content, label and group, and whether it trained or tested."""
+    parts = {"train": split.train, **split.tests()}
+    named = [rows.select("sha256", "label", category="group", role=pl.lit(role)) for role, rows in parts.items()]
     data = io.BytesIO()
-    pl.concat([rows.select(*names, role=pl.lit(role)) for role, rows in parts.items()]).write_parquet(data)
+    pl.concat(named).write_parquet(data)
     return data.getvalue()
 
 
@@ -274,9 +322,8 @@ def _scores(table: pl.DataFrame, identity: str, head: str) -> dict[str, Any]:
         figures = {name: row[name] for name in ("accuracy", "accuracy_low", "accuracy_high")}
         tests[str(test)] = {**figures, "images": images, "recall": recalls}
     row = mine.row(0, named=True)
-    names = [*columns.COMPARISON, "encoder", "recipe", "encoder_id", "head", "chosen_by"]
-    more = ["train_rows", "choice", "code_version"]
-    return {"key": _key(row), **{name: row[name] for name in dict.fromkeys([*names, *more])}, "tests": tests}
+    names = ("dataset", "held_out", "seed", "head", "chosen_by", "train_rows", "choice", "code_version")
+    return {"key": _key(row), **{name: row[name] for name in names}, "tests": tests}
 
 
 def _key(row: Mapping[str, Any]) -> str:
@@ -285,21 +332,23 @@ def _key(row: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
-def _fits(saved: SavedHead, encoder: str | None, head: str | None) -> bool:
-    record = saved.record
-    named = encoder is None or record["encoder"] == encoder or record["encoder_id"].startswith(encoder)
-    return named and head in (None, record["head"])
+def _fits(kept: KeptHead, encoder: str | None, head: str | None) -> bool:
+    record = kept.record
+    named = encoder is None or record.encoder.name == encoder or record.encoder.identity.startswith(encoder)
+    return named and head in (None, record.head)
 
 
-def _kind(saved: SavedHead) -> tuple[str, ...]:
-    """Heads of one kind differ in the category that was held out and in the seed alone."""
-    return tuple(str(saved.record[name]) for name in ("encoder", "recipe", "head", "chosen_by"))
+def _kind(kept: KeptHead) -> tuple[str, ...]:
+    """Heads of one kind differ in the value that was held out and in the seed alone."""
+    record = kept.record
+    recipe = record.encoder.trained_on.recipe if record.encoder.trained_on else ""
+    return record.encoder.name, recipe, record.head, record.chosen_by
 
 
-def _base(saved: SavedHead) -> float:
-    return float(saved.record["tests"]["base"]["accuracy"])
+def _base(kept: KeptHead) -> float:
+    return float(kept.record.tests["base"]["accuracy"])
 
 
-def _merit(saved: SavedHead) -> float:
-    tests = saved.record["tests"]
+def _merit(kept: KeptHead) -> float:
+    tests = kept.record.tests
     return float(tests["novel" if "novel" in tests else "base"]["accuracy"])

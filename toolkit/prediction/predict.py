@@ -1,5 +1,6 @@
 """A saved head on images of the user's own: label, P, and whether an image is far from everything in training."""
 
+import functools
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -17,12 +18,12 @@ from toolkit.cache.store import Cache
 from toolkit.data.manifest import Dataset, hash_rows
 from toolkit.data.split import first_fresh
 from toolkit.encoders import openclip as encoders
-from toolkit.encoders.openclip import Encoder
+from toolkit.encoders.record import Encoder
 from toolkit.errors import EncoderError, MissingEmbeddings
-from toolkit.finetuning.loading import LazyEncoder, Loaders
+from toolkit.finetuning.loading import Loaders
 from toolkit.prediction import calibration, kept_heads
 from toolkit.prediction.calibration import Fresh, Rule
-from toolkit.prediction.kept_heads import SavedHead
+from toolkit.prediction.kept_heads import KeptHead
 
 MOST_FRESH = 500
 """So many new images of each label are taken to calibrate on."""
@@ -55,7 +56,7 @@ class Predicted:
     `head` was chosen."""
 
     images: pl.DataFrame
-    head: SavedHead
+    head: KeptHead
     rule: Rule
     rivals: int
 
@@ -72,7 +73,7 @@ def predict(dataset: Dataset, request: Request, progress: Progress = lambda stag
     ResultsError where no head fits, EncoderError where its encoder cannot be loaded again, and what a rule raises.
     """
     about, rivals = kept_heads.best(request.results / kept_heads.FOLDER, request.encoder, request.head)
-    cache = Cache(request.cache, about.record["encoder_record"])
+    cache = Cache(request.cache, about.record.encoder)
     vectors_of = _Vectors(about, cache, request, progress)
     rule = _rule(about, vectors_of, request)
     rows, vectors = vectors_of(dataset, dataset.rows)
@@ -82,9 +83,9 @@ def predict(dataset: Dataset, request: Request, progress: Progress = lambda stag
 class _Vectors:
     """Images to vectors of the head's encoder, which is loaded once, and only where the cache lacks an image."""
 
-    def __init__(self, about: SavedHead, cache: Cache, request: Request, progress: Progress):
+    def __init__(self, about: KeptHead, cache: Cache, request: Request, progress: Progress):
         self.about, self.cache, self.request, self.progress = about, cache, request, progress
-        self.load = LazyEncoder(self._load)
+        self.load = functools.cache(self._load)
 
     def __call__(self, dataset: Dataset, rows: pl.DataFrame) -> tuple[pl.DataFrame, np.ndarray]:
         """`rows` with sha256 and reason (null where readable), and the readable ones' vectors `[N, D]`."""
@@ -96,11 +97,11 @@ class _Vectors:
             return rows, home.read_images(rows.filter(pl.col("reason").is_null())["sha256"].to_list())
 
     def _load(self) -> Encoder:
-        self.progress(f"Loading {self.about.record['model']}", 0, 1)
+        self.progress(f"Loading {self.about.record.encoder.model}", 0, 1)
         return load_again(self.about, self.request.cache, self.request.device)
 
 
-def _rule(about: SavedHead, vectors_of: _Vectors, request: Request) -> Rule:
+def _rule(about: KeptHead, vectors_of: _Vectors, request: Request) -> Rule:
     cache = vectors_of.cache
     head = kept_heads.load(about, cache)
     fresh = _fresh(request.calibration, about, vectors_of) if request.calibration else None
@@ -111,24 +112,23 @@ def _rule(about: SavedHead, vectors_of: _Vectors, request: Request) -> Rule:
     return calibration.likelier(head)
 
 
-def _fresh(dataset: Dataset, about: SavedHead, vectors_of: _Vectors) -> Fresh:
+def _fresh(dataset: Dataset, about: KeptHead, vectors_of: _Vectors) -> Fresh:
     """Training images of `dataset` that are not among the images of the head's comparison, to calibrate on."""
-    mine = dataset.with_labels(about.record["labels"])
-    rows = first_fresh(mine, about.record["held_out"], MOST_FRESH, kept_heads.rows_of(about)["sha256"])
+    record, mine = about.record, dataset.with_labels(about.record.labels.names)
+    rows = first_fresh(mine, record.held_out, MOST_FRESH, kept_heads.rows_of(about)["sha256"], record.by)
     rows, vectors = vectors_of(mine, rows.unique("sha256", maintain_order=True).drop("sha256"))
     return Fresh(vectors, rows.filter(pl.col("reason").is_null())["label"].to_numpy(), dataset.name)
 
 
-def load_again(about: SavedHead, cache: Path, device: str = "auto") -> Encoder:
+def load_again(about: KeptHead, cache: Path, device: str = "auto") -> Encoder:
     """The very encoder that the head was fitted on. Raises EncoderError where it is gone or has become another."""
-    record = about.record["encoder_record"]
-    origin = encoders.source(record["model"], about.record["weights"], record["precision"], device)
+    record, weights = about.record.encoder, about.record.weights
+    origin = encoders.source(record.model, weights, record.precision, device)
     encoder = Loaders(cache, origin, lambda: encoders.load(origin)).of(record)()
-    assert isinstance(encoder, Encoder)
-    if encoder.identity != record["identity"]:
+    if encoder.record.identity != record.identity:
         raise EncoderError(
-            f"{record['model']} with weights {about.record['weights']!r} is not the encoder that the head was fitted "
-            f"on: run python cli.py embed and compare again."
+            f"{record.model} with weights {weights!r} is not the encoder that the head was fitted on: run python "
+            f"cli.py embed and compare again."
         )
     return encoder
 
@@ -155,14 +155,14 @@ def _with_reasons(rows: pl.DataFrame, skipped: pl.DataFrame) -> pl.DataFrame:
     return rows.with_columns(pl.Series("reason", found, dtype=pl.String))
 
 
-def _frame(rows: pl.DataFrame, vectors: np.ndarray, rule: Rule, about: SavedHead, cache: Cache) -> pl.DataFrame:
+def _frame(rows: pl.DataFrame, vectors: np.ndarray, rule: Rule, about: KeptHead, cache: Cache) -> pl.DataFrame:
     read = rows["reason"].is_null().to_numpy()
     labels = np.array([str(label) for label in rule.head.classes_])
     odds = rule.head.predict_proba(vectors) if len(vectors) else np.empty((0, len(labels)))
     left_open = rule.answers(odds)
     answers = [labels[mask][0] if mask.sum() == 1 else None for mask in left_open]
     distances = _distances(vectors, about, cache)
-    limit = about.record["far_beyond"]
+    limit = about.record.far_beyond
     return rows.select("path").with_columns(
         _spread("label", answers, read, pl.String),
         _spread("p_real", odds[:, calibration.positive_of(about, rule.head)], read, pl.Float64),
@@ -173,7 +173,7 @@ def _frame(rows: pl.DataFrame, vectors: np.ndarray, rule: Rule, about: SavedHead
     )
 
 
-def _distances(vectors: np.ndarray, about: SavedHead, cache: Cache) -> list[float | None]:
+def _distances(vectors: np.ndarray, about: KeptHead, cache: Cache) -> list[float | None]:
     """Null where the training images' vectors are no longer in the cache."""
     try:
         training = kept_heads.vectors_of(kept_heads.training_rows(about), cache)

@@ -7,12 +7,23 @@ import secrets
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, ClassVar, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from toolkit.errors import CacheError
 
 STALE_SECONDS = 3600
+
+
+class Versioned(Protocol):
+    """A dataclass with the version of its fields."""
+
+    VERSION: ClassVar[int]
+
+
+Record = TypeVar("Record", bound=Versioned)
 
 
 def write_record(path: Path, record: Mapping[str, Any]) -> None:
@@ -68,3 +79,44 @@ def sync_folder(folder: Path) -> None:
 
 def _checksum(record: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
+def as_plain(record: Any) -> dict[str, Any]:
+    """A typed record (a dataclass) as what `write_record` takes, with the `version` of its class."""
+    return {"version": record.VERSION, **asdict(record)}
+
+
+def of_plain(kind: type[Record], plain: Mapping[str, Any], what: str) -> Record:
+    """The inverse of `as_plain`; lists become tuples, and nested records are made anew.
+
+    `what` is what messages call the record. Raises CacheError for another version, and for fields that are missing or
+    too many.
+    """
+    version, found = plain.get("version"), {name: value for name, value in plain.items() if name != "version"}
+    if version != kind.VERSION:
+        raise CacheError(
+            f"The record of {what} has version {version}, and this toolkit reads version {kind.VERSION}: take the "
+            f"newer toolkit, or remove what it describes and run the command again."
+        )
+    return _made(kind, found, what)
+
+
+def _made(kind: type[Any], found: Mapping[str, Any], what: str) -> Any:
+    wanted = get_type_hints(kind)
+    names = [field.name for field in fields(kind)]
+    lacking, unknown = [n for n in names if n not in found], [n for n in found if n not in names]
+    if lacking or unknown:
+        parts = [f"lacks {', '.join(lacking)}"] * bool(lacking) + [f"has no use for {', '.join(unknown)}"] * bool(
+            unknown
+        )
+        raise CacheError(f"The record of {what} {' and '.join(parts)}: it was not written by this version.")
+    return kind(**{name: _value(wanted[name], found[name], what) for name in names})
+
+
+def _value(wanted: Any, value: Any, what: str) -> Any:
+    """`value` as a field of the type `wanted` holds it."""
+    options = get_args(wanted) if get_origin(wanted) in (Union, UnionType) else (wanted,)
+    nested = next((one for one in options if is_dataclass(one)), None)
+    if nested is not None and isinstance(value, dict):
+        return _made(nested, value, what)  # type: ignore[arg-type]
+    return tuple(value) if isinstance(value, list) and any(get_origin(one) is tuple for one in options) else value

@@ -8,7 +8,8 @@ import polars as pl
 
 from toolkit.errors import SelectionError
 from toolkit.evaluation import columns
-from toolkit.results.summary import labels_of, standing, study_figure
+from toolkit.results.published import study_figure
+from toolkit.results.summary import labels_of, standing
 
 STUDY = ["dataset", "model", "pretrained", "train_per_label", "test_per_label"]
 """Rows that share these are one study: its held-out categories and its seeds are repetitions of one question."""

@@ -33,7 +33,7 @@ def flatten(cache: Path, identity: str, images: pl.DataFrame) -> pl.DataFrame | 
     t-SNE (van der Maaten & Hinton 2008) of the unit vectors, started from their principal components, with a fixed
     seed.
     """
-    records = find_encoders(cache, identity=identity)
+    records = find_encoders(cache, lambda record: record.identity == identity)
     if not records or len(images) < 3:
         return None
     try:

@@ -1,0 +1,94 @@
+"""Looking after a cache: what it holds, whether it is whole, and removing an encoder."""
+
+import hashlib
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from toolkit.cache import segments
+from toolkit.cache.store import RECORD, Cache, encoder_folders, encoder_record
+from toolkit.data import unreadable
+from toolkit.errors import CacheError
+from toolkit.storage.records import read_record
+
+
+def list_encoders(root: Path) -> list[dict[str, Any]]:
+    """What the cache holds: one dict an encoder with its record, rows, bytes and the time of the last change."""
+    found = []
+    for folder in encoder_folders(root):
+        record = encoder_record(folder)
+        if record is None:
+            continue
+        cache = Cache(root, record)
+        files = [path.stat() for path in folder.glob("*") if path.is_file()]
+        found.append(
+            {
+                "encoder": folder.name,
+                "identity": record.identity,
+                "kind": record.name,
+                "images": cache.count_images(),
+                "prompts": cache.count_prompts(),
+                "bytes": sum(file.st_size for file in files),
+                "changed": time.strftime("%Y-%m-%d %H:%M", time.localtime(max(file.st_mtime for file in files))),
+            }
+        )
+    return found
+
+
+def verify(root: Path) -> list[dict[str, Any]]:
+    """Walk everything in the cache: one dict a file (path, state `whole` or `damaged`). Changes nothing."""
+    report = []
+    for folder in encoder_folders(root):
+        for path in sorted(folder.glob("*.h5")):
+            report.append({"path": str(path), "state": "whole" if segments.is_whole(path) else "damaged"})
+        report.append({"path": str(folder / RECORD), "state": _record_state(folder / RECORD)})
+    if (root / unreadable.FILE).exists():
+        report.append({"path": str(root / unreadable.FILE), "state": _record_state(root / unreadable.FILE)})
+    for record in sorted((root / "checkpoints").glob("*/*.json")):
+        report.append({"path": str(record), "state": _record_state(record)})
+        report += _weights_state(record)
+    return report
+
+
+def remove(root: Path, identity: str) -> list[str]:
+    """Delete the encoders whose identity or folder starts with `identity`, and the weights of those that were
+    fine-tuned here -> the folders' names. Raises CacheError where there is none."""
+    names = [
+        f
+        for f in encoder_folders(root)
+        if f.name.startswith(identity) or f.name.rsplit("-", 1)[-1].startswith(identity)
+    ]
+    if not names:
+        raise CacheError(f"No encoder {identity!r} in {root}: python cli.py cache list shows what is there.")
+    trained = [record.trained_on for record in map(encoder_record, names) if record and record.trained_on]
+    weights = [root / "checkpoints" / one.checkpoint for one in trained]
+    gone = [*names, *(folder for folder in weights if folder.is_dir())]
+    for folder in gone:
+        shutil.rmtree(folder)
+    return [folder.relative_to(root).as_posix() for folder in gone]
+
+
+def _record_state(path: Path) -> str:
+    try:
+        read_record(path)
+    except CacheError:
+        return "damaged"
+    return "whole"
+
+
+def _weights_state(record: Path) -> list[dict[str, Any]]:
+    """The state of the weights that a checkpoint's record vouches for; nothing where the record itself is damaged."""
+    try:
+        facts = read_record(record)
+    except CacheError:
+        return []
+    finished = "weights_file_sha256" in facts
+    weights = record.parent / "weights.safetensors" if finished else record.with_suffix(".safetensors")
+    try:
+        with weights.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        digest = ""
+    expected = facts["weights_file_sha256"] if finished else facts.get("sha256")
+    return [{"path": str(weights), "state": "whole" if digest == expected else "damaged"}]

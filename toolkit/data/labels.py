@@ -1,0 +1,54 @@
+"""The labels that a study tells apart."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+REAL = frozenset({"real", "reals", "nature", "natural", "authentic", "genuine", "original", "pristine", "human"})
+"""Words for images that no generator made: of two labels, such a one is the positive."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The labels in their order, and which of them is positive.
+
+    Of two labels, the positive one is that whose probability heads report (`p_real`), and it stands last. With more
+    than two labels there is none, unless somebody says so.
+    """
+
+    names: tuple[str, ...]
+    positive: str | None = None
+
+    @classmethod
+    def of(cls, names: Sequence[str], positive: str | None = None) -> "Labels":
+        """`names` with `positive`, which must be one of them. Of two labels without it, the one that says real is
+        positive (`REAL`, whatever its case and numbers around it), else the last.
+
+        >>> Labels.of(["0_real", "1_fake"])
+        Labels(names=('1_fake', '0_real'), positive='0_real')
+        >>> Labels.of(["cats", "dogs"]).positive
+        'dogs'
+        """
+        if positive is None and len(names) == 2:
+            real = [name for name in names if says_real(name)]
+            positive = real[0] if len(real) == 1 else names[1]
+        if len(names) == 2:
+            names = [*(name for name in names if name != positive), *(name for name in names if name == positive)]
+        return cls(tuple(names), positive)
+
+    @property
+    def negative(self) -> str | None:
+        """The other one of two labels."""
+        others = [name for name in self.names if name != self.positive]
+        return others[0] if self.positive is not None and len(others) == 1 else None
+
+    def __iter__(self):  # type: ignore[no-untyped-def]
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def says_real(label: str) -> bool:
+    """Whether a label is a word for real images, as `REAL`, `0_real` or `Nature` are."""
+    return bool(set(re.split(r"[^a-z]+", label.lower())) & REAL)

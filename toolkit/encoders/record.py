@@ -1,0 +1,136 @@
+"""What is known of an encoder without loading it: a typed record, kept beside its vectors."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+from toolkit.storage.records import as_plain, of_plain
+
+
+class Sees(StrEnum):
+    """What of an image an encoder turns into its vector."""
+
+    LAST_LAYER = "last layer"
+    BLOCKS = "blocks"
+    PIXELS = "pixels"
+    FILE_FACTS = "file facts"
+
+
+@dataclass(frozen=True)
+class TrainedOn:
+    """Exactly what a fine-tuned encoder was trained on, and how.
+
+    `train_sha256` is a hash over the training images and their labels (`data.split.training_set_sha256`), `choice` is
+    what the recipe chose inside the training images, or None.
+    """
+
+    base_identity: str
+    checkpoint: str
+    recipe: str
+    settings: Mapping[str, Any]
+    seed: int
+    held_out: str
+    train_categories: tuple[str, ...]
+    train_sha256: str
+    train_rows: int
+    choice: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class EncoderRecord:
+    """An encoder's identity, and what it declares of itself.
+
+    `identity` is a hash over weights, layers, preprocessing and precision: it says whose vectors these are. `known_as`
+    lists the names under which the same weights were met (`Source.called`). `has_text` says whether it embeds prompts.
+    `trained_on` is None where it saw none of our images. For an encoder that sees blocks, `base_identity` is the
+    encoder whose blocks they are, and `blocks` the number of columns of each block.
+    """
+
+    VERSION: ClassVar[int] = 2
+
+    identity: str
+    model: str
+    pretrained: str
+    dimension: int
+    precision: str = "fp32"
+    sees: str = Sees.LAST_LAYER
+    has_text: bool = True
+    weights_sha256: str = ""
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    known_as: tuple[str, ...] = ()
+    base_identity: str = ""
+    blocks: tuple[int, ...] = ()
+    trained_on: TrainedOn | None = None
+
+    @property
+    def name(self) -> str:
+        """What tables call it: `base`, `blocks`, `pixels` or `file facts`; `finetuned`, `finetuned blocks`."""
+        seen = "" if self.sees == Sees.LAST_LAYER else str(self.sees)
+        return f"finetuned {seen}".strip() if self.trained_on else seen or "base"
+
+    @property
+    def sees_perturbations(self) -> bool:
+        """False for file facts: a perturbed image is a new file, whose facts say nothing of the data's."""
+        return self.sees != Sees.FILE_FACTS
+
+    def plain(self) -> dict[str, Any]:
+        """The record as JSON holds it."""
+        return as_plain(self)
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> "EncoderRecord":
+        """The record from JSON; one that version 1 wrote is brought up to date.
+
+        Raises CacheError for fields that are missing or too many.
+        """
+        plain = _of_version_1(plain) if "version" not in plain else plain
+        return of_plain(cls, plain, f"the encoder {plain.get('identity')}")
+
+
+def _of_version_1(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Version 1 told encoders apart by a `kind`, and kept what a fine-tuned one saw beside everything else."""
+    old = dict(plain)
+    kind, weights = old.pop("kind", ""), old.pop("file_sha256", "") or old.get("pretrained", "")
+    of_training = ("checkpoint", "recipe", "settings", "seed", "held_out", "train_categories", "train_sha256")
+    trained = {name: old.pop(name) for name in (*of_training, "train_rows", "choice") if name in old}
+    plain_model = kind in ("base", "finetuned")
+    new: dict[str, Any] = {
+        "version": EncoderRecord.VERSION,
+        "sees": str(Sees.LAST_LAYER) if plain_model else kind,
+        "has_text": plain_model,
+        "known_as": [f"{old.get('model')} {weights}"] if kind == "base" else [],
+        "blocks": [],
+        "trained_on": None,
+    }
+    if kind == "finetuned":
+        new["trained_on"] = {"choice": None, "base_identity": old.pop("base_identity", ""), **trained}
+    return {"weights_sha256": "", "preprocessing": {}, "base_identity": "", **old, **new}
+
+
+class Encoder(Protocol):
+    """What turns images, and for some encoders prompts, into vectors.
+
+    `batch_size` is how many images `embed_images` takes at once. An encoder that can embed several batches at once also
+    has `side_by_side`: a context that gives their number and the threads to run them.
+    """
+
+    record: EncoderRecord
+    batch_size: int
+
+    def prepare(self, data: bytes) -> np.ndarray:
+        """An image file's bytes -> what `embed_images` takes of one image. Raises ImageError."""
+        ...
+
+    def embed_images(self, pixels: np.ndarray) -> np.ndarray:
+        """`[N, …]` from `prepare` -> `[N, record.dimension]` float32, not normalised."""
+        ...
+
+    def embed_prompts(self, prompts: Sequence[str]) -> np.ndarray:
+        """`P` prompts -> `[P, record.dimension]` float32. Only where `record.has_text`."""
+        ...
+
+
+LoadEncoder = Callable[[], Encoder]

@@ -1,0 +1,153 @@
+"""Compare, in six steps: select, check, fit, score, tabulate, store."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import polars as pl
+
+from toolkit.cache.store import Cache, find_encoders
+from toolkit.data.split import NONE, Split, TestSet
+from toolkit.encoders.features import WITHOUT_MODEL
+from toolkit.encoders.record import EncoderRecord
+from toolkit.errors import MissingEmbeddings
+from toolkit.evaluation import audit, grid
+from toolkit.evaluation.grid import Comparison, Settings
+from toolkit.evaluation.test_sets import NOTHING_BEYOND, Beyond, MoreSets
+from toolkit.finetuning.loading import Loaders, read_without_model
+from toolkit.heads import head_class
+from toolkit.pipeline.embed import is_blocks_of
+from toolkit.pipeline.plan import Plan
+from toolkit.prediction import kept_heads
+from toolkit.results import run_records, tables
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The comparison of each split, and lines that the user should read."""
+
+    comparisons: list[Comparison]
+    splits: list[Split]
+    notes: list[str]
+
+    @property
+    def table(self) -> pl.DataFrame:
+        """The results of this command alone, in the order in which they are stored."""
+        return tables.in_order(pl.concat([comparison.table for comparison in self.comparisons]))
+
+    @property
+    def predictions(self) -> pl.DataFrame:
+        """The predictions of this command alone."""
+        return pl.concat([comparison.predictions for comparison in self.comparisons])
+
+
+def compare(plan: Plan, heads: Sequence[str], choose_by: str = "category", beyond: Beyond = NOTHING_BEYOND) -> Compared:
+    """Score every head on every encoder that the cache holds for this plan, and store the table.
+
+    Works from the cache: a model is loaded only where `beyond` asks for test images that were never embedded. Raises
+    MissingEmbeddings, naming the command, where the base encoder's vectors are not there.
+    """
+    splits, base = plan.splits(plan.contents()), plan.base()
+    loaders = Loaders(plan.cache, plan.source, plan.load)
+    extra = MoreSets(beyond, plan.labels.names, plan.cache, loaders, plan.progress)
+    comparisons, notes = [], []
+    for split in splits:
+        settings = _settings(plan, heads, choose_by, split.seed)
+        encoders, said = _ready_encoders(plan, base, split, heads)
+        more = extra.of(plan.dataset, split, encoders, plan.test_per_label, plan.keep_leaks)
+        comparisons.append(compare_split(split, encoders, settings, more))
+        _keep_heads(plan, comparisons[-1], split, encoders)
+        notes += [*said, *comparisons[-1].notes()]
+    notes += [*extra.notes(), *audit.lines(comparisons, splits)]
+    return _stored(plan, Compared(comparisons, splits, notes))
+
+
+def compare_split(
+    split: Split, encoders: Sequence[Cache], settings: Settings, more: Sequence[TestSet] = ()
+) -> Comparison:
+    """Check, fit, score and tabulate one split's comparison, on its own test sets and on `more` of them.
+
+    The first of `encoders` gives the comparison its model's name. Raises SelectionError for an encoder that saw the
+    held-out value or another training set, and MissingEmbeddings where vectors are not in the cache.
+    """
+    for cache in encoders:
+        grid.require_unseen(cache.record, split)
+    sets = [*split.test_sets(), *more]
+    fitted = grid.fit(split, encoders, settings)
+    predictions = grid.predict(fitted, split, encoders, settings, sets)
+    return Comparison(grid.tabulate(predictions, fitted, split, settings, sets), predictions, fitted)
+
+
+def _settings(plan: Plan, heads: Sequence[str], choose_by: str, seed: int) -> Settings:
+    sizes = plan.train_per_label, plan.test_per_label
+    of_plan = plan.dataset.name, plan.labels, plan.prompts
+    return Settings(*of_plan, tuple(heads), choose_by, seed, *sizes, plan.keep_leaks)
+
+
+def _ready_encoders(plan: Plan, base: Cache, split: Split, heads: Sequence[str]) -> tuple[list[Cache], list[str]]:
+    """The encoders that hold all of the split's images, the base encoder's first; and what the user should know."""
+    keys, texts = split.rows()["sha256"].to_list(), plan.texts()
+    missing, prompts = base.missing_images(keys), base.missing_prompts(texts)
+    if missing or prompts:
+        what = f"{len(missing)} images and {len(prompts)} prompts"
+        raise MissingEmbeddings(f"{what} are not embedded yet. Run {plan.command('embed')}")
+    finetuned = _ready(plan, keys, texts, lambda record: _was_trained_on(record, base.record, split))
+    towers = [base.record, *(cache.record for cache in finetuned)]
+    blocks = _ready(plan, keys, (), lambda record: any(is_blocks_of(record, tower) for tower in towers))
+    wanted = {sees for name in heads for sees in head_class(name).reads if sees in WITHOUT_MODEL}
+    watch = partial(plan.progress, "Reading")
+    others, notes = read_without_model(plan.dataset, split.rows(), sorted(wanted), plan.cache, watch)
+    if not finetuned:
+        without = "" if split.held_out == NONE else f" without {split.held_out}"
+        note = f"No encoder is fine-tuned{without} on these images"
+        notes = [f"{note}: {plan.command('finetune')} adds its rows.", *notes]
+    return [base, *blocks, *finetuned, *others], notes
+
+
+def _ready(plan: Plan, keys: list[str], texts: Sequence[str], wanted: Callable[[EncoderRecord], bool]) -> list[Cache]:
+    """The caches of the `wanted` encoders that hold all of these images and, where they embed prompts, of these."""
+    caches = [Cache(plan.cache, record) for record in find_encoders(plan.cache, wanted)]
+    return [
+        cache
+        for cache in caches
+        if not cache.missing_images(keys) and not (cache.record.has_text and cache.missing_prompts(texts))
+    ]
+
+
+def _was_trained_on(record: EncoderRecord, base: EncoderRecord, split: Split) -> bool:
+    """Whether the encoder was fine-tuned from `base` on exactly this training set."""
+    trained = record.trained_on
+    return (
+        trained is not None
+        and record.name == "finetuned"
+        and trained.base_identity == base.identity
+        and trained.held_out == split.held_out
+        and trained.train_sha256 == split.train_sha256()
+        and trained.seed == split.seed
+    )
+
+
+def _keep_heads(plan: Plan, comparison: Comparison, split: Split, encoders: Sequence[Cache]) -> None:
+    """Keep the heads on embeddings, for `predict`."""
+    caches = [cache for cache in encoders if cache.record.sees not in WITHOUT_MODEL]
+    kept_heads.keep(plan.results / kept_heads.FOLDER, comparison, split, caches, plan.source, plan.labels)
+
+
+def _stored(plan: Plan, done: Compared) -> Compared:
+    """Write tables, heads and how they were made; whatever was damaged is in the notes then."""
+    damaged = tables.store(plan.results, done.table, done.predictions)
+    kept_heads.remember_last(plan.results / kept_heads.FOLDER, done.comparisons)
+    run_records.note(plan.results, done.table, _how(plan))
+    return replace(done, notes=list(dict.fromkeys([*done.notes, *damaged])))
+
+
+def _how(plan: Plan) -> dict[str, object]:
+    """What it takes to run a comparison of this plan again, and to find its images and vectors."""
+    return {
+        "command": plan.typed,
+        "asked": plan.asked,
+        "data": plan.data,
+        "cache": str(plan.cache.absolute()),
+        "prompts": {label: list(texts) for label, texts in plan.prompts.items()},
+        "precision": plan.source.precision,
+    }

@@ -1,0 +1,131 @@
+"""Embed: read, load, embed prompts, embed images, list what could not be read."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import polars as pl
+
+from toolkit.cache import embedding
+from toolkit.cache.embedding import EmbedReport
+from toolkit.cache.store import Cache, Together, find_encoders, remember_name
+from toolkit.data.content_hashes import Contents
+from toolkit.data.split import Split
+from toolkit.encoders.blocks import Blocks, WithBlocks
+from toolkit.encoders.openclip import OpenClip
+from toolkit.encoders.record import EncoderRecord, LoadEncoder, Sees
+from toolkit.errors import DataError
+from toolkit.pipeline.plan import Plan
+from toolkit.results import tables
+from toolkit.storage import distributed
+
+MOST_SKIPPED = 0.01
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """What `embed` did: images (by content) and prompts embedded now, images that were there before, the unreadable
+    ones, test images dropped as leaks, notes for the user, and the cache that holds it all."""
+
+    embedded: int
+    cached: int
+    prompts: int
+    skipped: pl.DataFrame
+    leaks: int
+    notes: list[str]
+    cache: Cache
+    plan: Plan
+    contents: Contents
+
+    @cached_property
+    def splits(self) -> list[Split]:
+        """One for each value that the plan holds out. Nothing is read for it any more."""
+        return self.plan.splits(self.contents)
+
+
+def embed(plan: Plan, strict: bool = False, blocks: bool = False) -> Embedded:
+    """Embed every image and prompt of the plan that the cache lacks, with the base encoder.
+
+    With `blocks`, the blocks of its image tower as well, in the same pass. Raises DataError, after everything readable
+    is stored, where more than 1 % of the images (or with `strict` any) could not be read.
+    """
+    distributed.start()
+    contents, encoder = plan.contents(), functools.cache(plan.load)
+    # Before a model is loaded: a mistake in data or split shows at once, and the room that this takes is free again.
+    leaks, wanted = _read_what_is_needed(plan, contents)
+    cache = plan.find_base() or Cache(plan.cache, remember_name(plan.cache, encoder().record))
+    prompts, embedded = embedding.embed_prompts(plan.texts(), encoder, cache), 0
+    while True:
+        report = _embed_what_was_read(plan, contents, wanted, *filled_together(cache, encoder, blocks))
+        embedded += report.embedded
+        if report.skipped.is_empty():
+            break
+        _pass_over(plan, contents, report.skipped)
+        leaks, wanted = _read_what_is_needed(plan, contents)  # an unreadable image makes room: supports stay whole
+    cached = report.cached + report.embedded - embedded
+    _list_skipped(plan, contents)
+    _complain(plan, contents, strict)
+    return Embedded(embedded, cached, prompts, contents.skipped(), leaks, cache.damaged, cache, plan, contents)
+
+
+def filled_together(
+    cache: Cache, encoder: Callable[[], OpenClip], blocks: bool
+) -> tuple[LoadEncoder, Cache | Together]:
+    """What loads the encoder and where its vectors go; with `blocks` both twofold, for one pass through the tower."""
+    if not blocks:
+        return encoder, cache
+    root = cache.folder.parent
+    known = find_encoders(root, lambda record: is_blocks_of(record, cache.record))
+    both = functools.cache(lambda: WithBlocks(Blocks(encoder())))
+    record = known[-1] if known else both().blocks.record
+    return both, Together(cache, Cache(root, record))
+
+
+def is_blocks_of(record: EncoderRecord, other: EncoderRecord) -> bool:
+    """Whether `record` is that of the blocks inside the encoder `other`."""
+    return record.sees == Sees.BLOCKS and record.base_identity == other.identity
+
+
+def _read_what_is_needed(plan: Plan, contents: Contents) -> tuple[int, np.ndarray]:
+    """Read as many images as the plan asks for, and keep no more than their keys -> how many were dropped as leaks, and
+    the numbers of the rows to embed."""
+    return sum(split.leaks for split in plan.splits(contents)), contents.readable()
+
+
+def _embed_what_was_read(
+    plan: Plan, contents: Contents, wanted: np.ndarray, encoder: LoadEncoder, cache: Cache | Together
+) -> EmbedReport:
+    """Embed some of the images at a time. Those that were passed over as leaks are bytes of the training set."""
+    done, reports = 0, []
+    for rows in contents.slices(wanted):
+        done += len(rows)
+
+        def watch(now: int, missing: int, upto: int = done) -> None:
+            plan.progress("Embedding", upto - missing + now, len(wanted))
+
+        reports.append(embedding.embed_images(plan.dataset, rows, encoder, cache, watch))
+    embedded, skipped = sum(report.embedded for report in reports), pl.concat([report.skipped for report in reports])
+    return EmbedReport(embedded, len(wanted) - embedded - len(skipped), skipped)
+
+
+def _pass_over(plan: Plan, contents: Contents, skipped: pl.DataFrame) -> None:
+    contents.note(skipped)
+    if skipped["sha256"].null_count():  # files vanish or change: look no further for others in their place
+        _list_skipped(plan, contents)
+        _complain(plan, contents, strict=False)
+
+
+def _list_skipped(plan: Plan, contents: Contents) -> None:
+    if distributed.rank() == 0:
+        tables.write_skipped(plan.results, contents.skipped())
+
+
+def _complain(plan: Plan, contents: Contents, strict: bool) -> None:
+    skipped, looked_at = contents.skipped(), contents.looked_at()
+    if len(skipped) and (strict or len(skipped) > MOST_SKIPPED * looked_at):
+        raise DataError(
+            f"{len(skipped)} of {looked_at} images could not be read (the first: {skipped['path'][0]}, "
+            f"{skipped['reason'][0]}). What could be read is embedded; {plan.results / tables.SKIPPED} lists the rest."
+        )

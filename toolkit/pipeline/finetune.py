@@ -1,0 +1,90 @@
+"""Fine-tune: embed with the base encoder; for each split train another one, and embed everything again with it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from pathlib import Path
+
+from toolkit.cache import embedding
+from toolkit.cache.store import Cache, find_encoders
+from toolkit.data.split import Split
+from toolkit.encoders.openclip import OpenClip, Source, load
+from toolkit.encoders.record import EncoderRecord
+from toolkit.errors import EncoderError
+from toolkit.finetuning import checkpoints
+from toolkit.finetuning.checkpoints import Checkpoint
+from toolkit.finetuning.recipes import Recipe
+from toolkit.finetuning.search import Training, make
+from toolkit.pipeline.embed import embed, filled_together
+from toolkit.pipeline.plan import Plan
+
+
+@dataclass(frozen=True)
+class Finetuned:
+    """One fine-tuned encoder: which value it never saw, the mean loss of each epoch, what was embedded, its seed."""
+
+    held_out: str
+    losses: list[float]
+    trained: bool
+    embedded: int
+    cached: int
+    folder: Path
+    seed: int = 0
+
+
+def finetune(plan: Plan, recipe: Recipe, blocks: bool = False) -> list[Finetuned]:
+    """Fine-tune once for each value that is held out, and embed everything again with the new encoder.
+
+    With `blocks`, the blocks of its image tower as well. What was trained or embedded before is not done again. Raises
+    what `embed` raises.
+    """
+    base = embed(plan)
+    of_splits = [(_training(plan, recipe, base.cache.record, split), split) for split in base.splits]
+    return [_finetune_one(plan, training, split, blocks) for training, split in of_splits]
+
+
+def _training(plan: Plan, recipe: Recipe, base: EncoderRecord, split: Split) -> Training:
+    return Training(
+        base,
+        lambda: load(plan.source),
+        plan.dataset,
+        split.train,
+        split.held_out,
+        plan.prompts,
+        replace(recipe, seed=split.seed),
+        plan.cache,
+        plan.progress,
+    )
+
+
+def _finetune_one(plan: Plan, training: Training, split: Split, blocks: bool) -> Finetuned:
+    before = checkpoints.read(training.folder)
+    checkpoint = before or make(training)
+    encoder = cache(lambda: _load_or_train_again(training, checkpoint, plan.source))
+    vectors = _cache_of(training, encoder, trained=before is None)
+    embedding.embed_prompts(plan.texts(), encoder, vectors)
+    watch = partial(plan.progress, "Embedding again")
+    report = embedding.embed_images(plan.dataset, split.rows(), *filled_together(vectors, encoder, blocks), watch)
+    losses = list(checkpoint.record.losses)
+    counts = report.embedded, report.cached
+    return Finetuned(split.held_out, losses, before is None, *counts, checkpoint.folder, split.seed)
+
+
+def _cache_of(training: Training, encoder: Callable[[], OpenClip], trained: bool) -> Cache:
+    """The fine-tuned encoder's cache; the encoder is loaded where that is new."""
+    key = training.trained_on.checkpoint
+    known = find_encoders(training.cache, lambda one: one.name == "finetuned" and is_of_checkpoint(one, key))
+    return Cache(training.cache, known[-1] if known and not trained else encoder().record)
+
+
+def is_of_checkpoint(record: EncoderRecord, key: str) -> bool:
+    """Whether the encoder was made by the training with this key."""
+    return record.trained_on is not None and record.trained_on.checkpoint == key
+
+
+def _load_or_train_again(training: Training, checkpoint: Checkpoint, origin: Source) -> OpenClip:
+    """Weights whose damage shows only now, since nobody needed them before, are trained anew: to the same ones."""
+    try:
+        return checkpoints.load_finetuned(checkpoint, origin)
+    except EncoderError:
+        return checkpoints.load_finetuned(make(training), origin)

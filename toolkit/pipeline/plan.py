@@ -1,0 +1,153 @@
+"""The plan that every step works on: from what a user names (a path, a model, labels) to a typed value."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from toolkit.cache.store import Cache, find_encoders
+from toolkit.data.content_hashes import Contents
+from toolkit.data.labels import Labels
+from toolkit.data.manifest import Dataset
+from toolkit.data.split import CATEGORY, Split, held_out_values, select, what_is_held_out
+from toolkit.encoders.openclip import OpenClip, Source, load
+from toolkit.errors import MissingEmbeddings, SelectionError, did_you_mean
+from toolkit.results.published import PROMPTS
+
+Progress = Callable[[str, int, int], None]
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    """Does nothing; the default progress callback."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the commands share: the data, the encoder, who trains and who tests, and where things are kept.
+
+    `prompts` maps each label to its prompts. `split` names the values of the column `by` that are held out, each in its
+    turn. `asked` is how the user chose all this on the command line, for the commands that messages name; `typed` is
+    the whole command and `data` where the images are, for whoever runs it again.
+    """
+
+    dataset: Dataset
+    source: Source
+    labels: Labels
+    prompts: Mapping[str, Sequence[str]]
+    split: tuple[str, ...] = ()
+    by: str = CATEGORY
+    train_per_label: int | None = 450
+    test_per_label: int | None = 100
+    keep_leaks: bool = False
+    seed: int = 0
+    seeds: int | None = None
+    cache: Path = Path("cache")
+    results: Path = Path("results")
+    asked: str = ""
+    typed: str = ""
+    data: str = ""
+    progress: Progress = silent
+
+    def every_seed(self) -> Sequence[int]:
+        """The seeds for which everything is done: `seed` alone, or the first `seeds` from 0 on."""
+        return [self.seed] if self.seeds is None else range(self.seeds)
+
+    def held_out(self) -> list[str]:
+        """The values that are held out, each in its turn. Raises SelectionError for one that the data does not have."""
+        return held_out_values(self.dataset, self.split, self.by)
+
+    def nothing_held_out(self) -> str | None:
+        """A line that says so, and what could be held out; None where something is."""
+        return what_is_held_out(self.dataset, self.held_out())
+
+    def command(self, name: str) -> str:
+        """The command line that runs `name` on the same plan."""
+        return f"python cli.py {name} {self.asked}".strip()
+
+    def texts(self) -> list[str]:
+        """Every prompt."""
+        return [text for texts in self.prompts.values() for text in texts]
+
+    def contents(self) -> Contents:
+        """The images' contents; nothing is read yet."""
+        return Contents(self.dataset, self.cache, partial(self.progress, "Reading"))
+
+    def splits(self, contents: Contents) -> list[Split]:
+        """One for each seed and each value that is held out; reads the images that it takes."""
+        sizes = self.train_per_label, self.test_per_label
+        return [
+            select(contents.dataset, held_out, *sizes, self.keep_leaks, seed, contents.hash_rows, self.by)
+            for seed in self.every_seed()
+            for held_out in self.held_out()
+        ]
+
+    def find_base(self) -> Cache | None:
+        """The base encoder's cache, where it is known already: no model is loaded."""
+        found = find_encoders(self.cache, self.source.is_source_of)
+        return Cache(self.cache, found[-1]) if found else None
+
+    def base(self) -> Cache:
+        """The base encoder's cache. Raises MissingEmbeddings, naming the command, where there is none."""
+        found = self.find_base()
+        if found is None:
+            what = f"Nothing of {self.dataset.name} is embedded with {self.source.model} yet"
+            raise MissingEmbeddings(f"{what}: run {self.command('embed')}")
+        return found
+
+    def load(self) -> OpenClip:
+        """The base encoder."""
+        self.progress(f"Loading {self.source.model}", 0, 1)
+        encoder = load(self.source)
+        self.progress(f"Loading {self.source.model}", 1, 1)
+        return encoder
+
+
+def make_plan(
+    dataset: Dataset,
+    source: Source,
+    labels: Sequence[str] | None = None,
+    prompts: Mapping[str, str | Sequence[str]] | None = None,
+    positive: str | None = None,
+    **fields: Any,
+) -> Plan:
+    """A plan for two labels of `dataset`: the data's own two where `labels` are not given.
+
+    `prompts` maps labels to a prompt or several; those without one get the study's, or a plain sentence. `positive` is
+    the label whose probability is reported (see `Labels.of`). `fields` are those of `Plan`. Raises SelectionError where
+    the labels are not two of the data's, or a prompt is for another.
+    """
+    two = _two(labels, dataset.labels())
+    if positive is not None and positive not in two:
+        guess = did_you_mean(positive, two)
+        raise SelectionError(f"--positive {positive!r} is none of the labels {', '.join(two)}.{guess}")
+    made = Labels.of(two, positive)
+    return Plan(dataset.with_labels(made.names), source, made, _prompts(made, prompts or {}), **fields)
+
+
+def default_model(dataset: Dataset) -> str:
+    """ViT-B-32, as in the study; for the built-in sample nano, which needs no download."""
+    return "nano" if dataset.kind == "sample" else "ViT-B-32"
+
+
+def _two(wanted: Sequence[str] | None, present: list[str]) -> list[str]:
+    labels = [label.strip() for label in wanted] if wanted else present
+    if len(present) < 2:
+        raise SelectionError(
+            f"Two labels are compared, and the data has {present[0]} alone: add images of another one."
+        )
+    if len(labels) != 2 or labels[0] == labels[1]:
+        raise SelectionError(f"Two labels are compared: name them, --labels A,B. The data has {', '.join(present)}.")
+    return labels
+
+
+def _prompts(labels: Labels, given: Mapping[str, str | Sequence[str]]) -> dict[str, list[str]]:
+    """Each label's prompts: those given, else the study's, else the label's name in a plain sentence."""
+    for label in given:
+        if label not in labels.names:
+            guess = did_you_mean(label, labels.names)
+            raise SelectionError(
+                f"A prompt is for {label!r}, which is none of the labels {', '.join(labels.names)}.{guess}"
+            )
+    prompts = {label: [texts] if isinstance(texts, str) else list(texts) for label, texts in given.items()}
+    return {label: prompts.get(label) or [PROMPTS.get(label, f"This is a {label} image.")] for label in labels.names}
