@@ -1,6 +1,7 @@
 """Who trains and who tests, for any data."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from toolkit.data.manifest import Dataset
 from toolkit.data.sources import open_data
-from toolkit.data.split import held_out_values, select
+from toolkit.data.split import held_out_values, select, what_is_held_out
 from toolkit.errors import ImageError, SelectionError
 
 CATEGORIES = ["bird", "cat", "dog"]
@@ -126,7 +127,8 @@ def test_another_seed_draws_other_training_rows_and_the_same_test_rows() -> None
 
 def test_split_names_categories_or_answers_with_those_that_exist() -> None:
     data = dataset(ENOUGH)
-    assert held_out_values(data, []) == ["cat"]
+    assert held_out_values(data, []) == ["none"], "nobody asked for cats"
+    assert held_out_values(replace(data, kind="cifake"), []) == ["cat"], "the study's own"
     assert held_out_values(data, ["dog,bird", "dog"]) == ["dog", "bird"]
     assert held_out_values(data, ["all"]) == CATEGORIES
     assert held_out_values(data, ["none"]) == ["none"]
@@ -138,9 +140,63 @@ def test_split_names_categories_or_answers_with_those_that_exist() -> None:
         held_out_values(data, ["all,cat"])
 
 
-def test_data_with_categories_but_without_cats_asks_which_one() -> None:
-    with pytest.raises(SelectionError, match="bird, dog, all, or none"):
-        held_out_values(dataset([row for row in ENOUGH if row[1] != "cat"]), [])
+def test_where_nothing_is_held_out_a_line_says_what_could_be() -> None:
+    data = dataset(ENOUGH)
+    assert what_is_held_out(data, ["cat"]) is None
+    assert "--split bird (or all)" in str(what_is_held_out(data, ["none"]))
+    plain = replace(data, rows=data.rows.with_columns(category=pl.lit(None, dtype=pl.String)))
+    assert "names no categories" in str(what_is_held_out(plain, ["none"]))
+
+
+def made_by(generators: int, each: int, equal: int = 0) -> Dataset:
+    """FAKE images of some generators, and REAL ones, which have none; the first `equal` REAL test images have bytes
+    that are in train, too."""
+    rows, files = [], {}
+    for split in ("train", "test"):
+        for number in range(generators):
+            rows += [(f"{split}/{number}/{i}.png", "FAKE", None, split, f"g{number}") for i in range(each)]
+        rows += [(f"{split}/real/{i}.png", "REAL", None, split, None) for i in range(generators * each)]
+    for number, (path, *_) in enumerate(rows):
+        files[path] = number.to_bytes(4, "big")
+    for i in range(equal):
+        files[f"test/real/{i}.png"] = files[f"train/real/{i}.png"]
+    names = ["path", "label", "category", "split", "generator"]
+    frame = pl.DataFrame(rows, schema=dict.fromkeys(names, pl.String), orient="row")
+    return Dataset("made", "made", frame, files.__getitem__, "folder")
+
+
+@settings(max_examples=25, deadline=None)
+@given(generators=st.integers(2, 5), each=st.integers(4, 6), equal=st.integers(0, 2))
+def test_images_that_no_generator_made_are_divided_among_the_generators_by_their_content(
+    generators: int, each: int, equal: int
+) -> None:
+    data, sides = made_by(generators, each, equal), {}
+    for held_out in held_out_values(data, ["all"], "generator"):
+        made = select(data, held_out, None, None, keep_leaks=True, by="generator")
+        assert made.by == "generator" and set(made.novel["group"]) == {held_out}
+        assert set(made.novel["label"]) == {"FAKE", "REAL"}
+        assert held_out not in {*made.train["group"], *made.base["group"]}
+        assert set(made.train["sha256"]).isdisjoint(made.novel["sha256"]), "equal bytes are in one group"
+        for key in made.novel.filter(pl.col("label") == "REAL")["sha256"].unique():
+            sides.setdefault(key, set()).add(held_out)
+    assert all(len(values) == 1 for values in sides.values()), "each is novel for one generator alone"
+    assert len(sides) == generators * each, "and each for one"
+
+
+def test_a_column_that_cannot_be_split_by_is_answered_with_those_that_can() -> None:
+    data = made_by(3, 4)
+    with pytest.raises(SelectionError, match=r"no column 'genrator'.*Did you mean generator\?"):
+        held_out_values(data, ["g0"], "genrator")
+    with pytest.raises(SelectionError, match="no categories.*--split-by generator"):
+        held_out_values(data, ["g0"])
+    with pytest.raises(SelectionError, match="It is a category: say --split-by category"):
+        held_out_values(dataset_with_sources(), ["cat"], "source")
+
+
+def dataset_with_sources() -> Dataset:
+    data = dataset(ENOUGH)
+    numbers = pl.int_range(pl.len()) % 2
+    return replace(data, rows=data.rows.with_columns(source=pl.format("s{}", numbers)))
 
 
 def test_an_image_without_a_category_might_be_a_cat_so_it_plays_no_part_where_cats_are_held_out() -> None:

@@ -18,7 +18,7 @@ from toolkit.errors import EncoderError
 
 
 @pytest.fixture(scope="module")
-def shipped() -> openclip.Encoder:
+def shipped() -> openclip.OpenClip:
     return openclip.load(openclip.source("nano", device="cpu"))
 
 
@@ -29,7 +29,7 @@ def pictures(count: int, size: tuple[int, int]) -> list[Image.Image]:
 
 @pytest.mark.parametrize("size", [(32, 32), (48, 70), (1, 50)])
 def test_its_vectors_are_those_of_open_clips_own_preprocessing_and_model(
-    shipped: openclip.Encoder, size: tuple[int, int]
+    shipped: openclip.OpenClip, size: tuple[int, int]
 ) -> None:
     nano.register()
     model, _, preprocess = open_clip.create_model_and_transforms("nano", pretrained=str(nano.WEIGHTS))
@@ -43,7 +43,7 @@ def test_its_vectors_are_those_of_open_clips_own_preprocessing_and_model(
     assert np.allclose(shipped.embed_prompts(["a photo of a cat."]), texts, atol=1e-5)
 
 
-def test_identity_changes_with_a_single_weight_and_with_precision(shipped: openclip.Encoder, tmp_path: Path) -> None:
+def test_identity_changes_with_a_single_weight_and_with_precision(shipped: openclip.OpenClip, tmp_path: Path) -> None:
     weights = load_file(nano.WEIGHTS)
     save_file(weights, tmp_path / "same.safetensors", metadata={"saved": "again"})
     name = next(iter(weights))
@@ -57,7 +57,7 @@ def test_identity_changes_with_a_single_weight_and_with_precision(shipped: openc
     assert len({shipped.identity, identity("other.safetensors"), identity("same.safetensors", "bf16")}) == 3
 
 
-def test_bfloat16_vectors_are_close_to_float32_ones(shipped: openclip.Encoder) -> None:
+def test_bfloat16_vectors_are_close_to_float32_ones(shipped: openclip.OpenClip) -> None:
     half = openclip.load(openclip.source("nano", precision="bf16", device="cpu"))
     pixels = np.stack([shipped.preprocess(image) for image in pictures(8, (32, 32))])
     a, b = shipped.embed_images(pixels), half.embed_images(pixels)
@@ -65,7 +65,7 @@ def test_bfloat16_vectors_are_close_to_float32_ones(shipped: openclip.Encoder) -
     assert cosines.min() > 0.995
 
 
-def test_in_half_precision_vectors_follow_weights_that_change(shipped: openclip.Encoder) -> None:
+def test_in_half_precision_vectors_follow_weights_that_change(shipped: openclip.OpenClip) -> None:
     """The weights are cast once; a step of training must not go unnoticed."""
     half = openclip.load(openclip.source("nano", precision="bf16", device="cpu"))
     pixels = np.stack([half.preprocess(image) for image in pictures(4, (32, 32))])

@@ -45,7 +45,7 @@ def selection(data: Path) -> Split:
 def training(data: Path, selection: Split, cache: Path, recipe: Recipe) -> Training:
     base = openclip.load(NANO)
 
-    def fresh() -> openclip.Encoder:
+    def fresh() -> openclip.OpenClip:
         base.model.load_state_dict(PUBLISHED)
         return base
 

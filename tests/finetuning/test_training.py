@@ -34,7 +34,7 @@ def train(dataset: Dataset) -> pl.DataFrame:
     return select(dataset, "cat", 12, 2).train
 
 
-def nano() -> openclip.Encoder:
+def nano() -> openclip.OpenClip:
     return openclip.load(openclip.source("nano", device="cpu"))
 
 

@@ -22,8 +22,9 @@ from toolkit.cache.store import Cache
 from toolkit.cli import main as cli
 from toolkit.data.labels import Labels
 from toolkit.data.sources.loose import open_loose
+from toolkit.encoders.record import Sees
 from toolkit.errors import EncoderError, ResultsError
-from toolkit.heads import HEADS, READS, make_head, stored
+from toolkit.heads import HEADS, head_class, make_head, stored
 from toolkit.prediction import calibration, kept_heads
 from toolkit.prediction import predict as predicting
 from toolkit.prediction.kept_heads import HeadRecord
@@ -31,7 +32,7 @@ from toolkit.prediction.predict import Request, load_again
 from toolkit.prediction.predict import predict as predict_images
 from toolkit.storage.records import as_plain, read_record, write_record
 
-ON_EMBEDDINGS = [name for name in HEADS if name not in READS]
+ON_EMBEDDINGS = [name for name in HEADS if Sees.LAST_LAYER in head_class(name).reads]
 
 
 def call(*words: object, stdin: str | None = None) -> Result:

@@ -55,6 +55,13 @@ RESULTS: dict[str, tuple[type[pl.DataType], str]] = {
     "config_hash": (S, "Hash over the settings of this comparison."),
     "data_hash": (S, "Hash over the contents and labels of the images that trained and tested."),
     "created": (S, "When it was computed (UTC)."),
+    "labels": (S, "The labels that were told apart, in their order (JSON)."),
+    "split_by": (S, "The column of the data whose value `held_out` is: `category`, or as `generator`."),
+    "images": (S, "Hash over the comparison's training and test images: rows about other images differ in it."),
+    "study": (
+        S,
+        "Rows that share it repeat one question on the same data; means are taken over them alone.",
+    ),
 }
 
 PREDICTIONS: dict[str, tuple[type[pl.DataType], str]] = {
@@ -79,9 +86,17 @@ PREDICTIONS: dict[str, tuple[type[pl.DataType], str]] = {
     "train_per_label": (N, "As in the results."),
     "test_per_label": (N, "As in the results."),
     "chosen_by": (S, "As in the results."),
+    "labels": (S, "As in the results."),
+    "split_by": (S, "As in the results."),
+    "images": (S, "As in the results."),
+    "study": (S, "As in the results."),
 }
 
-COMPARISON = ["dataset", "held_out", "model", "pretrained", "seed", "train_per_label", "test_per_label"]
+SIZES = ["model", "pretrained", "train_per_label", "test_per_label"]
+QUESTION = ["dataset", "labels", "split_by", *SIZES]
+"""What a study's comparisons share; `held_out`, `seed` and with them `images` differ among its repetitions."""
+
+COMPARISON = [*QUESTION, "held_out", "seed", "images"]
 """What all rows of one comparison share."""
 
 TEST = ["test", "perturbation", "test_data"]
@@ -97,7 +112,12 @@ def ordinary(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def brought_up_to_date(table: pl.DataFrame, wanted: dict[str, tuple[type[pl.DataType], str]]) -> pl.DataFrame:
-    """A stored table that lacks newer columns gets them: text empty, numbers null. Others stay as they are."""
+    """A stored table that lacks newer columns gets them: text empty, numbers null. Others stay as they are.
+
+    Version 1 knew neither labels nor images apart: all its rows are of one kind, `labels` and `images` empty.
+    """
+    if "split_by" not in table.columns:
+        table = table.with_columns(split_by=pl.lit("category"))
     new = [pl.lit("" if kind == S else None, dtype=kind).alias(name) for name, (kind, _) in wanted.items()]
     lacking = table.with_columns(column for column in new if column.meta.output_name() not in table.columns)
     return lacking.select(list(wanted)) if set(lacking.columns) == set(wanted) else table

@@ -149,6 +149,10 @@ def _about(record: EncoderRecord, model: EncoderRecord, split: Split, settings: 
         "seed": settings.seed,
         "train_per_label": settings.train_per_label,
         "test_per_label": settings.test_per_label,
+        "labels": json.dumps(settings.labels.names),
+        "split_by": split.by,
+        "images": provenance.data_hash(split.rows()),
+        "study": "",
     }
 
 

@@ -9,10 +9,10 @@ from toolkit.evaluation import columns
 from toolkit.evaluation.metrics import paired_difference
 from toolkit.results.published import study_figure
 
-ROW = [*columns.COMPARISON, "encoder", "recipe", "encoder_id", "head", "chosen_by"]
+ROW = [*columns.COMPARISON, "study", "encoder", "recipe", "encoder_id", "head", "chosen_by"]
 """What one line of the summary stands for: everything but test set and class."""
 
-LEFT_OUT = [name for name in ROW if name not in ("held_out", "encoder_id")] + ["test"]
+LEFT_OUT = [name for name in ROW if name not in ("held_out", "encoder_id", "images")] + ["test"]
 """What one line of the means over the held-out categories stands for."""
 
 SHARED = ("accuracy", "accuracy_low", "accuracy_high", "roc_auc", "p_best")
@@ -94,11 +94,10 @@ def _of_test(group: pl.DataFrame, test: str, labels: list[str]) -> dict[str, Any
 
 def left_out_means(table: pl.DataFrame) -> pl.DataFrame:
     """Mean and worst accuracy over the held-out categories, for each encoder and head that has more than one."""
-    by = [name for name in ROW if name not in ("held_out", "encoder_id")] + ["test"]
     return (
         columns.ordinary(table)
         .filter(pl.col("class") == "all")
-        .group_by(by, maintain_order=True)
+        .group_by(LEFT_OUT, maintain_order=True)
         .agg(
             categories=pl.col("held_out").n_unique(),
             mean=pl.col("accuracy").mean(),
@@ -115,9 +114,9 @@ OVER_SEEDS = ("seeds", "mean", "deviation", "lowest", "highest")
 def over_seeds(table: pl.DataFrame) -> pl.DataFrame:
     """Mean and spread of the accuracy over seeds, for each encoder, head and test set that was scored with several.
 
-    Columns of `ROW` but `seed` and `encoder_id`, the columns of `columns.TEST`, and those of `OVER_SEEDS`; `deviation`
-    is the standard deviation (of a sample). Where several categories were held out, rows whose `held_out` is `mean of
-    N` hold the same of the mean over those categories.
+    Columns of `ROW` but `seed`, `images` and `encoder_id`, the columns of `columns.TEST`, and those of `OVER_SEEDS`;
+    `deviation` is the standard deviation (of a sample). Where several values were held out, rows whose `held_out` is
+    `mean of N` hold the same of the mean over those values.
     """
     each = table.filter(pl.col("class") == "all").with_columns(figure=pl.col("accuracy"))
     means = left_out_means(table).with_columns(
@@ -126,7 +125,7 @@ def over_seeds(table: pl.DataFrame) -> pl.DataFrame:
         perturbation=pl.lit(""),
         test_data=pl.lit(""),
     )
-    by = [name for name in ROW if name not in ("seed", "encoder_id")] + columns.TEST
+    by = [name for name in ROW if name not in ("seed", "encoder_id", "images")] + columns.TEST
     figure = pl.col("figure")
     return (
         pl.concat([frame.select(*by, "seed", "figure") for frame in (each, means)])
@@ -154,7 +153,7 @@ def against_study(predictions: pl.DataFrame) -> pl.DataFrame:
     `difference_low`, `difference_high` (`metrics.paired_difference`, drawn among the images of a category and label).
     The interval covers the choice of test images, not that of training images or of the seed.
     """
-    several = [name for name in columns.COMPARISON if name != "held_out"] + ["test"]
+    several = [*columns.QUESTION, "study", "seed", "test"]
     names = [*LEFT_OUT, *(f"difference{end}" for end in ("", "_low", "_high"))]
     is_study = pl.all_horizontal(pl.col(name) == value for name, value in STUDIED_ROW.items())
     right = columns.ordinary(predictions).with_columns(right=(pl.col("label") == pl.col("predicted")).cast(pl.Int8))

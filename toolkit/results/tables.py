@@ -21,6 +21,8 @@ from filelock import FileLock
 from toolkit.errors import CacheError, ResultsError
 from toolkit.evaluation import columns
 from toolkit.evaluation.scoring import rescore, with_p_best
+from toolkit.heads import HEADS
+from toolkit.results.studies import with_studies
 from toolkit.results.workbook import workbook_bytes
 from toolkit.storage.records import write_whole
 
@@ -28,7 +30,6 @@ RESULTS, PREDICTIONS, SKIPPED = "results", "predictions", "skipped.csv"
 CHECKSUM, OTHERS_CHECKSUM, BESIDE = "toolkit_sha256", "toolkit_other_sha256", "toolkit_files_sha256"
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 WHERE = ("dataset", "held_out", "encoder", "head", *columns.TEST)
-HEAD_ORDER = ("zero-shot", "logreg", "knn", "cnn", "shortcut")
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +47,9 @@ def store(folder: Path, table: pl.DataFrame, predictions: pl.DataFrame) -> list[
             old_table, bad = _read_or_rebuild(folder, RESULTS, PREDICTIONS)
             old_predictions, also_bad = _read_or_rebuild(folder, PREDICTIONS, RESULTS)
             changed = _set_aside_changed(folder)
-            every = in_order(upsert(old_predictions, predictions))
-            _write(folder, with_p_best(in_order(upsert(old_table, table)), every), every)
+            rows, every = with_studies(upsert(old_table, table), upsert(old_predictions, predictions))
+            every = in_order(every)
+            _write(folder, with_p_best(in_order(rows), every), every)
     except (OSError, CacheError) as error:
         raise ResultsError(f"Cannot write the results folder {folder}: {error}") from error
     log.info("%s: %d rows and %d predictions of this comparison", folder, len(table), len(predictions))
@@ -70,7 +72,7 @@ def upsert(old: pl.DataFrame, new: pl.DataFrame) -> pl.DataFrame:
 def in_order(table: pl.DataFrame) -> pl.DataFrame:
     """Results or predictions in an order that does not depend on when they were computed; classes and images stay in
     their own."""
-    head = pl.col("head").replace_strict({name: i for i, name in enumerate(HEAD_ORDER)}, default=len(HEAD_ORDER))
+    head = pl.col("head").replace_strict({name: i for i, name in enumerate(HEADS)}, default=len(HEADS))
     by = [*columns.COMPARISON, "encoder", "recipe", "encoder_id", head, "head", "chosen_by", *columns.TEST]
     return table.sort(by, nulls_last=True, maintain_order=True)
 

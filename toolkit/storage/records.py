@@ -106,10 +106,10 @@ def _made(kind: type[Any], found: Mapping[str, Any], what: str) -> Any:
     names = [field.name for field in fields(kind)]
     lacking, unknown = [n for n in names if n not in found], [n for n in found if n not in names]
     if lacking or unknown:
-        parts = [f"lacks {', '.join(lacking)}"] * bool(lacking) + [f"has no use for {', '.join(unknown)}"] * bool(
-            unknown
+        raise CacheError(
+            f"The record of {what} was not written by this version of the toolkit. Missing fields: "
+            f"{', '.join(lacking) or 'none'}. Unknown fields: {', '.join(unknown) or 'none'}."
         )
-        raise CacheError(f"The record of {what} {' and '.join(parts)}: it was not written by this version.")
     return kind(**{name: _value(wanted[name], found[name], what) for name in names})
 
 

@@ -11,8 +11,8 @@ from toolkit.evaluation import columns
 from toolkit.results.published import study_figure
 from toolkit.results.summary import labels_of, standing
 
-STUDY = ["dataset", "model", "pretrained", "train_per_label", "test_per_label"]
-"""Rows that share these are one study: its held-out categories and its seeds are repetitions of one question."""
+STUDY = [*columns.QUESTION, "study"]
+"""Rows that share these are one study: its held-out values and its seeds are repetitions of one question."""
 
 SEPARATOR = "\x1f"
 REPETITION = ["held_out", "seed"]
@@ -91,6 +91,16 @@ class Subject:
         return sorted(set(self.table["held_out"]) - {"none"})
 
     @property
+    def kind(self) -> str:
+        """What was held out: a category, or a value of another column of the data."""
+        return str(self.about["split_by"])
+
+    @property
+    def kinds(self) -> str:
+        """The same in the plural."""
+        return "categories" if self.kind == "category" else f"{self.kind}s"
+
+    @property
     def seeds(self) -> list[int]:
         return sorted(self.table["seed"].unique().to_list())
 
@@ -104,7 +114,7 @@ def studies(table: pl.DataFrame) -> list[dict[str, Any]]:
     """The studies in a results table, the newest first: their `STUDY` values and when they were last `created`."""
     return (
         table.group_by(STUDY, maintain_order=True)
-        .agg(pl.col("created").max())
+        .agg(pl.col("created").max(), pl.col("held_out").unique(maintain_order=True))
         .sort("created", descending=True, maintain_order=True)
         .to_dicts()
     )

@@ -129,8 +129,8 @@ def _where(subject: Subject, one: Duel) -> str:
     if "novel" not in subject.tests:
         return "on the test images"
     if one.test == "base":
-        return "on categories that training saw"
-    return f"on {'categories' if len(subject.held_out) > 1 else 'the category'} that training never saw"
+        return f"on {subject.kinds} that training saw"
+    return f"on {subject.kinds if len(subject.held_out) > 1 else f'the {subject.kind}'} that training never saw"
 
 
 def points(share: float) -> str:

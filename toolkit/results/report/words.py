@@ -19,8 +19,9 @@ def test_names(shown: Subject) -> dict[str, str]:
     """What each test set holds."""
     if len(shown.tests) == 1:
         return {"base": "Test images"}
-    novel = f"Novel: {shown.held_out[0]}" if len(shown.held_out) == 1 else f"Novel: {len(shown.held_out)} categories"
-    return {"base": "Base: the other categories", "novel": novel}
+    many = shown.kinds
+    novel = f"Novel: {shown.held_out[0]}" if len(shown.held_out) == 1 else f"Novel: {len(shown.held_out)} {many}"
+    return {"base": f"Base: the other {many}", "novel": novel}
 
 
 def facts(shown: Subject) -> str:
@@ -53,20 +54,18 @@ def compared(shown: Subject) -> list[str]:
 def _held_out(shown: Subject) -> str:
     count = join([f"{count:,}" for count in sorted(set(shown.table["train_rows"]))[:2]])
     if not shown.held_out:
-        return (
-            f"Training saw {count} images. No category was held out, so nothing is said about categories of a new kind."
-        )
+        return f"Nothing was held out, so nothing is said about images of a new kind. Training saw {count} images."
     if len(shown.held_out) == 1:
         novel = shown.held_out[0]
         return (
             f"Training saw {count} images, and none of {novel}. “Base” are {_images(shown, 'base')} test images of the "
-            f"categories that it saw, “novel” {_images(shown, 'novel')} of {novel}: they show what was learned of the "
-            "question, and not of the categories."
+            f"{shown.kinds} that it saw, “novel” {_images(shown, 'novel')} of {novel}: they show what was learned of "
+            f"the question, and not of the {shown.kinds}."
         )
     return (
-        f"{len(shown.held_out)} categories were held out, each in its turn ({join(shown.held_out)}). Each time "
-        f"training saw {count} images, none of that category; “novel” are the test images of it, “base” those of the "
-        "others."
+        f"{len(shown.held_out)} {shown.kinds} were held out, each in its turn ({join(shown.held_out)}). Each time "
+        f"training saw {count} images, none of that {shown.kind}; “novel” are the test images of it, "
+        "“base” those of the others."
     )
 
 
@@ -112,7 +111,7 @@ def of_detail(shown: Subject, held_out: str, seed: int) -> str:
     """Which run the details are of."""
     if len(shown.held_out) > 1:
         run = (
-            f"Curves, confusions, maps and images are those of one held-out category, {held_out}: the one that the "
+            f"Curves, confusions, maps and images are those of one held-out {shown.kind}, {held_out}: the one that the "
             "best head finds hardest, unless another was asked for."
         )
     else:

@@ -1,0 +1,62 @@
+"""Which comparisons are repetitions of one question on the same data, and may stand beside each other."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import polars as pl
+
+from toolkit.data.split import NONE
+from toolkit.evaluation import columns
+
+
+@dataclass
+class _Study:
+    """The comparisons put together so far: the content behind each path, and the images of each repetition."""
+
+    name: str
+    contents: pl.DataFrame
+    images: dict[tuple[Any, ...], str] = field(default_factory=dict)
+
+    def takes(self, repetition: tuple[Any, ...], images: str, contents: pl.DataFrame) -> bool:
+        """Whether a comparison is about the same data: where both know a path, they know the same content."""
+        if self.images.get(repetition, images) != images:
+            return False
+        shared = self.contents.join(contents, on="path", suffix="_other")
+        return shared.filter(pl.col("sha256") != pl.col("sha256_other")).is_empty()
+
+    def add(self, repetition: tuple[Any, ...], images: str, contents: pl.DataFrame) -> None:
+        self.images[repetition] = images
+        self.contents = pl.concat([self.contents, contents]).unique("path", keep="first", maintain_order=True)
+
+
+def with_studies(table: pl.DataFrame, predictions: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Results and predictions with their column `study` filled.
+
+    Comparisons of the same question (`columns.QUESTION`) are one study where every test image that they share has the
+    same content. A study has one set of images for each held-out value and seed: a comparison on others begins a
+    study of its own. Comparisons that hold nothing out are apart from those that do.
+    """
+    every = table.group_by(columns.COMPARISON, maintain_order=True).agg(pl.col("created").min())
+    tested = columns.ordinary(predictions).select(*columns.COMPARISON, "path", "sha256").unique(maintain_order=True)
+    studies: dict[tuple[Any, ...], list[_Study]] = {}
+    names = []
+    for row in every.sort("created", maintain_order=True).iter_rows(named=True):
+        question = (*(row[name] for name in columns.QUESTION), row["held_out"] == NONE)
+        repetition, images = (row["held_out"], row["seed"]), row["images"]
+        wanted = pl.DataFrame([row]).select(pl.col(name).cast(table.schema[name]) for name in columns.COMPARISON)
+        mine = tested.join(wanted, on=columns.COMPARISON, how="semi", nulls_equal=True).select("path", "sha256")
+        rivals = studies.setdefault(question, [])
+        study = next((one for one in reversed(rivals) if one.takes(repetition, images, mine)), None)
+        if study is None:
+            rivals.append(study := _Study(images or row["dataset"], mine.clear()))
+        study.add(repetition, images, mine)
+        names.append(wanted.with_columns(study_found=pl.lit(study.name)))
+    if not names:
+        return table, predictions
+    found = pl.concat(names)
+    return _filled(table, found), _filled(predictions, found)
+
+
+def _filled(frame: pl.DataFrame, found: pl.DataFrame) -> pl.DataFrame:
+    joined = frame.join(found, on=columns.COMPARISON, how="left", nulls_equal=True, maintain_order="left")
+    return joined.with_columns(study=pl.col("study_found").fill_null("")).select(frame.columns)
