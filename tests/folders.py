@@ -1,6 +1,7 @@
 """Results folders made on the spot: predictions with a given accuracy, their images on disk, their vectors cached."""
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -46,6 +47,7 @@ class Images:
                     rows.append((path, hashlib.sha256(data).hexdigest(), category, label))
         names = ["path", "sha256", "category", "label"]
         self.rows = pl.DataFrame(rows, schema=names, orient="row")
+        self.digest = hashlib.sha256("".join(self.rows["sha256"]).encode()).hexdigest()[:12]
 
 
 def predict(images: Images, right: float, scatter: int = 0, **about: object) -> pl.DataFrame:
@@ -58,6 +60,10 @@ def predict(images: Images, right: float, scatter: int = 0, **about: object) -> 
         "train_per_label": 450,
         "test_per_label": 100,
         "chosen_by": "",
+        "labels": json.dumps(images.labels),
+        "split_by": "category",
+        "images": images.digest,
+        "study": "",
     } | about
     is_novel = pl.col("category") == every["held_out"]
     rows = images.rows.filter(is_novel if every["test"] == "novel" else ~is_novel)
