@@ -129,10 +129,10 @@ class Cache:
         if vectors.shape != (count, self.record.dimension):
             raise CacheError(f"Vectors of shape {vectors.shape} do not belong to {self.folder.name}.")
         if not np.isfinite(vectors).all():
-            raise CacheError(
-                f"{self.record.model} made vectors that are not numbers (in {self.record.precision}): "
-                "use --precision fp32."
-            )
+            model, precision = self.record.model, self.record.precision
+            broken = "its weights are broken, perhaps by a training that diverged: take others"
+            way_out = broken if precision == "fp32" else "use --precision fp32"
+            raise CacheError(f"{model} made vectors that are not numbers (in {precision}): {way_out}.")
 
     def _introduce(self) -> None:
         if not self._swept:

@@ -122,8 +122,15 @@ data_options = section(
 )
 model_options = section(
     "Model",
-    option("--model", help="nano, one of open_clip's, or hf-hub:OWNER/NAME.  [default: ViT-B-32; sample: nano]"),
-    option("--pretrained", metavar="TAG|FILE", help="Weights: a tag of open_clip's or a file.  [default: openai]"),
+    option(
+        "--model",
+        help="nano, one of open_clip's, hf-hub:OWNER/NAME, or local-dir:FOLDER.  [default: ViT-B-32; sample: nano]",
+    ),
+    option(
+        "--pretrained",
+        metavar="TAG|FILE",
+        help="Weights: a tag of open_clip's or a file.  [default: the model's best known]",
+    ),
     chosen("device", "auto", "Where the model runs."),
     chosen("precision", "fp32", "The model's arithmetic."),
 )
@@ -209,9 +216,12 @@ def planned(chosen: dict[str, Any], as_json: bool) -> "Plan":
     dataset = open_data(chosen["data"], kept=chosen["cache"] / SHARD_INDEXES)
     say(f"Data: {dataset.description}", as_json)
     model = chosen["model"] or default_model(dataset)
+    source = openclip.source(model, chosen["pretrained"], chosen["precision"], chosen["device"])
+    for note in source.notes:
+        say(note, as_json)
     plan = make_plan(
         dataset,
-        openclip.source(model, chosen["pretrained"], chosen["precision"], chosen["device"]),
+        source,
         chosen["labels"] and chosen["labels"].split(","),
         prompts_of(chosen["prompts"]),
         chosen["positive"],

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +16,9 @@ import numpy as np
 from PIL import Image
 
 from toolkit.data.images import decode
-from toolkit.encoders import half_precision, nano
+from toolkit.encoders import checkpoint_files, half_precision, nano
 from toolkit.encoders.class_token import encode_image
+from toolkit.encoders.default_weights import QUICK_GELU_TWINS, default_tag
 from toolkit.encoders.record import EncoderRecord, TrainedOn
 from toolkit.errors import EncoderError, did_you_mean
 from toolkit.storage.network import fail_fast_without_network
@@ -39,7 +40,8 @@ class Source:
     """Where an encoder comes from, known without importing torch.
 
     `pretrained` is what the user calls the weights (an open_clip tag, or a checkpoint's file name), `file` the local
-    checkpoint, if it is one. `model` is a name of open_clip's, or `hf-hub:owner/name`, which brings its own weights.
+    checkpoint, if it is one. `model` is a name of open_clip's, or `hf-hub:owner/name` or `local-dir:folder`, which
+    bring their own weights. `notes` are lines for the user: which weights and which activation were chosen for them.
     """
 
     model: str
@@ -47,11 +49,14 @@ class Source:
     file: Path | None = None
     precision: str = "fp32"
     device: str = "auto"
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     @cached_property
     def called(self) -> str:
         """The model and its weights, as `EncoderRecord.known_as` has them: a file by its content, not by its name."""
-        return f"{self.model} {file_sha256(self.file) if self.file else self.pretrained}"
+        weights = file_sha256(self.file) if self.file else self.pretrained
+        config = f" {self.pretrained}" if self.model.startswith(checkpoint_files.LOCAL_DIR) else ""
+        return f"{self.model} {weights}{config}"
 
     def is_source_of(self, record: EncoderRecord) -> bool:
         """Whether `record` is this very encoder's, so that a cache can be searched without loading a model."""
@@ -68,12 +73,43 @@ def source(model: str, pretrained: str | None = None, precision: str = "fp32", d
         return replace(made, pretrained="shipped", file=nano.WEIGHTS)
     if model.startswith("hf-hub:"):
         return replace(made, pretrained="hub")
-    tag = pretrained or ("openai" if model.startswith(("ViT-B", "ViT-L", "RN")) else "")
+    if model.startswith(checkpoint_files.LOCAL_DIR):
+        return _from_folder(made, pretrained)
+    tag = pretrained or default_tag(model)
     if Path(tag).is_file():
-        return replace(made, pretrained=Path(tag).stem, file=Path(tag).resolve())
+        return _from_file(made, Path(tag))
     if os.sep in tag or tag.endswith((".pt", ".pth", ".bin", ".safetensors")):
         raise EncoderError(f"No checkpoint at {tag}: --pretrained takes a tag of open_clip's or the path of a file.")
-    return replace(made, pretrained=tag)
+    if pretrained or tag in ("", "openai"):
+        return replace(made, pretrained=tag)
+    note = f"Weights: {tag}, as OpenAI has none for {model}; --pretrained TAG takes others."
+    return replace(made, pretrained=tag, notes=(note,))
+
+
+def _from_file(made: Source, file: Path) -> Source:
+    """A file does not say which activation its weights need. OpenAI's, known by name, need QuickGELU."""
+    found = replace(made, pretrained=file.stem, file=file.resolve())
+    if made.model not in QUICK_GELU_TWINS:
+        return found
+    twin = f"{made.model}-quickgelu"
+    if any("openai" in part.lower() for part in (file.name, *_hub_folder(file))):
+        return replace(found, model=twin, notes=(f"Activation: QuickGELU ({twin}), as OpenAI's weights need it.",))
+    note = f"Activation: GELU. Weights trained with QuickGELU (OpenAI's, MetaCLIP's, DFN's) need --model {twin}."
+    return replace(found, notes=(note,))
+
+
+def _hub_folder(file: Path) -> list[str]:
+    """The name of the model in the Hugging Face client's cache that a file lies in."""
+    return [part for part in file.absolute().parts if part.startswith("models--")]
+
+
+def _from_folder(made: Source, pretrained: str | None) -> Source:
+    """`local-dir:FOLDER`. The hash of the config is part of the name: other settings make other vectors."""
+    model, config, weights = checkpoint_files.local_dir(made.model)
+    if pretrained and Path(pretrained).resolve() != weights.resolve():
+        raise EncoderError(f"{made.model} brings its own weights, {weights}: leave --pretrained out.")
+    name = f"{weights.stem}-{file_sha256(config)[:8]}"
+    return replace(made, model=model, pretrained=name, file=weights.resolve())
 
 
 def file_sha256(path: Path) -> str:
@@ -217,20 +253,26 @@ def create(origin: Source, load_weights: bool) -> "torch.nn.Module":
     import open_clip
 
     nano.register()
-    if not origin.model.startswith("hf-hub:"):
+    brings_its_own = origin.model.startswith(("hf-hub:", checkpoint_files.LOCAL_DIR))
+    if not brings_its_own:
         _check_names(origin)
-    pretrained = str(origin.file) if origin.file else origin.pretrained or None
-    quick_gelu = open_clip.get_pretrained_cfg(origin.model, origin.pretrained).get("quick_gelu", False)
-    options: dict[str, Any] = {"force_quick_gelu": True} if quick_gelu and origin.file is None else {}
-    hub = origin.model.startswith("hf-hub:")
+    from_tag = None if brings_its_own or origin.file else origin.pretrained
+    quick_gelu = open_clip.get_pretrained_cfg(origin.model, from_tag or "").get("quick_gelu", False)
+    options: dict[str, Any] = {"force_quick_gelu": True} if quick_gelu else {}
+    from_file = origin.file if load_weights else None
+    downloads = load_weights and not from_file
     with _quiet(), _readable_errors(origin):
-        return open_clip.create_model(
+        model = open_clip.create_model(
             origin.model,
-            pretrained=None if hub else pretrained,
-            load_weights=load_weights,
-            require_pretrained=load_weights,
+            pretrained=from_tag,
+            load_weights=downloads,
+            require_pretrained=downloads,
+            pretrained_text=False,
             **options,
         )
+        if from_file:
+            checkpoint_files.load_into(model, from_file)
+    return model
 
 
 def pick_device(name: str) -> str:
@@ -302,6 +344,8 @@ def _check_names(origin: Source) -> None:
         guess = did_you_mean(origin.pretrained, tags)
         raise EncoderError(
             f"{origin.model} has no weights {origin.pretrained!r} ({known}).{guess} Say --pretrained TAG or FILE."
+            if origin.pretrained
+            else f"open_clip publishes no weights of {origin.model}: give a file of your own, --pretrained FILE."
         )
 
 
@@ -325,6 +369,8 @@ def _readable_errors(origin: Source) -> Iterator[None]:
     name = f"{origin.model} with weights {origin.pretrained!r}"
     try:
         yield
+    except EncoderError:
+        raise
     except Exception as error:  # whatever open_clip, torch, safetensors and the hub's client raise
         if origin.file is None:
             raise EncoderError(
