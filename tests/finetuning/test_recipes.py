@@ -22,7 +22,7 @@ from toolkit.errors import SelectionError
 from toolkit.evaluation.grid import require_unseen
 from toolkit.finetuning import checkpoints
 from toolkit.finetuning.augment import augment, check_steps
-from toolkit.finetuning.averaging import Average
+from toolkit.finetuning.averaging import averaged
 from toolkit.finetuning.recipes import RECIPES, Grid, Recipe
 from toolkit.finetuning.search import Training, make, parts_of, platt
 from toolkit.heads import make_head
@@ -74,18 +74,15 @@ def test_an_unknown_augmentation_is_answered_with_the_known_ones() -> None:
 
 def test_the_average_of_the_weights_is_the_moving_average_by_hand() -> None:
     model = torch.nn.Linear(1, 1, bias=False)
-    average, by_hand = Average(model, 0.5), float(model.weight.detach())
+    average, by_hand = averaged(model, 0.5), float(model.weight.detach())
     for step, value in enumerate((1.0, 2.0, 4.0, 8.0, *range(20)), start=1):
         with torch.no_grad():
             model.weight.fill_(value)
-        average.update()
+        average.update_parameters(model)
         decay = min(0.5, step / (step + 10))
         by_hand = decay * by_hand + (1 - decay) * value
-    assert float(average.state["weight"]) == pytest.approx(by_hand, rel=1e-6)
-    plain = Average(model, 0.0)
-    with torch.no_grad():
-        model.weight.fill_(7.0)
-    assert float(plain.state["weight"]) == 7.0, "without a decay it is the model itself"
+    assert float(average.module.weight) == pytest.approx(by_hand, rel=1e-6)
+    assert averaged(model, 0.0) is None
 
 
 def test_an_interpolation_is_an_encoder_of_its_own_whose_record_proves_what_it_saw(
