@@ -6,6 +6,8 @@ The names below are the library; each is imported when it is first used, so that
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from toolkit.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from toolkit.data.sources import open_data
     from toolkit.errors import ToolkitError
@@ -16,8 +18,6 @@ if TYPE_CHECKING:
     from toolkit.heads.zero_shot import ZeroShot
     from toolkit.pipeline.study import Embeddings, Study, Vectors, load_encoder
     from toolkit.results.tables import read as read_results
-
-__version__ = "0.2.0"
 
 __all__ = [
     "HEADS",

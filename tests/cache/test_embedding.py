@@ -50,7 +50,7 @@ def test_every_image_gets_the_vector_of_its_own_pixels(folder: Path, tmp_path: P
     rows = hash_rows(dataset, dataset.rows)
     stored = Cache(tmp_path / "cache", encoder.record).read_images(rows["sha256"].to_list())
     pixels = [encoder.preprocess(decode(dataset.read(path))) for path in rows["path"]]
-    assert np.allclose(stored, encoder.embed_images(np.stack(pixels)))
+    np.testing.assert_allclose(stored, encoder.embed_images(np.stack(pixels)), rtol=1e-5, atol=1e-5)
 
 
 def test_the_second_time_nothing_is_embedded_and_no_model_is_loaded(folder: Path, tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_what_was_embedded_before_an_interruption_is_kept(folder: Path, tmp_path
 
 def test_a_cache_that_cannot_be_written_is_one_clear_line(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file where the folder should be")
-    with pytest.raises((CacheError, OSError)):
+    with pytest.raises(CacheError, match=r"^Cannot write [^\n]*cache[^\n]*$"):
         fill(open_data(folder), tmp_path / "cache")
 
 
@@ -171,7 +171,7 @@ def run_slowly(dataset: Dataset, rows: pl.DataFrame, root: Path, log: Path | Non
 def clean_processes() -> multiprocessing.context.ForkServerContext:
     """Processes that start at once and inherit no threads: Polars' do not survive a fork."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["test_embed"])
+    context.set_forkserver_preload([__name__])
     return context
 
 
@@ -194,12 +194,13 @@ def test_four_processes_share_the_work(tmp_path: Path) -> None:
         reader = Cache(tmp_path / "cache", FakeEncoder().record)
         missing = set(reader.missing_images(list(expected)))
         there = [key for key in expected if key not in missing]
-        assert np.allclose(reader.read_images(there), [expected[key] for key in there] or np.empty((0, 16)))
+        theirs = [expected[key] for key in there] or np.empty((0, 16))
+        np.testing.assert_allclose(reader.read_images(there), theirs, rtol=1e-5, atol=1e-5)
     for worker in workers:
         worker.join(60)
     assert [worker.exitcode for worker in workers] == [0, 0, 0, 0]
     assert len(stored_keys(tmp_path / "cache")) == len(set(stored_keys(tmp_path / "cache"))) == 1000
-    assert sum(log.stat().st_size for log in logs if log.exists()) <= 1100
+    assert 1000 <= sum(log.stat().st_size for log in logs if log.exists()) <= 1100
 
 
 def test_killed_at_random_moments_fifty_times_nothing_is_lost_doubled_or_wrong(tmp_path: Path) -> None:
@@ -230,7 +231,7 @@ def test_killed_at_random_moments_fifty_times_nothing_is_lost_doubled_or_wrong(t
     keys = rows["sha256"].to_list()
     assert cache.missing_images(keys) == [] and cache.damaged == []
     pixels = np.stack([encoder.preprocess(decode(dataset.read(path))) for path in rows["path"]])
-    assert np.allclose(cache.read_images(keys), encoder.embed_images(pixels))
+    np.testing.assert_allclose(cache.read_images(keys), encoder.embed_images(pixels), rtol=1e-5, atol=1e-5)
     assert keys[0] == hashlib.sha256(dataset.read(rows["path"][0])).hexdigest()
 
 

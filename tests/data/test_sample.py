@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from toolkit.data.images import decode
-from toolkit.data.sources.sample import PHOTOGRAPHS, _part, _photograph, sample
+from toolkit.data.sources.sample import PHOTOGRAPHS, part_of, photograph, sample
 
 
 def digest() -> str:
@@ -36,8 +36,8 @@ def test_no_two_crops_are_the_same_and_all_are_32_by_32() -> None:
 
 def test_train_and_test_crops_come_from_parts_of_a_photograph_that_do_not_meet() -> None:
     for place in PHOTOGRAPHS.values():
-        whole = _photograph(*place)
-        train, test = _part(whole, "train"), _part(whole, "test")
+        whole = photograph(*place)
+        train, test = part_of(whole, "train"), part_of(whole, "test")
         assert train.shape[1] + test.shape[1] == whole.shape[1]
         assert np.array_equal(np.concatenate([train, test], axis=1), whole)
 

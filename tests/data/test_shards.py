@@ -201,9 +201,9 @@ def test_what_an_address_cannot_give_is_one_clear_line(memory: fsspec.AbstractFi
 
 
 def test_an_unchanged_shard_is_walked_through_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    walked = []
-    walk = shard_index._walk
-    monkeypatch.setattr(shard_index, "_walk", lambda archive: walked.append(archive) or walk(archive))
+    walked: list[str] = []
+    really_open = shard_index.open_binary
+    monkeypatch.setattr(shard_index, "open_binary", lambda place: walked.append(place) or really_open(place))
     home, kept = webdataset(tmp_path / "set", "json"), tmp_path / "kept"
     first = open_data(home, kept=kept)
     again = open_data(home, kept=kept)

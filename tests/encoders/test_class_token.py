@@ -42,7 +42,7 @@ def test_so_are_the_gradients() -> None:
         encoder.zero_grad()
         (vectors - 1).square().mean().backward()
         found.append({name: weight.grad.clone() for name, weight in encoder.visual.named_parameters()})
-    assert all(torch.allclose(found[0][name], found[1][name], atol=1e-6) for name in found[1])
+    assert all(torch.allclose(found[0][name], found[1][name], atol=1e-5) for name in found[1])
 
 
 def test_the_last_block_moves_the_class_token_alone() -> None:

@@ -1,18 +1,18 @@
 """Heads against independent references, and what they choose on."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import KNeighborsClassifier
 from sklearn.utils.estimator_checks import check_estimator
 
 from toolkit.encoders.record import Sees
 from toolkit.errors import SelectionError
 from toolkit.heads import HEADS, head_class, make_head
 from toolkit.heads.base import unit
-from toolkit.heads.knn import NearestNeighbours
+from toolkit.heads.knn import SHARPNESS, NearestNeighbours
 from toolkit.heads.logreg import GRID, LogisticProbe
 from toolkit.heads.shortcut import Shortcut
 from toolkit.heads.zero_shot import ZeroShot
@@ -71,35 +71,50 @@ def test_c_is_the_one_with_the_least_log_loss_on_left_out_categories() -> None:
     assert head.choice_["log_loss"] == pytest.approx(min(losses), abs=2e-3)
 
 
-@pytest.mark.parametrize("k", [1, 3, 9])
-def test_neighbours_vote_as_brute_force_does(k: int) -> None:
+def votes(cosines: np.ndarray, positive: np.ndarray, weighting: str) -> np.ndarray:
+    """P(REAL) by hand `[Q]` from the nearest neighbours' cosines and labels `[Q, k]`, smoothed by one vote for both."""
+    weights = np.exp((cosines - cosines[:, :1]) / SHARPNESS) if weighting == "similarity" else np.ones(cosines.shape)
+    k = cosines.shape[1]
+    return (k * (weights * positive).sum(axis=1) / weights.sum(axis=1) + 0.5) / (k + 1)
+
+
+def nearest_by_hand(vectors: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    cosines = unit(queries).astype(np.float64) @ unit(vectors).astype(np.float64).T
+    rows = np.argsort(-cosines, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(cosines, rows, axis=1), rows
+
+
+@pytest.mark.parametrize(("k", "weighting"), [(1, "uniform"), (9, "uniform"), (9, "similarity")])
+def test_neighbours_vote_as_brute_force_does(k: int, weighting: str) -> None:
+    """Where labels are mere chance, nearer neighbours know no better than others: each counts as one."""
     X, y, groups = clouds(300)
     new = clouds(200, seed=1)[0]
-    head = NearestNeighbours(k_grid=(k,)).fit(X, y, groups)
-    head.weighting_ = "uniform"
-    plain = KNeighborsClassifier(k, metric="cosine", algorithm="brute").fit(X.astype(np.float64), y)
-    assert (head.predict(new) == plain.predict(new.astype(np.float64))).all()
-    shares = (head.predict_proba(new) * (k + 1) - 0.5) / k
-    assert np.allclose(shares, plain.predict_proba(new.astype(np.float64)), atol=1e-6)
+    y = np.random.default_rng(0).permutation(y) if weighting == "uniform" else y
+    head = NearestNeighbours("folds", k_grid=(k,)).fit(X, y, groups)
+    assert head.weighting_ == weighting
+    cosines, rows = nearest_by_hand(X, new, k)
+    expected = votes(cosines, y[rows] == "REAL", weighting)
+    assert np.allclose(head.predict_proba(new)[:, 1], expected, atol=1e-4)
+    sure = np.abs(expected - 0.5) > 1e-4
+    assert sure.mean() > 0.9 and (head.predict(new)[sure] == np.where(expected > 0.5, "REAL", "FAKE")[sure]).all()
 
 
-def test_k_is_chosen_among_neighbours_of_other_categories_as_by_brute_force() -> None:
-    X, y, groups = clouds(200)
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_k_and_weighting_are_chosen_among_neighbours_of_other_categories_as_by_brute_force(seed: int) -> None:
+    X, y, groups = clouds(200, seed)
     head = NearestNeighbours("category", k_grid=(1, 5, 25)).fit(X, y, groups)
-    vectors, best = unit(X), {}
-    for k in (1, 5, 25):
-        losses = []
+    losses = {}
+    for k, weighting in itertools.product((1, 5, 25), ("uniform", "similarity")):
+        per_category = []
         for category in np.unique(groups):
             out = groups == category
-            nearest = np.argsort(-(vectors[out] @ vectors[~out].T), axis=1, kind="stable")[:, :k]
-            share = (y[~out][nearest] == y[out][:, None]).mean(axis=1)
-            losses.append(-np.log((k * share + 0.5) / (k + 1)).mean())
-        best[k] = float(np.mean(losses))
-    if head.choice_["weighting"] == "uniform":
-        assert head.choice_["k"] == min(best, key=best.__getitem__)
-        assert head.choice_["log_loss"] == pytest.approx(min(best.values()), abs=1e-4)
-    else:
-        assert head.choice_["log_loss"] <= min(best.values()) + 1e-4
+            cosines, rows = nearest_by_hand(X[~out], X[out], k)
+            odds = votes(cosines, y[~out][rows] == "REAL", weighting)
+            per_category.append(-np.log(np.where(y[out] == "REAL", odds, 1 - odds)).mean())
+        losses[k, weighting] = float(np.mean(per_category))
+    best = min(losses, key=losses.__getitem__)
+    assert head.choice_["log_loss"] == pytest.approx(losses[best], abs=1e-4)
+    assert (head.choice_["k"], head.choice_["weighting"]) == best
 
 
 def test_without_categories_it_chooses_by_random_folds_and_says_so() -> None:

@@ -84,7 +84,7 @@ def test_memories_belong_to_their_owner_and_end_with_the_block() -> None:
     one, other = Owner(), Owner()
     for owner in (one, other, one):
         with remembering(owner):
-            assert np.allclose(nearest(vectors, vectors[:5], 3)[0], search(vectors, vectors[:5], 3)[0])
+            assert np.allclose(nearest(vectors, vectors[:5], 3)[0], search(vectors, vectors[:5], 3)[0], atol=1e-5)
     assert len(neighbours._MEMORIES[one].vectors) == len(neighbours._MEMORIES[other].vectors) == 50
     assert neighbours._MEMORY.get() is None
     del one, owner

@@ -75,7 +75,7 @@ def test_a_test_image_gets_the_very_probability_that_compare_gave_it(study: Path
     assert [list(one)[:3] for one in found] == [["path", "label", "p_real"]] * len(found)
     assert [one["path"] for one in found] == [str(path) for path in paths]
     assert [one["label"] for one in found] == known["predicted"].to_list()
-    np.testing.assert_allclose([one["p_real"] for one in found], known["p_real"], atol=1e-6)
+    np.testing.assert_allclose([one["p_real"] for one in found], known["p_real"], atol=1e-5)
 
 
 def test_the_default_is_the_head_with_the_best_novel_accuracy(study: Path) -> None:
@@ -191,14 +191,14 @@ def test_an_image_is_far_where_it_lies_beyond_99_percent_of_the_training_images(
     apart = 1 - training @ training.T
     np.fill_diagonal(apart, np.inf)
     limit = np.quantile(apart.min(axis=1), 0.99)
-    assert about.record.far_beyond == pytest.approx(limit, abs=1e-6)
+    assert about.record.far_beyond == pytest.approx(limit, abs=1e-5)
 
     write_folder(tmp_path, {f"{i}.jpg": jpeg(70 + i, size=size) for i, size in enumerate((32, 32, 8, 200))})
     found = objects(study, tmp_path, "--encoder", "base", "--head", "logreg")
     keys = [hashlib.sha256(Path(one["path"]).read_bytes()).hexdigest() for one in found]
     mine = cache.read_images(keys).astype(np.float64)
     distances = 1 - (mine / np.linalg.norm(mine, axis=1, keepdims=True) @ training.T).max(axis=1)
-    np.testing.assert_allclose([one["distance"] for one in found], distances, atol=1e-6)
+    np.testing.assert_allclose([one["distance"] for one in found], distances, atol=1e-5)
     assert [one["far"] for one in found] == (distances > limit).tolist()
     assert {one["far"] for one in found} == {True, False}
 
@@ -294,7 +294,7 @@ def test_with_the_labels_turned_round_p_is_the_other_ones(study: Path, tmp_path:
     done = predict_images(open_loose([str(study / "cifake" / path) for path in known["path"]]), request)
     assert done.head.record.labels.names == ("REAL", "FAKE")
     assert done.images["label"].to_list() == known["predicted"].to_list()
-    np.testing.assert_allclose(done.images["p_real"], known["p_real"], atol=1e-6)
+    np.testing.assert_allclose(done.images["p_real"], known["p_real"], atol=1e-5)
     cache = Cache(study / "cache", done.head.record.encoder)
     line = calibration.operating_point(done.head, kept_heads.load(done.head, cache), cache, 0.9, None, lambda *_: None)
     assert "FAKE only where P(FAKE) is above" in line.note and "of REAL are called FAKE" in line.note

@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from toolkit.cache.store import Cache, Together
 from toolkit.data.manifest import Dataset
 from toolkit.encoders.record import Encoder, LoadEncoder
-from toolkit.errors import ImageError
+from toolkit.errors import CacheError, ImageError
 from toolkit.storage import distributed
 
 CHUNK = 1024
@@ -239,7 +239,10 @@ def _read_ahead(
 def _claimed_chunks(work: _Work, missing: list[str]) -> Iterator[tuple[FileLock, list[str]]]:
     """Chunks of what is still missing, each claimed; those that another process holds come last."""
     folder = work.cache.folder / ".claims"
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CacheError(f"Cannot write the cache {folder.parent}: {error.strerror}.") from error
     chunks = [missing[start : start + CHUNK] for start in range(0, len(missing), CHUNK)]
     while chunks and not work.stop.is_set():
         held = []

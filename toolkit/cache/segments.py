@@ -7,7 +7,7 @@ before HDF5 parses it, and no wrong number can come of it.
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -93,8 +93,3 @@ def read_about(path: Path) -> dict[str, Any]:
 
     with h5py.File(path, "r", locking=False) as file:
         return dict(json.loads(file.attrs["about"]))
-
-
-def key_bytes(keys: Sequence[str]) -> np.ndarray:
-    """Hex keys -> `[N]` bytes of length 32."""
-    return np.frombuffer(bytes.fromhex("".join(keys)), dtype="S32")

@@ -11,6 +11,7 @@ import numpy as np
 
 from toolkit.cache import segments
 from toolkit.cache.key_index import KeyIndex
+from toolkit.data.content_hashes import key_bytes
 from toolkit.encoders.record import EncoderRecord
 from toolkit.errors import CacheError, MissingEmbeddings
 from toolkit.storage.damage import set_aside
@@ -40,7 +41,7 @@ class Cache:
         """Store vectors `[N, D]` float32 under their images' SHA-256 (hex). Raises CacheError where it cannot."""
         self._check(vectors, len(keys))
         self._introduce()
-        numbers = segments.key_bytes(keys).view(np.uint8).reshape(-1, 32)
+        numbers = key_bytes(keys).view(np.uint8).reshape(-1, 32)
         segments.write_segment(self.folder, "images", {"sha256": numbers}, vectors, self.record.plain())
 
     def append_prompts(self, prompts: Sequence[str], vectors: np.ndarray) -> None:
@@ -56,7 +57,7 @@ class Cache:
     def missing_images(self, keys: Sequence[str]) -> list[str]:
         """Which of the keys have no vector yet: in their order, each once."""
         keys = list(dict.fromkeys(keys))
-        asked, places = np.unique(segments.key_bytes(keys), return_inverse=True)
+        asked, places = np.unique(key_bytes(keys), return_inverse=True)
         found = np.zeros(len(asked), bool)
         for _, which, _ in self._holding(asked):
             found[which] = True
@@ -70,7 +71,7 @@ class Cache:
 
     def read_images(self, keys: Sequence[str]) -> np.ndarray:
         """The vectors of these keys, `[N, D]` float32. Raises MissingEmbeddings where one is absent."""
-        asked, first, places = np.unique(segments.key_bytes(keys), return_index=True, return_inverse=True)
+        asked, first, places = np.unique(key_bytes(keys), return_index=True, return_inverse=True)
         result = np.empty((len(keys), self.record.dimension), dtype=np.float32)
         found = np.zeros(len(asked), bool)
         for path, which, rows in self._holding(asked):

@@ -1,13 +1,12 @@
 """What a command learns about its images' contents: each is read once, and unreadable ones are remembered."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
-from toolkit.cache import segments
 from toolkit.data import unreadable
 from toolkit.data.manifest import Dataset, hash_rows
 
@@ -60,7 +59,7 @@ class Contents:
         that is null, the file alone."""
         undecodable = dict(skipped.drop_nulls("sha256").select("sha256", "reason").iter_rows())
         unreadable.add(self.cache, undecodable)
-        rows = np.flatnonzero(np.isin(self._keys, segments.key_bytes(list(undecodable))))
+        rows = np.flatnonzero(np.isin(self._keys, key_bytes(list(undecodable))))
         self._mark({row: undecodable[key] for row, key in zip(rows.tolist(), self._hex(rows), strict=True)})
         files = skipped.filter(pl.col("sha256").is_null()).select("path", "reason")
         self._mark(dict(self.dataset.rows.join(files, on="path").select("row", "reason").iter_rows()))
@@ -78,7 +77,7 @@ class Contents:
             hashed = hash_rows(self.dataset, part, watch)
             numbers, keys = part["row"].to_numpy(), hashed["sha256"]
             whole = keys.is_not_null().to_numpy()
-            self._keys[numbers[whole]] = segments.key_bytes(keys.drop_nulls().to_list())
+            self._keys[numbers[whole]] = key_bytes(keys.drop_nulls().to_list())
             self._read[numbers] = True
             found = zip(numbers.tolist(), keys, hashed["reason"], strict=True)
             self._mark({row: bad.get(key, reason) for row, key, reason in found if key is None or key in bad})
@@ -95,6 +94,11 @@ class Contents:
     def _hex(self, numbers: np.ndarray) -> pl.Series:
         text = self._keys[numbers].tobytes().hex()
         return pl.Series("sha256", [text[start : start + 64] for start in range(0, len(text), 64)], dtype=pl.String)
+
+
+def key_bytes(keys: Sequence[str]) -> np.ndarray:
+    """Hex keys -> `[N]` bytes of length 32."""
+    return np.frombuffer(bytes.fromhex("".join(keys)), dtype="S32")
 
 
 def _slices(numbers: np.ndarray) -> Iterator[np.ndarray]:

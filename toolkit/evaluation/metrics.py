@@ -1,4 +1,9 @@
-"""Metrics with their uncertainty. Columns are named as in the results table (docs/results.md)."""
+"""Metrics with their uncertainty. Columns are named as in the results table (docs/results.md).
+
+Wilson's interval is four lines of our own and the exact test is one call of scipy.special, not scipy.stats.binomtest:
+importing scipy.stats takes 0.56 s of processor time, scipy.special 0.14 s, and each interval 0.25 ms instead of 1 µs.
+The page needs nothing else of scipy. The tests compare both with binomtest.
+"""
 
 import math
 from collections.abc import Sequence
@@ -129,17 +134,14 @@ def mcnemar(first_right: np.ndarray, second_right: np.ndarray) -> float:
 
     `first_right` and `second_right` `[N]` bool say for each image whether the classifier was right.
     """
+    from scipy.special import bdtr
+
     only_first = int((first_right & ~second_right).sum())
     only_second = int((second_right & ~first_right).sum())
     discordant = only_first + only_second
     if discordant == 0:
         return 1.0
-    fewer = min(only_first, only_second)
-    logs = [
-        math.lgamma(discordant + 1) - math.lgamma(i + 1) - math.lgamma(discordant - i + 1) - discordant * math.log(2)
-        for i in range(fewer + 1)
-    ]
-    return min(1.0, 2 * sum(math.exp(log) for log in logs))
+    return min(1.0, 2 * float(bdtr(min(only_first, only_second), discordant, 0.5)))
 
 
 def paired_difference(values: np.ndarray, strata: np.ndarray, seed: int = 0) -> tuple[float, float, float]:

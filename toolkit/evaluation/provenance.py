@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from toolkit import __version__
+from toolkit.version import __version__
 
 
 @cache

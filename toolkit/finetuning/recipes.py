@@ -21,7 +21,7 @@ class Grid:
 class Recipe:
     """How to fine-tune. The defaults are the study's; `learning_rate` None means the model's own default.
 
-    `augment` names steps of `augment.STEPS`, separated by commas; `average` is the decay of `averaging.Average`.
+    `augment` names steps of `augment.STEPS`, separated by commas; `average` is the decay of `averaging.averaged`.
     `alpha` below 1 interpolates between the base encoder and the fine-tuned one. With a `grid`, what it names is chosen
     first, by `choose_by` (`category` or `folds`), and fills the fields of its name.
     """

@@ -19,7 +19,7 @@ from toolkit.encoders.record import EncoderRecord, TrainedOn
 from toolkit.errors import CacheError, EncoderError, SelectionError
 from toolkit.finetuning import checkpoints
 from toolkit.finetuning.augment import augment
-from toolkit.finetuning.averaging import Average
+from toolkit.finetuning.averaging import averaged
 from toolkit.finetuning.checkpoints import Checkpoint, CheckpointRecord
 from toolkit.finetuning.losses import encode_captions, loss_of
 from toolkit.finetuning.recipes import Recipe
@@ -29,6 +29,7 @@ from toolkit.storage.records import read_record, write_record
 
 if TYPE_CHECKING:
     import torch
+    from torch.optim.swa_utils import AveragedModel
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ def finetune(
         if len(losses) < recipe.epochs and distributed.rank() == 0:
             _save(run, folder, losses)
     record = CheckpointRecord(trained_on, prompts, tuple(train["sha256"]), tuple(losses), distributed.world())
-    return finish(folder, run.average.state, record)
+    return finish(folder, run.weights(), record)
 
 
 def finish(folder: Path, weights: "Mapping[str, torch.Tensor]", record: CheckpointRecord) -> Checkpoint:
@@ -120,7 +121,7 @@ def epochs(
     run = _start(encoder, dataset, train, prompts, recipe)
     for epoch in range(recipe.epochs):
         _run_epoch(run, epoch, on_progress)
-        yield run.average.state
+        yield run.weights()
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ class _Run:
 
     encoder: OpenClip
     optimizer: "torch.optim.Optimizer"
-    average: Average
+    average: "AveragedModel | None"
     dataset: Dataset
     train: pl.DataFrame
     prompts: Mapping[str, Sequence[str]]
@@ -139,6 +140,10 @@ class _Run:
     def steps(self) -> int:
         """Batches an epoch."""
         return len(_order_in_batches(len(self.train), 0, self.recipe))
+
+    def weights(self) -> "dict[str, torch.Tensor]":
+        """The state dict that the run would end with now: the average's, or the model's own."""
+        return dict((self.average.module if self.average else self.encoder.model).state_dict())
 
 
 def _start(
@@ -152,8 +157,7 @@ def _start(
     assert recipe.learning_rate is not None
     fused = encoder.device in ("cpu", "cuda")  # a pass over the weights instead of one an operation
     optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=fused)
-    average = Average(encoder.model, recipe.average)
-    return _Run(encoder, optimizer, average, dataset, train, prompts, recipe)
+    return _Run(encoder, optimizer, averaged(encoder.model, recipe.average), dataset, train, prompts, recipe)
 
 
 def _run_epoch(run: _Run, epoch: int, on_progress: Progress | None) -> float:
@@ -166,8 +170,8 @@ def _run_epoch(run: _Run, epoch: int, on_progress: Progress | None) -> float:
             on_progress(epoch * run.steps + len(losses), run.recipe.epochs * run.steps, losses[-1])
     run.encoder.model.eval()
     distributed.average_statistics(run.encoder.model)
-    if run.recipe.average:
-        distributed.average(value for name, value in run.average.state.items() if ".running_" in f".{name}")
+    if run.average:
+        distributed.average(value for name, value in run.weights().items() if ".running_" in f".{name}")
     return float(np.mean(losses))
 
 
@@ -193,7 +197,8 @@ def _step(run: _Run, pixels: np.ndarray, captions: np.ndarray) -> float:
     loss.backward()
     distributed.average_gradients(encoder.model)
     run.optimizer.step()
-    run.average.update()
+    if run.average:
+        run.average.update_parameters(encoder.model)
     return value
 
 
@@ -238,8 +243,8 @@ def _save(run: _Run, folder: Path, losses: list[float]) -> None:
     state = {f"weights.{name}": tensor for name, tensor in run.encoder.model.state_dict().items()}
     for parameter, fields in run.optimizer.state.items():
         state.update({f"optimizer.{names[parameter]}.{field}": value for field, value in fields.items()})
-    if run.recipe.average:
-        state.update({f"average.{name}": tensor for name, tensor in run.average.state.items()})
+    if run.average:
+        state.update({f"average.{name}": tensor for name, tensor in run.weights().items()})
     path = folder / f"epoch-{len(losses)}.safetensors"
     digest = checkpoints.write_tensors(path, state)
     write_record(path.with_suffix(".json"), {"sha256": digest, "losses": losses})
@@ -266,9 +271,9 @@ def _resume(run: _Run, folder: Path) -> list[float]:
             continue
         weights = {name.removeprefix("weights."): t for name, t in state.items() if name.startswith("weights.")}
         run.encoder.model.load_state_dict(weights)
-        run.average.steps = epoch * run.steps
-        for name, tensor in run.average.state.items():
-            tensor.copy_(state.get(f"average.{name}", weights[name]))
+        if run.average:
+            run.average.n_averaged.fill_(1 + epoch * run.steps)
+            run.average.module.load_state_dict({name: state[f"average.{name}"] for name in weights})
         for name, parameter in run.encoder.model.named_parameters():
             start = f"optimizer.{name}."
             fields = {key.removeprefix(start): value for key, value in state.items() if key.startswith(start)}

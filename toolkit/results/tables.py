@@ -1,15 +1,13 @@
 """The results folder: the tidy table and the predictions, as Parquet, CSV and a workbook, whole or not at all.
 
-Each Parquet file carries a checksum of its own content and of the other one's, so that where one is damaged or gone its
-CSV can stand in, if it is provably the same; and the checksums of the CSV and the workbook beside it, so that one that
-was damaged or edited is set aside before a new one takes its place.
+Each Parquet file carries a checksum of its own content, and those of the CSV and the workbook beside it, so that a file
+that was damaged or edited is set aside before a new one takes its place. `compare` makes lost rows anew from the cache.
 """
 
 import hashlib
 import io
 import json
 import logging
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -27,7 +25,8 @@ from toolkit.results.workbook import workbook_bytes
 from toolkit.storage.records import write_whole
 
 RESULTS, PREDICTIONS, SKIPPED = "results", "predictions", "skipped.csv"
-CHECKSUM, OTHERS_CHECKSUM, BESIDE = "toolkit_sha256", "toolkit_other_sha256", "toolkit_files_sha256"
+EXPECTED = {RESULTS: columns.RESULTS, PREDICTIONS: columns.PREDICTIONS}
+CHECKSUM, BESIDE = "toolkit_sha256", "toolkit_files_sha256"
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 WHERE = ("dataset", "held_out", "encoder", "head", *columns.TEST)
 
@@ -44,8 +43,8 @@ def store(folder: Path, table: pl.DataFrame, predictions: pl.DataFrame) -> list[
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".results.lock"):
-            old_table, bad = _read_or_rebuild(folder, RESULTS, PREDICTIONS)
-            old_predictions, also_bad = _read_or_rebuild(folder, PREDICTIONS, RESULTS)
+            old_table, bad = _read_or_set_aside(folder, RESULTS)
+            old_predictions, also_bad = _read_or_set_aside(folder, PREDICTIONS)
             changed = _set_aside_changed(folder)
             rows, every = with_studies(upsert(old_table, table), upsert(old_predictions, predictions))
             every = in_order(every)
@@ -58,9 +57,8 @@ def store(folder: Path, table: pl.DataFrame, predictions: pl.DataFrame) -> list[
 
 def read(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The results and the predictions of a folder. Raises ResultsError where they are missing or damaged."""
-    return _read_one(folder / f"{RESULTS}.parquet", columns.RESULTS), _read_one(
-        folder / f"{PREDICTIONS}.parquet", columns.PREDICTIONS
-    )
+    table, predictions = (_read_one(folder / f"{name}.parquet", EXPECTED[name]) for name in (RESULTS, PREDICTIONS))
+    return table, predictions
 
 
 def upsert(old: pl.DataFrame, new: pl.DataFrame) -> pl.DataFrame:
@@ -121,23 +119,21 @@ def _equal(first: float | None, second: float | None) -> bool:
 
 def _write(folder: Path, table: pl.DataFrame, predictions: pl.DataFrame) -> None:
     """Predictions first: whatever dies in between, no number stands there without the images that it came from."""
-    hashes = {PREDICTIONS: _content_hash(predictions), RESULTS: _content_hash(table)}
-    for name, frame, other in ((PREDICTIONS, predictions, RESULTS), (RESULTS, table, PREDICTIONS)):
+    for name, frame in ((PREDICTIONS, predictions), (RESULTS, table)):
         beside = {f"{name}.csv": csv_bytes(frame)}
         if name == RESULTS:
             beside[f"{name}.xlsx"] = workbook_bytes(frame, predictions)
-        write_whole(folder / f"{name}.parquet", _parquet(frame, hashes[name], hashes[other], beside))
+        write_whole(folder / f"{name}.parquet", parquet_bytes(frame, beside))
         for file, data in beside.items():
             write_whole(folder / file, data)
 
 
-def _parquet(
-    frame: pl.DataFrame, checksum: str, others: str, beside: Mapping[str, bytes] = MappingProxyType({})
-) -> bytes:
-    """Parquet keeps no checksum over all of a file, so the content's goes into its metadata."""
+def parquet_bytes(frame: pl.DataFrame, beside: Mapping[str, bytes] = MappingProxyType({})) -> bytes:
+    """A Parquet file with its content's checksum in its metadata, as Parquet has none over a whole file, and those of
+    the files `beside` it."""
     data = io.BytesIO()
     files = json.dumps({name: hashlib.sha256(content).hexdigest() for name, content in beside.items()})
-    frame.write_parquet(data, metadata={CHECKSUM: checksum, OTHERS_CHECKSUM: others, BESIDE: files})
+    frame.write_parquet(data, metadata={CHECKSUM: _content_hash(frame), BESIDE: files})
     return data.getvalue()
 
 
@@ -190,49 +186,16 @@ def _read_one(path: Path, expected: dict[str, Any]) -> pl.DataFrame:
     return frame
 
 
-def _read_or_rebuild(folder: Path, name: str, other: str) -> tuple[pl.DataFrame, list[str]]:
-    """A stored frame; where its file is damaged, its CSV's rows; where that is no true copy, none. And what to say."""
-    path = folder / f"{name}.parquet"
-    expected = columns.RESULTS if name == RESULTS else columns.PREDICTIONS
-    is_there = path.exists()
-    if is_there:
-        try:
-            return _read_one(path, expected), []
-        except ResultsError:
-            path.replace(path.with_name(path.name + ".damaged"))
-    what = f"{path} was damaged and is set aside" if is_there else f"{path} was gone"
-    beside = folder / f"{name}.csv"
-    spare = _from_csv(beside, expected, _others_checksum(folder / f"{other}.parquet"))
-    if spare is not None:
-        return spare, [f"{what}: its rows are restored from {name}.csv."]
-    empty = pl.DataFrame(schema=columns.schema(expected))
-    if not (is_there or beside.exists()):
-        return empty, []
-    if beside.exists():
-        beside.replace(beside.with_name(beside.name + ".damaged"))
-    return empty, [f"{what}: it begins anew with this comparison's rows."]
-
-
-def _others_checksum(path: Path) -> str | None:
-    """What an undamaged Parquet file says of the other one's content."""
-    expected = columns.RESULTS if path.stem == RESULTS else columns.PREDICTIONS
+def _read_or_set_aside(folder: Path, name: str) -> tuple[pl.DataFrame, list[str]]:
+    """A stored frame; where its file is damaged or gone, no rows, and a line that says what to run."""
+    path, expected = folder / f"{name}.parquet", EXPECTED[name]
+    was = "damaged" if path.exists() else "gone"
     try:
-        _read_one(path, expected)
+        return _read_one(path, expected), []
     except ResultsError:
-        return None
-    return pl.read_parquet_metadata(path).get(OTHERS_CHECKSUM)
-
-
-def _from_csv(path: Path, expected: dict[str, Any], checksum: str | None) -> pl.DataFrame | None:
-    """The rows of a CSV of ours, if they are the very ones that `checksum` was taken of."""
-    if checksum is None or not path.exists():
-        return None
-    guarded = "|".join(re.escape(start) for start in FORMULA_STARTS)
-    text = [
-        pl.col(name).str.replace(f"^'({guarded})", "$1") for name, (kind, _) in expected.items() if kind == pl.String
-    ]
-    try:
-        frame = pl.read_csv(path, schema=columns.schema(expected)).with_columns(text)
-    except (pl.exceptions.PolarsError, OSError):
-        return None
-    return frame if _content_hash(frame) == checksum else None
+        lost = [file for file in (path, path.with_suffix(".csv")) if file.exists()]
+    for file in lost:
+        file.replace(file.with_name(f"{file.name}.damaged"))
+    names = " and ".join(f"{file.name}.damaged" for file in lost)
+    line = f"{path} was {was}; set aside: {names}. For the rows of other comparisons run python cli.py compare again."
+    return pl.DataFrame(schema=columns.schema(expected)), [line] if lost else []

@@ -48,8 +48,8 @@ def sample() -> Dataset:
     """
     rng = np.random.default_rng(SEED)
     real = {
-        (split, category): _crops(_part(photograph, split), 2 * COUNTS[split], rng)
-        for category, photograph in ((name, _photograph(*place)) for name, place in PHOTOGRAPHS.items())
+        (split, category): _crops(part_of(photograph, split), 2 * COUNTS[split], rng)
+        for category, photograph in ((name, photograph(*place)) for name, place in PHOTOGRAPHS.items())
         for split in COUNTS
     }
     generator = _Generator(np.concatenate([crops for (split, _), crops in real.items() if split == "train"]))
@@ -65,7 +65,7 @@ def sample() -> Dataset:
     return Dataset("sample", what, frame(rows), files.__getitem__, "sample")
 
 
-def _photograph(package: str, name: str) -> np.ndarray:
+def photograph(package: str, name: str) -> np.ndarray:
     """`[H, W, 3]` uint8, read from the installed package's own folder: nothing is downloaded."""
     import importlib.util
 
@@ -75,8 +75,8 @@ def _photograph(package: str, name: str) -> np.ndarray:
     return np.asarray(Image.open(folder / name).convert("RGB"))
 
 
-def _part(photograph: np.ndarray, split: str) -> np.ndarray:
-    """The left of a photograph trains, the right of it tests."""
+def part_of(photograph: np.ndarray, split: str) -> np.ndarray:
+    """`[H, W, 3]` uint8: the left of a photograph trains, the right of it tests."""
     border = int(photograph.shape[1] * (1 - TEST_SHARE))
     return photograph[:, :border] if split == "train" else photograph[:, border:]
 
