@@ -27,6 +27,7 @@ def predictions(dataset: str = "made", head: str = "logreg", shift: float = 0.0,
     about |= {"model": "m", "pretrained": "p", "encoder_id": "e", "recipe": "", "seed": 0}
     about |= {"perturbation": "", "test_data": ""}
     about |= {"train_per_label": 450, "test_per_label": 100, "chosen_by": "category"}
+    about |= {"labels": '["FAKE", "REAL"]', "split_by": "category", "images": "", "study": ""}
     data = {
         **about,
         "path": [f"{i}.png" for i in range(images)],

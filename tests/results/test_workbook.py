@@ -21,6 +21,7 @@ def predictions(right: float, **about: object) -> pl.DataFrame:
     every = {"dataset": "made", "held_out": "cat", "encoder": "base", "head": "logreg", "test": "base"}
     every |= {"category": "dog", "model": "m", "pretrained": "p", "encoder_id": "e", "recipe": "", "seed": 0}
     every |= {"train_per_label": 450, "test_per_label": 100, "chosen_by": "category"}
+    every |= {"labels": '["FAKE", "REAL"]', "split_by": "category", "images": "", "study": ""}
     every |= {"perturbation": "", "test_data": ""} | about
     wrong = round(100 * (1 - right))
     label = ["FAKE"] * 50 + ["REAL"] * 50
