@@ -207,6 +207,7 @@ def beyond_of(chosen: dict[str, Any]) -> "Beyond":
 def planned(chosen: dict[str, Any], as_json: bool) -> "Plan":
     """The plan that the shared options ask for; says which data it is about."""
     from toolkit.data.sources import SHARD_INDEXES, open_data, place_of
+    from toolkit.data.split import held_out_values, what_is_held_out
     from toolkit.encoders import openclip
     from toolkit.errors import SelectionError
     from toolkit.pipeline.plan import default_model, make_plan
@@ -214,12 +215,14 @@ def planned(chosen: dict[str, Any], as_json: bool) -> "Plan":
     if chosen["seed"] and chosen["seeds"]:
         raise SelectionError("--seeds N does it for the seeds 0 to N-1: leave --seed out.")
     dataset = open_data(chosen["data"], kept=chosen["cache"] / SHARD_INDEXES)
+    if line := what_is_held_out(dataset, held_out_values(dataset, chosen["split"], chosen["by"])):
+        say(line, as_json)  # first of all, since it decides what the figures can say
     say(f"Data: {dataset.description}", as_json)
     model = chosen["model"] or default_model(dataset)
     source = openclip.source(model, chosen["pretrained"], chosen["precision"], chosen["device"])
     for note in source.notes:
         say(note, as_json)
-    plan = make_plan(
+    return make_plan(
         dataset,
         source,
         chosen["labels"] and chosen["labels"].split(","),
@@ -238,9 +241,6 @@ def planned(chosen: dict[str, Any], as_json: bool) -> "Plan":
         typed=typed(),
         data=place_of(chosen["data"]),
     )
-    if line := plan.nothing_held_out():
-        say(line, as_json)
-    return plan
 
 
 def asked() -> str:

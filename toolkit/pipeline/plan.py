@@ -10,7 +10,7 @@ from toolkit.cache.store import Cache, find_encoders
 from toolkit.data.content_hashes import Contents
 from toolkit.data.labels import Labels
 from toolkit.data.manifest import Dataset
-from toolkit.data.split import CATEGORY, Split, held_out_values, select, what_is_held_out
+from toolkit.data.split import CATEGORY, Split, held_out_values, select
 from toolkit.encoders.openclip import OpenClip, Source, load
 from toolkit.errors import MissingEmbeddings, SelectionError, did_you_mean
 from toolkit.results.published import PROMPTS
@@ -56,10 +56,6 @@ class Plan:
     def held_out(self) -> list[str]:
         """The values that are held out, each in its turn. Raises SelectionError for one that the data does not have."""
         return held_out_values(self.dataset, self.split, self.by)
-
-    def nothing_held_out(self) -> str | None:
-        """A line that says so, and what could be held out; None where something is."""
-        return what_is_held_out(self.dataset, self.held_out())
 
     def command(self, name: str) -> str:
         """The command line that runs `name` on the same plan."""
