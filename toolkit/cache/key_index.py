@@ -1,4 +1,4 @@
-"""Where a cache's keys are, in 12 bytes a row: an index that is allowed to err on one side."""
+"""Where a cache's keys are, in 12 bytes a row: an index that may give false positives, never false negatives."""
 
 from collections.abc import Sequence
 

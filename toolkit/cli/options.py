@@ -150,11 +150,11 @@ recipe_options = section(
     chosen(
         "loss",
         None,
-        "Right for an image: its own caption (study), all that read the same, one prompt of all.",
+        "Positives: the image's own caption (contrastive), every equal caption (supervised), or one prompt per class (prompts).",
     ),
     option("--augment", metavar="A,B", help="flip, shift: what leaves pixels as they are.  [default: the recipe's]"),
     option("--alpha", type=click.FloatRange(0, 1), help="Between base weights (0) and fine-tuned ones (1: default)."),
-    option("--choose", is_flag=True, help="First choose epochs, alpha and how P is read, by three smaller trainings."),
+    option("--choose", is_flag=True, help="First choose epochs, alpha and the calibration of P, by three smaller trainings."),
 )
 features_option = option(
     "--features",
