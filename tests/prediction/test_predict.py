@@ -44,7 +44,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small CIFAKE that was embedded, fine-tuned for one epoch and compared."""
     home = tmp_path_factory.mktemp("study")
     write_folder(home / "cifake", cifake_files(10, 6))
-    result = call("run", *options(home), "--epochs", 1, "--batch-size", 8)
+    result = call("run", *options(home), "--epochs", 1, "--batch-size", 8, "--features", "blocks")
     assert result.exit_code == 0, result.output
     return home
 
@@ -64,7 +64,11 @@ def objects(home: Path, *words: object) -> list[dict]:
     return json.loads(result.stdout)
 
 
-@pytest.mark.parametrize(("encoder", "head"), [(e, h) for e in ("base", "finetuned") for h in ON_EMBEDDINGS])
+ON_BLOCKS = [("blocks", name) for name in ON_EMBEDDINGS if not head_class(name).needs_prompts]
+ON_LAST_LAYER = [(encoder, name) for encoder in ("base", "finetuned") for name in ON_EMBEDDINGS]
+
+
+@pytest.mark.parametrize(("encoder", "head"), [*ON_LAST_LAYER, *ON_BLOCKS])
 def test_a_test_image_gets_the_very_probability_that_compare_gave_it(study: Path, encoder: str, head: str) -> None:
     known = pl.read_csv(study / "results/predictions.csv").filter(
         (pl.col("encoder") == encoder) & (pl.col("head") == head)
@@ -83,7 +87,9 @@ def test_the_default_is_the_head_with_the_best_novel_accuracy(study: Path) -> No
     best = table.filter(pl.col("accuracy") == table["accuracy"].max())
     chosen, rivals = kept_heads.best(study / "results/heads")
     assert (chosen.record.encoder.name, chosen.record.head) in set(best.select("encoder", "head").iter_rows())
-    assert rivals == 6 and chosen.record.tests["novel"]["accuracy"] == table["accuracy"].max()
+    assert (
+        rivals == len(ON_LAST_LAYER + ON_BLOCKS) and chosen.record.tests["novel"]["accuracy"] == table["accuracy"].max()
+    )
 
 
 def record(folder: Path, head: str, held_out: str, seed: int, base: float, novel: float | None) -> None:
@@ -220,6 +226,12 @@ def test_alpha_abstains_and_the_calibration_images_did_not_train_the_head(study:
     assert "measured on 12 novel test images" in result.stderr
 
 
+def test_blocks_saw_no_image_of_ours_so_their_calibration_is_guaranteed(study: Path) -> None:
+    image = next((study / "cifake/test").rglob("*.jpg"))
+    result = call("predict", image, *places(study), "--encoder", "blocks", "--head", "logreg", "--alpha", "0.3")
+    assert result.exit_code == 0 and "NOT guaranteed" not in result.stderr, result.output
+
+
 def test_a_fine_tuned_head_is_calibrated_on_images_that_trained_nothing(study: Path, tmp_path: Path) -> None:
     write_folder(tmp_path / "more", cifake_files(20, 6))
     about, _ = kept_heads.best(study / "results/heads", "finetuned", "logreg")
@@ -285,8 +297,8 @@ def test_the_operating_point_comes_from_scores_of_left_out_categories_which_are_
     assert again.note == rule.note
 
 
-def test_with_the_labels_turned_round_p_is_the_other_ones(study: Path, tmp_path: Path) -> None:
-    words = [*options(study), "--results", tmp_path, "--labels", "REAL,FAKE", "--split", "none"]
+def test_with_the_other_label_positive_p_is_that_ones(study: Path, tmp_path: Path) -> None:
+    words = [*options(study), "--results", tmp_path, "--positive", "FAKE", "--split", "none"]
     assert call("embed", *words).exit_code == 0
     assert call("compare", *words).exit_code == 0
     known = pl.read_csv(tmp_path / "predictions.csv").filter(pl.col("head") == "logreg")

@@ -154,7 +154,11 @@ recipe_options = section(
     ),
     option("--augment", metavar="A,B", help="flip, shift: what leaves pixels as they are.  [default: the recipe's]"),
     option("--alpha", type=click.FloatRange(0, 1), help="Between base weights (0) and fine-tuned ones (1: default)."),
-    option("--choose", is_flag=True, help="First choose epochs, alpha and the calibration of P, by three smaller trainings."),
+    option(
+        "--choose",
+        is_flag=True,
+        help="First choose epochs, alpha and the calibration of P, by three smaller trainings.",
+    ),
 )
 features_option = option(
     "--features",

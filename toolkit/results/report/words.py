@@ -28,7 +28,9 @@ def facts(shown: Subject) -> str:
     """One line: data, model, how many images, when."""
     about = shown.about
     trained = join([f"{count:,}" for count in sorted(set(shown.table["train_rows"]))[:2]])
-    parts = [about["dataset"], f"{about['model']} ({about['pretrained']})", f"{trained} training images"]
+    what = shown.held_out[0] if len(shown.held_out) == 1 else f"{len(shown.held_out)} {shown.kinds} in turn"
+    parts = [about["dataset"], f"{what if shown.held_out else 'nothing'} held out"]
+    parts += [f"{about['model']} ({about['pretrained']})", f"{trained} training images"]
     for test in shown.tests:
         parts.append(f"{_images(shown, test)} {test} test images")
     return " · ".join([*parts, f"{about['created']} UTC"])
