@@ -114,7 +114,7 @@ def ordinary(table: pl.DataFrame) -> pl.DataFrame:
 def brought_up_to_date(table: pl.DataFrame, wanted: dict[str, tuple[type[pl.DataType], str]]) -> pl.DataFrame:
     """A stored table that lacks newer columns gets them: text empty, numbers null. Others stay as they are.
 
-    Version 1 knew neither labels nor images apart: all its rows are of one kind, `labels` and `images` empty.
+    Version 1 told neither labels nor images apart: `results.version_1` fills in what is empty then.
     """
     if "split_by" not in table.columns:
         table = table.with_columns(split_by=pl.lit("category"))

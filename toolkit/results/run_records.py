@@ -12,6 +12,7 @@ from filelock import FileLock
 
 from toolkit.errors import CacheError
 from toolkit.evaluation import columns
+from toolkit.results import version_1
 from toolkit.storage.damage import set_aside
 from toolkit.storage.records import read_record, write_record
 
@@ -41,6 +42,13 @@ def read(folder: Path) -> dict[str, Any]:
 def name_of(row: Mapping[str, Any]) -> str:
     """The comparison that a row of the results (or anything with `columns.COMPARISON`) belongs to, as one text."""
     return json.dumps([row[name] for name in columns.COMPARISON])
+
+
+def of(noted: Mapping[str, Any], row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What was noted (`read`) of the comparison that a row belongs to, also by version 1; nothing where it was not."""
+    name_in_version_1 = json.dumps([row[name] for name in version_1.COMPARISON])
+    known: Mapping[str, Any] = noted.get(name_of(row)) or noted.get(name_in_version_1) or {}
+    return known
 
 
 def machine() -> dict[str, Any]:

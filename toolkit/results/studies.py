@@ -18,11 +18,17 @@ class _Study:
     images: dict[tuple[Any, ...], str] = field(default_factory=dict)
 
     def takes(self, repetition: tuple[Any, ...], images: str, contents: pl.DataFrame) -> bool:
-        """Whether a comparison is about the same data: where both know a path, they know the same content."""
+        """Whether a comparison is about the same data: both test some image, and know one content for each path.
+
+        Test images are the first of each label, so the first of all is in every comparison of the same data: on base,
+        or on novel. Where predictions were lost, nothing speaks against it.
+        """
         if self.images.get(repetition, images) != images:
             return False
+        if self.contents.is_empty() or contents.is_empty():
+            return True
         shared = self.contents.join(contents, on="path", suffix="_other")
-        return shared.filter(pl.col("sha256") != pl.col("sha256_other")).is_empty()
+        return len(shared) > 0 and bool((shared["sha256"] == shared["sha256_other"]).all())
 
     def add(self, repetition: tuple[Any, ...], images: str, contents: pl.DataFrame) -> None:
         self.images[repetition] = images
@@ -32,9 +38,9 @@ class _Study:
 def with_studies(table: pl.DataFrame, predictions: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Results and predictions with their column `study` filled.
 
-    Comparisons of the same question (`columns.QUESTION`) are one study where every test image that they share has the
-    same content. A study has one set of images for each held-out value and seed: a comparison on others begins a
-    study of its own. Comparisons that hold nothing out are apart from those that do.
+    Comparisons of the same question (`columns.QUESTION`) are one study where they share test images, and each of
+    these has the same content in both. A study has one set of images for each held-out value and seed: a comparison
+    on others begins a study of its own. Comparisons that hold nothing out are apart from those that do.
     """
     every = table.group_by(columns.COMPARISON, maintain_order=True).agg(pl.col("created").min())
     tested = columns.ordinary(predictions).select(*columns.COMPARISON, "path", "sha256").unique(maintain_order=True)

@@ -20,6 +20,7 @@ from toolkit.errors import CacheError, ResultsError
 from toolkit.evaluation import columns
 from toolkit.evaluation.scoring import rescore, with_p_best
 from toolkit.heads import HEADS
+from toolkit.results import version_1
 from toolkit.results.studies import with_studies
 from toolkit.results.workbook import workbook_bytes
 from toolkit.storage.records import write_whole
@@ -46,6 +47,7 @@ def store(folder: Path, table: pl.DataFrame, predictions: pl.DataFrame) -> list[
             old_table, bad = _read_or_set_aside(folder, RESULTS)
             old_predictions, also_bad = _read_or_set_aside(folder, PREDICTIONS)
             changed = _set_aside_changed(folder)
+            old_table, old_predictions = version_1.brought_up_to_date(old_table, old_predictions)
             rows, every = with_studies(upsert(old_table, table), upsert(old_predictions, predictions))
             every = in_order(every)
             _write(folder, with_p_best(in_order(rows), every), every)
@@ -58,7 +60,7 @@ def store(folder: Path, table: pl.DataFrame, predictions: pl.DataFrame) -> list[
 def read(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The results and the predictions of a folder. Raises ResultsError where they are missing or damaged."""
     table, predictions = (_read_one(folder / f"{name}.parquet", EXPECTED[name]) for name in (RESULTS, PREDICTIONS))
-    return table, predictions
+    return version_1.brought_up_to_date(table, predictions)
 
 
 def upsert(old: pl.DataFrame, new: pl.DataFrame) -> pl.DataFrame:

@@ -39,19 +39,20 @@ TERMS = {
     "Changed by, Loss": "What was done to the test images before they were embedded, and how much accuracy that costs.",
     "Against the study's way": "Mean accuracy minus that of zero-shot on the encoder fine-tuned by the recipe study, "
     "on the same images; from, to: its paired 95 % interval.",
+    "Images (hash)": "Lines where it differs are about other images, or hold nothing out: they are never compared.",
     "Drop": "Base minus novel accuracy: what an unseen category costs. A head at chance has nothing to lose.",
     "Study": "The figures of the study's own run (ViT-B/32, OpenAI weights), where the data is CIFAKE without cats.",
 }
 
 AFTER_CLASSES = {"train_per_label": "Train per label", "test_per_label": "Test per label", "seed": "Seed"}
-AFTER_CLASSES |= {"chosen_by": "Chosen by", "pretrained": "Weights"}
+AFTER_CLASSES |= {"chosen_by": "Chosen by", "pretrained": "Weights", "labels": "Labels", "study": "Images (hash)"}
 
 HEAD = {"bold": True, "bg_color": "#E8EEF4", "bottom": 1, "text_wrap": True, "valign": "bottom"}
 
 CHANGED = {"dataset": "Data", "held_out": "Held out", "model": "Model", "encoder": "Encoder", "head": "Head"}
 CHANGED |= {"recipe": "Recipe", "seed": "Seed", "test": "Test", "perturbation": "Changed by", "test_data": "Test data"}
 CHANGED |= {"accuracy": "Accuracy", "accuracy_low": "from", "accuracy_high": "to", "unchanged": "Unchanged accuracy"}
-CHANGED |= {"loss": "Loss", "support": "Images"}
+CHANGED |= {"loss": "Loss", "support": "Images", "labels": "Labels", "study": AFTER_CLASSES["study"]}
 
 Formats = dict[str, Any]
 
@@ -210,7 +211,7 @@ def _definitions_sheet(sheet: Any, formats: Formats) -> None:
 def _settings_sheet(sheet: Any, table: pl.DataFrame, formats: Formats) -> None:
     names = ["dataset", "held_out", "model", "pretrained", "encoder", "encoder_id", "recipe", "head", "choice"]
     names += ["chosen_by", "seed", "train_per_label", "test_per_label", "train_rows", "leaks_dropped"]
-    names += ["code_version", "config_hash", "data_hash", "created"]
+    names += ["labels", "split_by", "code_version", "config_hash", "data_hash", "created"]
     _write_table(sheet, 0, table.select(names).unique(maintain_order=True), formats)
     sheet.fit_to_pages(2, 0)
     sheet.freeze_panes(1, 0)
@@ -223,6 +224,8 @@ def _write_table(
     sheet.set_landscape()
     sheet.fit_to_pages(1, 0)
     sheet.repeat_rows(top)
+    if headings is not None and "labels" in frame.columns:
+        frame = frame.with_columns(labels_as_text())
     lines = 1
     for column, name in enumerate(frame.columns):
         heading = name if headings is None else headings[name]
@@ -238,6 +241,12 @@ def _write_table(
         lines = max(lines, len(textwrap.wrap(heading, width - 1)))
         sheet.set_column(column, column, width)
     sheet.set_row(top, LINE * lines)
+
+
+def labels_as_text() -> pl.Expr:
+    """The column `labels` (JSON) as people read it: `FAKE, REAL`."""
+    known = pl.when(pl.col("labels") != "").then("labels").otherwise(pl.lit("[]"))
+    return known.str.json_decode(pl.List(pl.String)).list.join(", ").alias("labels")
 
 
 def _width(heading: str, values: list[Any]) -> int:

@@ -6,8 +6,10 @@ from typing import Any
 
 import polars as pl
 
+from toolkit.encoders.record import Sees
 from toolkit.errors import SelectionError
 from toolkit.evaluation import columns
+from toolkit.heads import HEADS, head_class
 from toolkit.results.published import study_figure
 from toolkit.results.summary import labels_of, standing
 
@@ -20,8 +22,8 @@ REPETITION = ["held_out", "seed"]
 WAYS = {"prompt": "Prompt", "probe": "Probe", "finetune": "Fine-tune"}
 """The ways to use CLIP, from the cheapest to the dearest."""
 
-REFERENCES = ("cnn", "shortcut", "pixels", "file facts")
-"""Heads and encoders that do without CLIP: they are compared, and never the answer to how CLIP should be used."""
+REFERENCES = {Sees.PIXELS: "a small network on the pixels", Sees.FILE_FACTS: "a head that sees facts of the file alone"}
+"""Encoders that do without CLIP: they are compared, and never the answer to how CLIP should be used."""
 
 
 @dataclass(frozen=True)
@@ -111,10 +113,12 @@ class Subject:
 
 
 def studies(table: pl.DataFrame) -> list[dict[str, Any]]:
-    """The studies in a results table, the newest first: their `STUDY` values and when they were last `created`."""
+    """The studies in a results table, the newest first: their `STUDY` values, when they were last `created`, and the
+    `columns.COMPARISON` of the `last` one."""
+    last = pl.struct(columns.COMPARISON).sort_by("created").last().alias("last")
     return (
         table.group_by(STUDY, maintain_order=True)
-        .agg(pl.col("created").max(), pl.col("held_out").unique(maintain_order=True))
+        .agg(pl.col("created").max(), pl.col("held_out").unique(maintain_order=True), last)
         .sort("created", descending=True, maintain_order=True)
         .to_dicts()
     )
@@ -152,11 +156,11 @@ def encoder_name(row: dict[str, Any]) -> str:
 
 def way_of(row: dict[str, Any]) -> str:
     """Words alone, something small trained on the frozen CLIP, or CLIP itself trained."""
-    if row["head"] in REFERENCES or row["encoder"] in REFERENCES:
+    if row["encoder"] in REFERENCES:
         return "reference"
     if row["recipe"]:
         return "finetune"
-    return "prompt" if row["head"] == "zero-shot" else "probe"
+    return "prompt" if row["head"] in HEADS and head_class(row["head"]).needs_prompts else "probe"
 
 
 def _of(table: pl.DataFrame, about: dict[str, Any]) -> pl.DataFrame:

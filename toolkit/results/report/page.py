@@ -69,9 +69,14 @@ def write(
         raise ResultsError(f"{folder} holds no results yet: run python cli.py compare first.")
     shown = subject(table, predictions, number)
     reached = verdict.reach(shown)
-    detail = _detail(shown, reached, run_records.read(folder), held_out)
+    noted = run_records.read(folder)
+    detail = _detail(shown, reached, noted, held_out)
     context, drawn = _contents(shown, reached, detail, cache, data)
-    context["others"] = [{**one, "number": n} for n, one in enumerate(studies(table), start=1) if n != number]
+    context["others"] = [
+        {**one, "number": n, "place": run_records.of(noted, one["last"]).get("data")}
+        for n, one in enumerate(studies(table), start=1)
+        if n != number
+    ]
     html = render(context)
     write_whole(folder / PAGE, html.encode())
     files = _write_pictures(folder / PICTURES, drawn)
@@ -181,7 +186,7 @@ def _detail(shown: Subject, reached: verdict.Verdict | None, noted: Mapping[str,
         frame.filter((pl.col("held_out") == wanted) & (pl.col("seed") == seed))
         for frame in (shown.table, shown.predictions)
     )
-    return Detail(wanted, seed, table, predictions, noted.get(run_records.name_of(table.row(0, named=True)), {}))
+    return Detail(wanted, seed, table, predictions, run_records.of(noted, table.row(0, named=True)))
 
 
 def _scale(shown: Subject) -> Scale:

@@ -2,12 +2,8 @@
 
 import polars as pl
 
-from toolkit.results.report.entrants import Entrant, Subject
-
-REFERENCES = {
-    "shortcut": "a head that sees nothing but facts of the file (shortcut)",
-    "cnn": "a small network on the pixels (cnn)",
-}
+from toolkit.encoders.record import Sees
+from toolkit.results.report.entrants import REFERENCES, Entrant, Subject
 
 
 def join(names: list[str]) -> str:
@@ -48,7 +44,7 @@ def compared(shown: Subject) -> list[str]:
     )
     said = [who, _held_out(shown)]
     if shown.references and users != shown.entrants:
-        without = join([REFERENCES.get(entrant.head, entrant.name) for entrant in shown.references])
+        without = join([f"{REFERENCES[Sees(entrant.encoder)]} ({entrant.head})" for entrant in shown.references])
         said.append(f"Beside them stands what does without CLIP: {without}.")
     return [*said, _repeated(shown)] if len(shown.seeds) > 1 else said
 
@@ -134,7 +130,7 @@ def shortcut(shown: Subject, chance: float) -> str:
     """A line where the label can be told without looking at the pictures."""
     for entrant in shown.references:
         score = max(entrant.scores.values(), key=lambda score: score.low)
-        if entrant.head == "shortcut" and score.low > chance:
+        if entrant.encoder == Sees.FILE_FACTS and score.low > chance:
             return (
                 f"Beware: facts of the files alone (format, size, compression) give {score.mean:.1%} of the labels "
                 "away, so that part of every accuracy here may have nothing to do with the pictures."
