@@ -11,7 +11,7 @@ from sklearn.utils.estimator_checks import check_estimator
 from toolkit.encoders.record import Sees
 from toolkit.errors import SelectionError
 from toolkit.heads import HEADS, head_class, make_head
-from toolkit.heads.base import unit
+from toolkit.heads.base import fold_numbers, unit
 from toolkit.heads.knn import SHARPNESS, NearestNeighbours
 from toolkit.heads.logreg import GRID, LogisticProbe
 from toolkit.heads.shortcut import Shortcut
@@ -41,6 +41,25 @@ def test_logistic_scores_are_those_of_plain_scikit_learn_with_the_chosen_c(choos
     new = clouds(100, seed=1)[0]
     head = LogisticProbe(choose_by).fit(X, y, groups)
     plain = LogisticRegression(C=head.choice_["C"], max_iter=10_000, tol=1e-10).fit(unit(X).astype(np.float64), y)
+    assert np.allclose(head.predict_proba(new), plain.predict_proba(unit(new).astype(np.float64)), atol=1e-3)
+
+
+def test_several_classes_get_the_scores_and_the_c_of_plain_scikit_learn() -> None:
+    X, _, y = clouds(400)
+    new = clouds(100, seed=1)[0]
+    head = LogisticProbe("folds").fit(X, y)
+    numbers = fold_numbers(np.unique(y, return_inverse=True)[1], None, "folds")[0]
+    losses = []
+    for strength in GRID:
+        model, per_fold = LogisticRegression(C=strength, max_iter=10_000, tol=1e-8), []
+        for fitting, out in ((numbers != n, numbers == n) for n in np.unique(numbers)):
+            odds = model.fit(unit(X[fitting]).astype(np.float64), y[fitting]).predict_proba(unit(X[out]))
+            per_fold.append(-np.log(odds[np.arange(out.sum()), np.searchsorted(model.classes_, y[out])]).mean())
+        losses.append(np.mean(per_fold))
+    assert head.choice_["C"] == GRID[int(np.argmin(losses))]
+    assert head.choice_["log_loss"] == pytest.approx(min(losses), abs=1e-3)
+    plain = LogisticRegression(C=head.choice_["C"], max_iter=10_000, tol=1e-10).fit(unit(X).astype(np.float64), y)
+    assert head.classes_.tolist() == ["bird", "cat", "dog"]
     assert np.allclose(head.predict_proba(new), plain.predict_proba(unit(new).astype(np.float64)), atol=1e-3)
 
 

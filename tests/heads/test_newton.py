@@ -21,7 +21,7 @@ def categories(count: int, dimension: int, seed: int = 0) -> tuple[np.ndarray, n
 @pytest.mark.parametrize("strength", [0.1, 3.0, 100.0])
 def test_each_problem_is_scikit_learns_on_the_rows_that_it_keeps(strength: float) -> None:
     X, positive, numbers = categories(800, 32)
-    family = LogisticFamily(X, positive, numbers, np.array([0, 1, 2, 3, 4, EVERYTHING]))
+    family = LogisticFamily(X, positive.astype(int), numbers, np.array([0, 1, 2, 3, 4, EVERYTHING]))
     family.solve(strength)
     everywhere = np.arange(len(X))
     for problem, left_out in enumerate(family.left_out):
@@ -31,9 +31,23 @@ def test_each_problem_is_scikit_learns_on_the_rows_that_it_keeps(strength: float
         assert np.allclose(family.probabilities(problem, everywhere), expected, atol=1e-3)
 
 
+@pytest.mark.parametrize("strength", [0.1, 3.0, 100.0])
+@pytest.mark.parametrize("classes", [3, 7])
+def test_so_is_each_problem_of_several_classes(strength: float, classes: int) -> None:
+    X, positive, numbers = categories(900, 24)
+    codes = (np.digitize(X[:, 0], np.quantile(X[:, 0], np.arange(1, classes) / classes)) + positive) % classes
+    family = LogisticFamily(X, codes, numbers, np.array([0, 3, EVERYTHING]))
+    family.solve(strength)
+    for problem, left_out in enumerate(family.left_out):
+        kept = numbers != left_out
+        plain = LogisticRegression(C=strength, tol=1e-9, max_iter=10_000)
+        expected = plain.fit(X[kept].astype(np.float64), codes[kept]).predict_proba(X.astype(np.float64))
+        assert np.allclose(family.probabilities(problem, np.arange(len(X))), expected, atol=1e-3)
+
+
 def test_a_path_of_strengths_ends_where_the_last_strength_alone_ends() -> None:
     X, positive, numbers = categories(600, 16)
-    path, alone = (LogisticFamily(X, positive, numbers, np.array([0, EVERYTHING])) for _ in range(2))
+    path, alone = (LogisticFamily(X, positive.astype(int), numbers, np.array([0, EVERYTHING])) for _ in range(2))
     for strength in (0.1, 1.0, 10.0, 100.0):
         path.solve(strength)
     alone.solve(100.0)
@@ -47,7 +61,7 @@ def test_how_many_are_solved_at_once_and_rows_summed_at_once_changes_nothing(mon
     for side_by_side, rows_at_once in ((32, 8192), (2, 100)):
         monkeypatch.setattr(newton, "SIDE_BY_SIDE", side_by_side)
         monkeypatch.setattr(newton, "ROWS_AT_ONCE", rows_at_once)
-        family = LogisticFamily(X, positive, numbers, np.array([0, 1, 2, 3, EVERYTHING]))
+        family = LogisticFamily(X, positive.astype(int), numbers, np.array([0, 1, 2, 3, EVERYTHING]))
         family.solve(10.0)
         found.append(family.probabilities(3, np.arange(len(X))))
     assert np.allclose(*found, atol=1e-3)
@@ -57,7 +71,7 @@ def test_classes_that_a_line_divides_end_where_the_penalty_holds_them() -> None:
     rng = np.random.default_rng(0)
     positive = np.arange(200) % 2 == 0
     X = unit(np.stack([np.where(positive, 1.0, -1.0), rng.normal(size=200)], axis=1))
-    family = LogisticFamily(X, positive, np.zeros(200, dtype=np.int64), np.array([EVERYTHING]))
+    family = LogisticFamily(X, positive.astype(int), np.zeros(200, dtype=np.int64), np.array([EVERYTHING]))
     family.solve(1000.0)
     plain = LogisticRegression(C=1000.0, tol=1e-9, max_iter=10_000).fit(X.astype(np.float64), positive)
     expected = plain.predict_proba(X.astype(np.float64))

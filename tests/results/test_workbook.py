@@ -176,6 +176,13 @@ def test_definitions_explain_every_column_and_settings_name_what_was_run(tmp_pat
     assert sheet(path, "Settings", header=0)["model"].to_list() == ["m"]
 
 
+def test_labels_that_differ_in_case_alone_have_columns_of_their_own(tmp_path: Path) -> None:
+    made = pl.concat(both(0.9, 0.7)).with_columns(pl.col("label", "predicted").replace({"FAKE": "cat", "REAL": "Cat"}))
+    rows = pl.DataFrame(score(made, ["cat", "Cat"], 0), schema=columns.schema(columns.RESULTS))
+    shown = sheet(written(tmp_path, rows), "Summary")
+    assert (shown["Base cat recall"].item(), shown["Base Cat recall"].item()) == (0.8, 1.0)
+
+
 def test_the_predictions_stay_out_of_the_workbook(tmp_path: Path) -> None:
     with zipfile.ZipFile(written(tmp_path, table(*both(0.9, 0.7)))) as book:
         names = re.findall(r'<sheet name="([^"]+)"', book.read("xl/workbook.xml").decode())

@@ -38,9 +38,9 @@ def _one_thread(X: np.ndarray) -> AbstractContextManager[Any]:
 def _side_by_side(
     X: np.ndarray, codes: np.ndarray, numbers: np.ndarray, usable: Folds, grid: Sequence[float]
 ) -> Iterator[Step]:
-    """Each `C` of the grid for two classes: all folds, and the problem with every row, are solved together."""
+    """Each `C` of the grid: all folds, and the problem with every row, are solved together."""
     outs = [out for _, out in usable]
-    family = LogisticFamily(X, codes == 1, numbers, np.array([numbers[out[0]] for out in outs], dtype=np.int64))
+    family = LogisticFamily(X, codes, numbers, np.array([numbers[out[0]] for out in outs], dtype=np.int64))
     for strength in grid:
         family.solve(strength)
         odds = [family.probabilities(problem, out) for problem, out in enumerate(outs)]
@@ -50,7 +50,8 @@ def _side_by_side(
 def _one_by_one(
     X: np.ndarray, codes: np.ndarray, _: np.ndarray, usable: Folds, grid: Sequence[float]
 ) -> Iterator[Step]:
-    """Each `C` of the grid for any number of classes; each fold's model starts from its solution for the `C` before."""
+    """Each `C` of the grid by scikit-learn, for rows so wide that a Hessian is too large; each fold's model starts from
+    its solution for the `C` before."""
     models = [LogisticRegression(solver="lbfgs", max_iter=1000, warm_start=True, tol=1e-4) for _ in usable]
     for strength in grid:
         for model, (fitting, _) in zip(models, usable, strict=True):
@@ -64,6 +65,14 @@ def _of_two_classes(strength: float, classes: np.ndarray, weights: np.ndarray) -
     model.classes_, model.n_features_in_ = classes, len(weights) - 1
     model.coef_, model.intercept_ = weights[None, :-1], weights[-1:]
     return model
+
+
+def _of_scikit_learn(X: np.ndarray, y: np.ndarray, strength: float, start: np.ndarray | None) -> LogisticRegression:
+    """scikit-learn's own fit, from `start` `[D + 1, classes]` where that is known."""
+    model = LogisticRegression(C=strength, max_iter=5000, tol=1e-6, warm_start=start is not None)
+    if start is not None:
+        model.coef_, model.intercept_ = start[:-1].T.astype(np.float64), start[-1].astype(np.float64)
+    return model.fit(X.astype(np.float64), y).set_params(warm_start=False)
 
 
 class LogisticProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -99,12 +108,12 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         best = int(np.argmin(losses))
         self.choice_ = {"C": self.grid[best], "log_loss": round(float(losses[best]), 4), "by": how}
         log.info("logistic regression on %d x %d: %s", *X.shape, self.choice_)
-        if best in starts:
-            weights = streamed.solve(X, codes == 1, self.grid[best], starts[best])
+        start = starts.get(best)
+        if start is not None and len(self.classes_) == 2:
+            weights = streamed.solve(X, codes == 1, self.grid[best], start[:, 0])
             self.model_ = _of_two_classes(self.grid[best], self.classes_, weights)
         else:
-            model = LogisticRegression(C=self.grid[best], max_iter=5000, tol=1e-6)
-            self.model_ = model.fit(X.astype(np.float64), self.classes_[codes])
+            self.model_ = _of_scikit_learn(X, self.classes_[codes], self.grid[best], start)
         return self
 
     def _fit_part_by_part(self, X: np.ndarray, codes: np.ndarray, groups: np.ndarray | None) -> "LogisticProbe":
@@ -123,10 +132,10 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self, X: np.ndarray, codes: np.ndarray, numbers: np.ndarray
     ) -> tuple[np.ndarray, dict[int, np.ndarray]]:
         """Mean log loss over the folds of each `C` in the grid; infinite behind `PATIENCE` rises in a row, where no
-        less regularised model was worth fitting. And weights `[D + 1]` of a fit on all rows for each step, if known."""
+        less regularised model was worth fitting. And weights `[D + 1, M]` of a fit on all rows for each step, if
+        known; `M` is 1 for two classes, else their number."""
         usable = usable_folds(codes, numbers)
-        two = codes.max() == 1 and X.shape[1] <= MOST_COLUMNS
-        solve = _side_by_side if two else _one_by_one
+        solve = _side_by_side if codes.max() and X.shape[1] <= MOST_COLUMNS else _one_by_one
         losses, starts = np.full(len(self.grid), np.inf), {}
         for step, (scores, start) in enumerate(solve(X, codes, numbers, usable, self.grid)):
             losses[step] = np.mean(scores) if scores else 0.0

@@ -1,4 +1,9 @@
-"""Exact nearest neighbours on FAISS, and what several searches among nearly the same vectors can share."""
+"""Exact nearest neighbours on FAISS, and what several searches among nearly the same vectors can share.
+
+`Memory` is our own because a FAISS index with an IDSelector scans vectors one by one: ten held-out categories, 20,000
+vectors of 512 columns and 4,000 queries, 25 neighbours, take it 59 s of processor time, ten searches without a selector
+8.2 s, and the memory 4.5 s (101 neighbours: 8.2 s and 4.2 s). Without held-out categories there is nothing to remember.
+"""
 
 import hashlib
 import logging

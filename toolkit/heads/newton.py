@@ -1,8 +1,8 @@
 """Many logistic regressions on the same rows, side by side: neighbours share what costs the most.
 
 One problem has every row, each of the others leaves out the rows of one fold. For a new strength the whole problem is
-solved first; the others move as it moves, and start where they stand apart from it as far as before. All their
-products with the rows are one matrix product, and all precondition with the Hessian of the whole problem.
+solved first; the others move as it moves, and warm-start each fold from the full fit's step. All their products with
+the rows are one matrix product, and all precondition with the Hessian of the whole problem.
 Newton's method, its steps by preconditioned conjugate gradients (Nocedal & Wright 2006, algorithms 5.3 and 7.1).
 
 numpy alone multiplies: scipy brings a BLAS with threads of its own, and the two pools wait for each other.
@@ -20,22 +20,75 @@ ROUNDING = 1e-6
 EVERYTHING = -1
 
 
-class LogisticFamily:
-    """L2-regularised logistic regressions (scikit-learn's objective, intercept not regularised) on shared rows.
+class _Sigmoid:
+    """Two classes: one logit, that of the second class. Logits and shares are `[N, P, 1]`."""
 
-    `X` `[N, D]` float32, `positive` `[N]` bool, `numbers` `[N]` the fold of each row, `left_out` `[P]` the fold that
-    each problem does without. `weights` `[D + 1, P]` float32 are the solutions, the intercepts last, and `whole`
-    `[D + 1, 1]` is that of the problem with every row.
+    @staticmethod
+    def targets(codes: np.ndarray) -> np.ndarray:
+        return (codes == 1).astype(np.float32)[:, None, None]
+
+    @staticmethod
+    def shares(logits: np.ndarray) -> np.ndarray:
+        return (1 + np.tanh(logits / 2)) / 2
+
+    @staticmethod
+    def bent(shares: np.ndarray, change: np.ndarray) -> np.ndarray:
+        """How the shares change with the logits."""
+        return shares * (1 - shares) * change
+
+    @staticmethod
+    def losses(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """-log P(right class) `[N, P]`."""
+        return (np.maximum(logits, 0) + np.log1p(np.exp(-np.abs(logits))) - targets * logits)[..., 0]
+
+    @classmethod
+    def probabilities(cls, logits: np.ndarray) -> np.ndarray:
+        return cls.shares(np.concatenate([-logits, logits], axis=-1))
+
+
+class _Softmax:
+    """Three classes or more: a logit a class, as scikit-learn has them. Logits and shares are `[N, P, classes]`."""
+
+    @staticmethod
+    def targets(codes: np.ndarray) -> np.ndarray:
+        return (codes[:, None] == np.arange(codes.max() + 1)).astype(np.float32)[:, None, :]
+
+    @staticmethod
+    def shares(logits: np.ndarray) -> np.ndarray:
+        shares = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        shares /= shares.sum(axis=-1, keepdims=True)
+        return shares
+
+    @staticmethod
+    def bent(shares: np.ndarray, change: np.ndarray) -> np.ndarray:
+        return shares * (change - np.einsum("npk,npk->np", shares, change)[..., None])
+
+    @staticmethod
+    def losses(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        most = logits.max(axis=-1, keepdims=True)
+        whole = np.log(np.exp(logits - most).sum(axis=-1)) + most[..., 0]
+        return whole - (targets * logits).sum(axis=-1)
+
+    probabilities = shares
+
+
+class LogisticFamily:
+    """L2-regularised logistic regressions (scikit-learn's objective, intercepts not regularised) on shared rows.
+
+    `X` `[N, D]` float32, `codes` `[N]` the number of each row's class, `numbers` `[N]` the fold of each row, `left_out`
+    `[P]` the fold that each problem does without. `weights` `[D + 1, P, M]` float32 are the solutions, the intercepts
+    last; `whole` `[D + 1, 1, M]` is that of the problem with every row. `M` is 1 for two classes, else their number.
     """
 
-    def __init__(self, X: np.ndarray, positive: np.ndarray, numbers: np.ndarray, left_out: np.ndarray):
+    def __init__(self, X: np.ndarray, codes: np.ndarray, numbers: np.ndarray, left_out: np.ndarray):
         self.X = X
-        self.target = positive.astype(np.float32)[:, None]
+        self.link: type[_Sigmoid] | type[_Softmax] = _Sigmoid if codes.max() == 1 else _Softmax
+        self.target = self.link.targets(codes)
         self.numbers = numbers
         self.left_out = left_out
-        self.weights = np.zeros((X.shape[1] + 1, len(left_out)), dtype=np.float32)
-        self.whole = np.zeros((X.shape[1] + 1, 1), dtype=np.float32)
-        self.penalty = np.ones((X.shape[1] + 1, 1), dtype=np.float32)
+        self.weights = np.zeros((X.shape[1] + 1, len(left_out), self.target.shape[2]), dtype=np.float32)
+        self.whole = np.zeros((X.shape[1] + 1, 1, self.target.shape[2]), dtype=np.float32)
+        self.penalty = np.ones((X.shape[1] + 1, 1, 1), dtype=np.float32)
         self.penalty[-1] = 0
         self._inverse: np.ndarray | None = None
 
@@ -47,19 +100,21 @@ class LogisticFamily:
         self.whole = self._newton(strength, before, np.array([EVERYTHING]), self._inverse)
         self.weights += self.whole - before
         self._inverse = self._inverse_hessian(strength)
-        for start in range(0, len(self.left_out), SIDE_BY_SIDE):
-            some = slice(start, start + SIDE_BY_SIDE)
+        at_once = max(1, SIDE_BY_SIDE // self.target.shape[2])
+        for start in range(0, len(self.left_out), at_once):
+            some = slice(start, start + at_once)
             self.weights[:, some] = self._newton(strength, self.weights[:, some], self.left_out[some], self._inverse)
 
     def probabilities(self, problem: int, rows: np.ndarray) -> np.ndarray:
-        """What a problem's solution says of some rows: P(negative) and P(positive), `[len(rows), 2]` float64."""
-        logits = (self.X[rows] @ self.weights[:-1, problem] + self.weights[-1, problem]).astype(np.float64)
-        return np.stack([_sigmoid(-logits), _sigmoid(logits)], axis=1)
+        """What a problem's solution says of some rows: `[len(rows), classes]` float64."""
+        logits = self.X[rows] @ self.weights[:-1, problem] + self.weights[-1, problem]
+        return self.link.probabilities(logits.astype(np.float64))
 
     def _inverse_hessian(self, strength: float) -> np.ndarray:
-        """The inverse Hessian `[D + 1, D + 1]` float64 of the whole problem, where its solution stands."""
-        share = _sigmoid(self._forward(self.whole))
-        root = np.sqrt(strength * share * (1 - share))
+        """The inverse Hessian `[D + 1, D + 1]` float64 of the whole problem, where its solution stands; of several
+        classes, as if each had their mean curvature."""
+        share = self.link.shares(self._forward(self.whole))
+        root = np.sqrt(strength * (share * (1 - share)).mean(axis=2))
         hessian = np.zeros((len(self.whole), len(self.whole)))
         room = np.empty((min(ROWS_AT_ONCE, len(root)), len(self.whole)), dtype=np.float32)
         for start in range(0, len(root), ROWS_AT_ONCE):  # summed in float64, multiplied in float32
@@ -68,11 +123,11 @@ class LogisticFamily:
             np.multiply(self.X[start : start + ROWS_AT_ONCE], part, out=scaled[:, :-1])
             scaled[:, -1] = part[:, 0]
             hessian += scaled.T @ scaled
-        hessian += np.diag(self.penalty[:, 0] + ROUNDING * np.trace(hessian) / len(hessian))
+        hessian += np.diag(self.penalty[:, 0, 0] + ROUNDING * np.trace(hessian) / len(hessian))
         return np.linalg.inv(hessian)
 
     def _newton(self, strength: float, start: np.ndarray, left_out: np.ndarray, inverse: np.ndarray) -> np.ndarray:
-        """Newton's steps on a few problems at once from `start` `[D + 1, P]` -> their solutions.
+        """Newton's steps on a few problems at once from `start` `[D + 1, P, M]` -> their solutions.
 
         A problem that has arrived takes no further part.
         """
@@ -80,14 +135,14 @@ class LogisticFamily:
         logits = self._forward(start)
         for _ in range(NEWTON_STEPS):
             weights = solution[:, moving]
-            taking_part = strength * (self.numbers[:, None] != left_out[moving]).astype(np.float32)
-            share = _sigmoid(logits)
+            taking_part = strength * (self.numbers[:, None] != left_out[moving]).astype(np.float32)[..., None]
+            share = self.link.shares(logits)
             gradient = self._backward(taking_part * (share - self.target)) + self.penalty * weights
-            step, change = self._direction(gradient, taking_part * share * (1 - share), inverse)
-            gain = -(step * gradient).sum(axis=0) / 2
-            length = self._length(weights, logits, step, change, taking_part)
+            step, change = self._direction(gradient, taking_part, share, inverse)
+            gain = -_dot(step, gradient) / 2
+            length = self._length(weights, logits, step, change, taking_part)[:, None]
             solution[:, moving] = weights + length * step
-            far = gain > TOLERANCE * taking_part.sum(axis=0)
+            far = gain > TOLERANCE * taking_part.sum(axis=(0, 2))
             if not far.any():
                 break
             logits = (logits + length * change)[:, far]
@@ -95,25 +150,25 @@ class LogisticFamily:
         return solution
 
     def _direction(
-        self, gradient: np.ndarray, curvature: np.ndarray, inverse: np.ndarray
+        self, gradient: np.ndarray, taking_part: np.ndarray, share: np.ndarray, inverse: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Newton's step `[D + 1, P]` and how it changes the logits `[N, P]`."""
-        step, change = np.zeros_like(gradient), np.zeros_like(curvature)
-        residual, towards = -gradient, (inverse @ -gradient).astype(np.float32)
-        conjugate, size = towards, (residual * towards).sum(axis=0)
+        """Newton's step `[D + 1, P, M]` and how it changes the logits `[N, P, M]`."""
+        step, change = np.zeros_like(gradient), np.zeros_like(share)
+        residual, towards = -gradient, _times(inverse, -gradient)
+        conjugate, size = towards, _dot(residual, towards)
         enough = REDUCTION * size
         for _ in range(CONJUGATE_STEPS):
             forward = self._forward(conjugate)
-            bent = self._backward(curvature * forward) + self.penalty * conjugate
-            length = size / np.maximum((conjugate * bent).sum(axis=0), 1e-30)
+            bent = self._backward(taking_part * self.link.bent(share, forward)) + self.penalty * conjugate
+            length = (size / np.maximum(_dot(conjugate, bent), 1e-30))[:, None]
             step += length * conjugate
             change += length * forward
             residual = residual - length * bent
-            towards = (inverse @ residual).astype(np.float32)
-            before, size = size, (residual * towards).sum(axis=0)
+            towards = _times(inverse, residual)
+            before, size = size, _dot(residual, towards)
             if (size <= enough).all():
                 break
-            conjugate = towards + size / np.maximum(before, 1e-30) * conjugate
+            conjugate = towards + (size / np.maximum(before, 1e-30))[:, None] * conjugate
         return step, change
 
     def _length(
@@ -123,23 +178,29 @@ class LogisticFamily:
         before = self._objective(weights, logits, taking_part)
         length = np.ones(weights.shape[1], dtype=np.float32)
         for _ in range(20):
-            worse = self._objective(weights + length * step, logits + length * change, taking_part) > before
+            ahead = weights + length[:, None] * step, logits + length[:, None] * change
+            worse = self._objective(*ahead, taking_part) > before
             if not worse.any():
                 break
             length[worse] /= 2
         return length
 
     def _objective(self, weights: np.ndarray, logits: np.ndarray, taking_part: np.ndarray) -> np.ndarray:
-        loss = np.maximum(logits, 0) + np.log1p(np.exp(-np.abs(logits))) - self.target * logits
-        data = (taking_part * loss).sum(axis=0, dtype=np.float64)
-        return data + (weights[:-1].astype(np.float64) ** 2).sum(axis=0) / 2
+        data = (taking_part[..., 0] * self.link.losses(logits, self.target)).sum(axis=0, dtype=np.float64)
+        return data + (weights[:-1].astype(np.float64) ** 2).sum(axis=(0, 2)) / 2
 
     def _forward(self, weights: np.ndarray) -> np.ndarray:
-        return self.X @ weights[:-1] + weights[-1]
+        return _times(self.X, weights[:-1]) + weights[-1]
 
     def _backward(self, slopes: np.ndarray) -> np.ndarray:
-        return np.concatenate([self.X.T @ slopes, slopes.sum(axis=0, keepdims=True)])
+        return np.concatenate([_times(self.X.T, slopes), slopes.sum(axis=0, keepdims=True)])
 
 
-def _sigmoid(logits: np.ndarray) -> np.ndarray:
-    return (1 + np.tanh(logits / 2)) / 2
+def _times(matrix: np.ndarray, several: np.ndarray) -> np.ndarray:
+    """`[A, B]` times `[B, P, M]` -> `[A, P, M]` float32, as one product."""
+    return (matrix @ several.reshape(len(several), -1)).astype(np.float32, copy=False).reshape(-1, *several.shape[1:])
+
+
+def _dot(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Of `[D + 1, P, M]` the inner products of each problem `[P]`."""
+    return (one * other).sum(axis=(0, 2))

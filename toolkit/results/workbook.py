@@ -1,4 +1,9 @@
-"""The workbook: a summary that reads without explanation, the whole table, definitions, settings."""
+"""The workbook: a summary that reads without explanation, the whole table, definitions, settings.
+
+Cells are written one by one and not by polars' write_excel, which makes Excel tables: those compare headings without
+case, so for labels like `cat` and `Cat` xlsxwriter leaves the sheet empty. Headings, widths and wrapping would still be
+ours (22 lines instead of 24), and 2,400 rows take 0.74 s instead of 0.51 s.
+"""
 
 import io
 import textwrap
