@@ -6,7 +6,8 @@ from pathlib import Path, PurePosixPath
 
 from toolkit.data.manifest import Dataset
 from toolkit.data.sources import files
-from toolkit.data.sources.assemble import AS_IT_LOOKS, Reading
+from toolkit.data.sources.assemble import AS_IT_LOOKS
+from toolkit.data.sources.assemble import Reading as Reading
 from toolkit.errors import DataError
 
 STANDARD_PLACES = (Path("data/cifake"), Path("data/cifake.zip"))

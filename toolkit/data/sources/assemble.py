@@ -1,8 +1,9 @@
 """From rows as a source has them to a `Dataset`: splits settled, nothing lost. Every kind of source ends here."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import PurePosixPath
+from typing import Any
 
 import polars as pl
 
@@ -26,6 +27,10 @@ class Reading:
     layout: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     test_share: float | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """As plain values; `Reading(**facts)` is the same again."""
+        return asdict(self)
 
 
 AS_IT_LOOKS = Reading()
@@ -175,7 +180,7 @@ def _read_as_cifake(found: Found) -> str:
     order = ["number", "suffix"] if found.kind == "huggingface" else ["number", "suffix", "path"]
     found.rows = found.rows.sort(order, maintain_order=True).drop("number", "suffix")
     found.levels.append(("file's name", "category"))
-    return "cifake" if found.kind == "folder" else found.kind
+    return "cifake"
 
 
 def _nothing(found: Found, where: str) -> str:
