@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from toolkit.data.sources.layout import CATEGORIES
+from toolkit.data.sources.cifake import CATEGORIES
 
 
 def jpeg(seed: int, label: str = "REAL", size: int = 32) -> bytes:

@@ -85,7 +85,7 @@ def test_labels_and_categories_may_be_text_and_unlabelled_images_are_left_out(tm
         ("REAL", "b"),
     ]
     frame = table(images).with_columns(label=pl.Series(["cats", "dogs", "cats", "dogs"]))
-    assert open_data(write_parquet(tmp_path / "texts.parquet", frame, {})).labels() == ["cats", "dogs"]
+    assert open_data(write_parquet(tmp_path / "train-texts.parquet", frame, {})).labels() == ["cats", "dogs"]
 
 
 def test_validation_is_the_test_split_only_where_there_is_no_other(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_a_damaged_or_foreign_file_is_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="data-00000"):
         open_data(tmp_path / "d")
     no_label = table([(None, jpeg(1), 0)]).drop("label")
-    with pytest.raises(DataError, match="no column with labels"):
+    with pytest.raises(DataError, match="no column 'label'"):
         open_data(write_parquet(tmp_path / "x.parquet", no_label, {}))
 
 

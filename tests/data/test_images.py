@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from toolkit.data.images import decode
+from toolkit.data.images import decode, without_metadata
+from toolkit.encoders.features import file_facts
 from toolkit.errors import ImageError
 
 WIDTH, HEIGHT = 24, 16
@@ -123,3 +124,68 @@ def test_a_thousand_mutated_jpegs_are_decoded_or_refused_and_nothing_else() -> N
         except ImageError:
             refused += 1
     assert 0 < refused < 1000
+
+
+def chunk(name: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+
+HUGE = zlib.compress(bytes(60_000_000))
+METADATA_OF_PNG = {
+    "a huge compressed text": chunk(b"zTXt", b"workflow\0\0" + HUGE),
+    "a huge international text": chunk(b"iTXt", b"prompt\0\1\0\0\0" + HUGE),
+    "a text that cannot be unpacked": chunk(b"zTXt", b"workflow\0\0no zlib"),
+    "a text with a wrong checksum": chunk(b"tEXt", b"a\0b")[:-4] + b"\0\0\0\0",
+    "a broken profile": chunk(b"iCCP", b"x\0\0no zlib"),
+    "a huge profile": chunk(b"iCCP", b"x\0\0" + HUGE),
+    "broken EXIF": chunk(b"eXIf", b"MM no EXIF at all"),
+}
+METADATA_OF_JPEG = {
+    "broken EXIF": b"\xff\xe1\0\x12Exif\0\0no EXIF!!",
+    "EXIF that leads nowhere": b"\xff\xe1\0\x18Exif\0\0II*\0" + b"\xff" * 12,
+    "half a profile": b"\xff\xe2\0\x10ICC_PROFILE\0\1\5",
+    "a broken list of pictures": b"\xff\xe2\0\x0dMPF\0garbage",
+    "broken Photoshop data": b"\xff\xed\0\x18Photoshop 3.0\x008BIM\4\4\0\0",
+    "half a note on colours": b"\xff\xee\0\x07Adobe",
+}
+
+
+@pytest.mark.parametrize("kind", METADATA_OF_PNG)
+@pytest.mark.parametrize("behind", [False, True])
+def test_no_metadata_keeps_a_png_from_being_read(kind: str, behind: bool) -> None:
+    plain = saved(picture(), "PNG")
+    place = plain.index(b"IEND") - 4 if behind else plain.index(b"IDAT") - 4
+    data = plain[:place] + METADATA_OF_PNG[kind] + plain[place:]
+    assert np.array_equal(np.asarray(decode(data)), np.asarray(decode(plain)))
+    assert np.isfinite(file_facts(data)).all()
+
+
+@pytest.mark.parametrize("kind", METADATA_OF_JPEG)
+def test_no_metadata_keeps_a_jpeg_from_being_read(kind: str) -> None:
+    plain = saved(picture(), "JPEG", quality=90)
+    data = plain[:2] + METADATA_OF_JPEG[kind] + plain[2:]
+    assert np.array_equal(np.asarray(decode(data)), np.asarray(decode(plain)))
+
+
+def test_a_webp_is_read_without_its_broken_metadata() -> None:
+    plain, odd = saved(picture(), "WEBP", lossless=True), {"exif": b"Exif\0\0x", "icc_profile": b"x", "xmp": b"<"}
+    data = saved(picture(), "WEBP", lossless=True, **odd)
+    assert np.array_equal(np.asarray(decode(data)), np.asarray(decode(plain)))
+    assert np.array_equal(np.asarray(decode(without_metadata(data) or b"")), np.asarray(decode(plain)))
+
+
+def test_a_turned_picture_stays_turned_beside_a_broken_text() -> None:
+    exif = Image.Exif()
+    exif[274] = 6
+    plain = saved(picture(), "PNG", exif=exif)
+    place = plain.index(b"IDAT") - 4
+    data = plain[:place] + METADATA_OF_PNG["a huge compressed text"] + plain[place:]
+    assert np.array_equal(np.asarray(decode(data)), np.rot90(np.asarray(picture()), -1))
+
+
+def test_a_picture_that_is_cut_off_is_not_read_for_want_of_metadata() -> None:
+    plain = saved(Image.effect_noise((64, 64), 90), "PNG")
+    place = plain.index(b"IDAT") - 4
+    data = plain[:place] + METADATA_OF_PNG["a broken profile"] + plain[place : place + 900]
+    with pytest.raises(ImageError):
+        decode(data)

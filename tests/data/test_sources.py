@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trees import cifake_files, jpeg, write_folder, write_zip
 
+from toolkit.data.images import SUFFIXES
 from toolkit.data.manifest import escape, hash_rows, unescape
 from toolkit.data.sources import open_data, place_of
-from toolkit.data.sources.layout import CATEGORIES, parse_cifake_name
+from toolkit.data.sources.cifake import CATEGORIES, parse_cifake_name
 from toolkit.errors import DataError, ImageError
 
 
@@ -27,10 +28,10 @@ def test_cifake_names_say_number_and_category(number: int, suffix: int, width: i
 def test_any_other_name_is_no_cifake_name(text: str) -> None:
     found = parse_cifake_name(text)
     if found is not None:
-        assert text.lower().endswith(".jpg") and found[1] in CATEGORIES
+        assert text.lower().endswith(SUFFIXES) and found[1] in CATEGORIES
 
 
-@pytest.mark.parametrize("name", ["0001 (1).jpg", "0001 (11).jpg", "0001(4).jpg", "0001.png", "x0001.jpg", "(4).jpg"])
+@pytest.mark.parametrize("name", ["0001 (1).jpg", "0001 (11).jpg", "0001(4).jpg", "0001.txt", "x0001.jpg", "(4).jpg"])
 def test_names_of_another_scheme_are_refused(name: str) -> None:
     assert parse_cifake_name(name) is None
 
@@ -105,8 +106,9 @@ def test_any_table_of_paths_is_read_as_it_was_written(
     ("name", "content", "says"),
     [
         ("nothing", None, "No data at"),
-        ("list.csv", "path,label\na,b\n", "no column 'split'"),
-        ("list.csv", "path,label,split\na,b,validation\n", "validation"),
+        ("list.csv", "path,label\na,b\n", "--columns split=NAME"),
+        ("list.csv", "path,label,split\na,b,holdout\n", "its splits are called holdout"),
+        ("list.csv", "path,kind,split\na,b,train\n", "it has path, kind, split; it needs path, label and split"),
         ("list.csv", "path,label,split\n", "no images"),
         ("list.csv", "path,label,split\n,b,train\n", "no path"),
         ("list.parquet", "not a parquet", "cannot be read as a table"),
@@ -123,8 +125,8 @@ def test_what_is_no_data_is_one_clear_line(tmp_path: Path, name: str, content: s
 
 
 def test_a_folder_without_splits_is_one_clear_line(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="split/label"):
-        open_data(write_folder(tmp_path / "x", {"pictures/1.jpg": jpeg(1)}))
+    with pytest.raises(DataError, match="--test-share 0.2 draws"):
+        open_data(write_folder(tmp_path / "x", {"REAL/1.jpg": jpeg(1), "FAKE/1.jpg": jpeg(2)}))
 
 
 def reason(data_set: Path, path: str) -> str:

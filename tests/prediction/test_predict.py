@@ -141,12 +141,17 @@ def test_files_folders_zips_and_standard_input_may_be_mixed(study: Path, tmp_pat
     (tmp_path / "100%.jpg").write_bytes(jpeg(5))
     words = [folder, archive, "-", *places(study), "--json"]
     result = call("predict", *words, stdin=f"{tmp_path / '100%.jpg'}\n\n")
-    assert [one["path"] for one in json.loads(result.stdout)] == [
+    found = json.loads(result.stdout)
+    assert [one["path"] for one in found if one["label"]] == [
         f"{folder}/b/2.jpg",
         f"{folder}/b/10.jpg",
         f"{archive}/in/a.jpg",
         str(tmp_path / "100%.jpg"),
     ]
+    assert {one["path"]: one["reason"] for one in found if not one["label"]} == {
+        f"{folder}/notes.txt": "no picture (.txt)",
+        f"{archive}/../out.jpg": "its name leads out of the zip",
+    }
 
 
 def test_what_cannot_be_read_is_listed_with_its_reason_and_stops_nothing(study: Path, tmp_path: Path) -> None:

@@ -7,23 +7,26 @@ from typing import Any
 import click
 
 from toolkit.cli.group import Command, Commands
-from toolkit.cli.options import as_json, data_option, option, place_options
+from toolkit.cli.options import as_json, data_option, option, place_options, reading_of, reading_options
 from toolkit.cli.output import bars, print_json, print_table
 
+MOST_VALUES = 12
+"""Of a level with more values these are shown, the most frequent ones."""
 LONG = 5_000
 """So many images are read within a moment: no progress to show."""
 
 
 @click.group("data", cls=Commands, invoke_without_command=True, epilog="Example: python cli.py data --data photos/")
 @data_option
+@reading_options
 @place_options
 @as_json
-@click.pass_context
-def data_group(ctx: click.Context, data: str | None, cache: Path, results: Path, as_json: bool) -> None:
-    """List the images at hand: labels, categories, duplicates, leaks.
+def data_group(data: str | None, cache: Path, results: Path, as_json: bool, **reading: Any) -> None:
+    """Show what data is taken to be: layout, labels, categories, what is not used and why, duplicates, leaks.
 
-    Reads every image of --data, or of the standard places and the built-in sample.
+    Decodes every image of --data, or of the standard places and the built-in sample.
     """
+    ctx = click.get_current_context()
     if ctx.invoked_subcommand:
         return
     from toolkit.data.sources import open_data
@@ -31,14 +34,19 @@ def data_group(ctx: click.Context, data: str | None, cache: Path, results: Path,
 
     found = []
     with bars() as progress:
-        for dataset in [open_data(data)] if data else at_hand():
+        for dataset in [open_data(data, asked=reading_of(reading))] if data else at_hand():
             watch = _watch(progress, dataset.name) if len(dataset.rows) > LONG else None
             found.append({**describe(dataset, watch), "careful": careful(dataset, cache)})
     if as_json:
         print_json(found)
-        return
+    else:
+        for one in found:
+            _show(one)
     for one in found:
-        _show(one)
+        if not one["used"]:
+            first = one["skipped"][0]
+            click.echo(f"Error: none of {one['images']:,} images can be read: {_reason(first)}.", err=True)
+            ctx.exit(2)
 
 
 def _watch(progress: Callable[[str, int, int], None], name: str) -> Callable[[int, int], None]:
@@ -46,24 +54,69 @@ def _watch(progress: Callable[[str, int, int], None], name: str) -> Callable[[in
 
 
 def _show(facts: dict[str, Any]) -> None:
-    """One data set: a line about it, its counts, and what is odd about it."""
+    """One data set: a line about it, how it was read, its counts, and what is odd about it."""
+    click.echo(f"{facts['name']}: {facts['description']}")
+    for note in facts["notes"]:
+        click.echo(note)
+    _show_layout(facts["layout"])
+    _show_counts(facts)
+    _show_skipped(facts)
+    click.echo(_oddities(facts))
+    click.echo(f"{facts['careful']}\n" if facts["careful"] else "")
+
+
+def _show_layout(layout: list[dict[str, Any]]) -> None:
+    """What was taken to mean what, with the number of images of each value."""
     from rich.table import Table
 
-    click.echo(f"{facts['name']}: {facts['description']}")
+    table = Table(box=None, header_style="bold")
+    for name in ("Where", "Meaning", "Images"):
+        table.add_column(name)
+    for level in layout:
+        values = sorted(level["values"].items(), key=lambda one: -one[1])
+        shown = ", ".join(f"{value} {count:,}" for value, count in values[:MOST_VALUES])
+        more = f", and {len(values) - MOST_VALUES:,} more" if len(values) > MOST_VALUES else ""
+        table.add_row(_plain(level["place"]), _plain(level["meaning"]), _plain(shown + more))
+    if layout:
+        print_table(table)
+
+
+def _plain(text: str) -> Any:
+    """Square brackets in a name are no markup."""
+    from rich.text import Text
+
+    return Text(text)
+
+
+def _show_counts(facts: dict[str, Any]) -> None:
+    """How many images of each category, label and split there are."""
+    from rich.table import Table
+
     columns = list(dict.fromkeys((one["split"], one["label"]) for one in facts["counts"]))
     counts = {(one["split"], one["label"], one["category"]): one["images"] for one in facts["counts"]}
     table = Table(box=None, header_style="bold")
     table.add_column("Category")
     for split, label in columns:
         table.add_column(f"{split} {label}", justify="right")
-    without = [None] if any(category is None for _, _, category in counts) else []
+    without = [None] if facts["categories"] and any(category is None for _, _, category in counts) else []
     for category in [*facts["categories"], *without]:
-        table.add_row(category or "–", *[f"{counts.get((*column, category), 0):,}" for column in columns])
+        table.add_row(_plain(category or "–"), *[f"{counts.get((*column, category), 0):,}" for column in columns])
     sums = [sum(images for (*place, _), images in counts.items() if tuple(place) == column) for column in columns]
     table.add_row("all", *[f"{one:,}" for one in sums], style="bold")
     print_table(table)
-    click.echo(_oddities(facts))
-    click.echo(f"{facts['careful']}\n" if facts["careful"] else "")
+
+
+def _show_skipped(facts: dict[str, Any]) -> None:
+    """Everything that was seen: what is used, and the rest by reason."""
+    skipped = sum(one["count"] for one in facts["skipped"])
+    rest = f" + {skipped:,} not used:" if skipped else ", every one of them decoded."
+    click.echo(f"{facts['seen']:,} files seen = {facts['used']:,} images used{rest}")
+    for one in facts["skipped"]:
+        click.echo(f"  {one['count']:,} {_reason(one)}")
+
+
+def _reason(one: dict[str, Any]) -> str:
+    return f"{one['reason']} ({one['example']}{': ' + one['detail'] if one['detail'] else ''})"
 
 
 def _oddities(facts: dict[str, Any]) -> str:
@@ -72,10 +125,9 @@ def _oddities(facts: dict[str, Any]) -> str:
         "duplicates": "{} are copies of another one of the same split and label",
         "leaks": "{} of the test set have their bytes in train, too (compare passes them over)",
         "contradictions": "{} bear both labels",
-        "unreadable": "{} cannot be read",
     }
     found = [text.format(f"{facts[name]:,} images") for name, text in meanings.items() if facts[name]]
-    return ("; ".join(found) or "No image is there twice, none leaks from train to test, all can be read") + "."
+    return ("; ".join(found) or "No two images have the same bytes, none leaks from train to test") + "."
 
 
 @data_group.command("download", cls=Command, epilog="Example: python cli.py data download cifake")

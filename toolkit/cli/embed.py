@@ -31,6 +31,7 @@ def show_embedded(done: Any, plan: "Plan", as_json: bool, features: str | None) 
     """What `embed` did, in a line or two."""
     facts = {"embedded": done.embedded, "cached": done.cached, "prompts": done.prompts, "skipped": len(done.skipped)}
     if as_json:
+        facts |= {"passed_over": plan.dataset.passed_over_by_reason()}
         print_json({**facts, "leaks": done.leaks, "notes": done.notes, "encoder": done.cache.record.identity})
         return
     blocks = " with the blocks inside the image tower" if features else ""

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from toolkit.cli.group import Option, variable_of
-from toolkit.cli.output import say
+from toolkit.cli.output import passed_over, say
 
 if TYPE_CHECKING:
+    from toolkit.data.manifest import Dataset
+    from toolkit.data.sources import Reading
     from toolkit.evaluation.test_sets import Beyond
     from toolkit.pipeline.plan import Plan
 
@@ -77,9 +79,31 @@ data_option = section(
         "[default: data/cifake, data/cifake.zip, else the built-in sample]",
     ),
 )
+reading_options = section(
+    "Data",
+    option(
+        "--layout",
+        metavar="FOLDERS",
+        help="What the folders mean, as in {split}/{generator}/{category}/{label}; * means nothing.  "
+        "[default: found by what they are called]",
+    ),
+    option(
+        "--columns",
+        metavar="A=B,…",
+        help="Which columns of a table are path, label, split, category, as in path=file,label=kind.  "
+        "[default: found by what they are called]",
+    ),
+    option(
+        "--test-share",
+        type=click.FloatRange(0, 1, min_open=True, max_open=True),
+        metavar="SHARE",
+        help="Draw this share of the images to test on, by their content, where the data has no test split.",
+    ),
+)
 data_options = section(
     "Data",
     data_option,
+    reading_options,
     option("--labels", metavar="A,B", help="The two labels.  [default: the data's own two]"),
     option(
         "--positive",
@@ -210,18 +234,15 @@ def beyond_of(chosen: dict[str, Any]) -> "Beyond":
 
 def planned(chosen: dict[str, Any], as_json: bool) -> "Plan":
     """The plan that the shared options ask for; says which data it is about."""
-    from toolkit.data.sources import SHARD_INDEXES, open_data, place_of
-    from toolkit.data.split import held_out_values, what_is_held_out
+    from toolkit.data.sources import place_of
     from toolkit.encoders import openclip
     from toolkit.errors import SelectionError
     from toolkit.pipeline.plan import default_model, make_plan
 
     if chosen["seed"] and chosen["seeds"]:
         raise SelectionError("--seeds N does it for the seeds 0 to N-1: leave --seed out.")
-    dataset = open_data(chosen["data"], kept=chosen["cache"] / SHARD_INDEXES)
-    if line := what_is_held_out(dataset, held_out_values(dataset, chosen["split"], chosen["by"])):
-        say(line, as_json)  # first of all, since it decides what the figures can say
-    say(f"Data: {dataset.description}", as_json)
+    reading = reading_of(chosen)
+    dataset = _opened(chosen, reading, as_json)
     model = chosen["model"] or default_model(dataset)
     source = openclip.source(model, chosen["pretrained"], chosen["precision"], chosen["device"])
     for note in source.notes:
@@ -244,7 +265,38 @@ def planned(chosen: dict[str, Any], as_json: bool) -> "Plan":
         asked=asked(),
         typed=typed(),
         data=place_of(chosen["data"]),
+        reading=reading,
     )
+
+
+def _opened(chosen: dict[str, Any], reading: "Reading", as_json: bool) -> "Dataset":
+    """The data, after a few lines on what it is."""
+    from toolkit.data.sources import SHARD_INDEXES, open_data
+    from toolkit.data.split import held_out_values, what_is_held_out
+
+    dataset = open_data(chosen["data"], kept=chosen["cache"] / SHARD_INDEXES, asked=reading)
+    if line := what_is_held_out(dataset, held_out_values(dataset, chosen["split"], chosen["by"])):
+        say(line, as_json)  # first of all, since it decides what the figures can say
+    say(f"Data: {dataset.description}", as_json)
+    for told in [*dataset.notes, *passed_over(dataset.passed_over)]:
+        say(told, as_json)
+    return dataset
+
+
+def reading_of(chosen: dict[str, Any]) -> "Reading":
+    """What `reading_options` say outright."""
+    from toolkit.data.sources import Reading
+    from toolkit.errors import DataError
+
+    pairs = [part.partition("=") for part in (chosen["columns"] or "").split(",") if part.strip()]
+    columns = {pair[0].strip(): pair[2].strip() for pair in pairs}
+    wrong = [meaning for meaning, column in columns.items() if meaning not in MEANINGS or not column]
+    if wrong:
+        raise DataError(f"--columns {chosen['columns']} is not {'=COLUMN,'.join(MEANINGS)}=COLUMN, or some of these.")
+    return Reading(chosen["layout"], columns, chosen["test_share"])
+
+
+MEANINGS = ("path", "label", "split", "category")
 
 
 def asked() -> str:

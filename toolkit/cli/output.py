@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from toolkit.pipeline.plan import Plan
 
 LEAST = ("images", "F1")
@@ -49,6 +51,19 @@ def bars() -> Iterator[Callable[[str, int, int], None]]:
 def say(text: str, as_json: bool) -> None:
     """A line for people: standard output, unless that is for JSON."""
     click.echo(text, err=as_json)
+
+
+def passed_over(files: "pl.DataFrame") -> list[str]:
+    """What was seen and is not used (columns path, reason) in a line with an example of each kind; none for none."""
+    from toolkit.data.manifest import by_reason
+
+    if files.is_empty():
+        return []
+    kinds = [
+        f"{one['count']:,} {one['reason']} ({one['example']}{': ' + one['detail'] if one['detail'] else ''})"
+        for one in by_reason(files)
+    ]
+    return [f"Passed over {len(files):,} {'file' if len(files) == 1 else 'files'}: {'; '.join(kinds)}."]
 
 
 def print_json(facts: Any) -> None:

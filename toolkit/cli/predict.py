@@ -7,9 +7,11 @@ import click
 
 from toolkit.cli.group import Command
 from toolkit.cli.options import as_json, chosen, option, options, place_options, section
-from toolkit.cli.output import bars, print_json, print_table, say
+from toolkit.cli.output import bars, passed_over, print_json, print_table, say
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from toolkit.prediction.predict import Predicted
 
 as_csv = section("Output", option("--csv", "as_csv", is_flag=True, help="Print a CSV on standard output."))
@@ -63,8 +65,9 @@ def predict(images: tuple[str, ...], as_json: bool, as_csv: bool, **asked: Any) 
     calibration = open_data(calibrate) if calibrate else None
     with bars() as progress:
         request = Request(alpha=alpha, first_recall=recall, calibration=calibration, **asked)
-        done = run(open_loose(_listed(images)), request, progress)
-    show_predicted(done, as_json, as_csv)
+        dataset = open_loose(_listed(images))
+        done = run(dataset, request, progress)
+    show_predicted(done, dataset.passed_over, as_json, as_csv)
     if not done.read:
         click.echo(f"Error: none of {len(done.images):,} images could be read.", err=True)
         sys.exit(2)
@@ -77,21 +80,23 @@ def _listed(images: tuple[str, ...]) -> list[str]:
     return [place for place in places if place.strip()]
 
 
-def show_predicted(done: "Predicted", as_json: bool, as_csv: bool) -> None:
-    """The images on standard output; what they rest on above them, or on standard error."""
-    for line in rests_on(done):
+def show_predicted(done: "Predicted", others: "pl.DataFrame", as_json: bool, as_csv: bool) -> None:
+    """The images on standard output; what they rest on above them, or on standard error. `others` (path, reason) were
+    passed over: programs are told each of them, people how many."""
+    import polars as pl
+
+    images = pl.concat([done.images, others], how="diagonal")
+    for line in [*rests_on(done), *passed_over(others)]:
         say(line, as_json or as_csv)
     record = done.head.record
     about = {"encoder": record.encoder.name, "head": record.head, "encoder_id": record.encoder.identity}
     if as_json:
-        rows = done.images.to_dicts()
+        rows = images.to_dicts()
         print_json([{**row, "open": row["open"].split("|") if row["open"] else [], **about} for row in rows])
     elif as_csv:
-        import polars as pl
-
         from toolkit.results.tables import csv_bytes
 
-        frame = done.images.with_columns(**{name: pl.lit(value) for name, value in about.items()})
+        frame = images.with_columns(**{name: pl.lit(value) for name, value in about.items()})
         click.echo(csv_bytes(frame), nl=False)
     else:
         print_table(_table(done))

@@ -1,9 +1,15 @@
 """From the bytes of an image file to RGB pixels as the eye sees them."""
 
 import io
+import struct
 import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import cache
+from typing import Any
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from toolkit.errors import ImageError
 
@@ -16,14 +22,47 @@ ROWS_AT_ONCE = 256
 BACKGROUND = (255, 255, 255)
 """What shows through transparent pixels."""
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".jfif", ".jpe", ".avif", ".jp2")
+"""Files of these names are listed as pictures unseen; of others the first bytes decide (`format_of`)."""
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000")
+
+HEAD = 32
+"""So many bytes of a file tell its format."""
+SIGNATURES = (
+    (b"\xff\xd8\xff", 0, "JPEG"),
+    (b"\x89PNG\r\n\x1a\n", 0, "PNG"),
+    (b"GIF8", 0, "GIF"),
+    (b"WEBP", 8, "WEBP"),
+    (b"II*\0", 0, "TIFF"),
+    (b"MM\0*", 0, "TIFF"),
+    (b"\0\0\0\x0cjP  \r\n\x87\n", 0, "JPEG2000"),
+    (b"\xffO\xffQ\0", 0, "JPEG2000"),
+    *((b"ftyp" + brand, 4, "AVIF") for brand in (b"avif", b"avis")),
+    *((b"ftyp" + brand, 4, "HEIF") for brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")),
+)
+HEIC = "HEIC, which is read after pip install pillow-heif"
+"""The reason for passing over such a file where that package is missing."""
+
+KEPT_IN_PNG = (b"tRNS", b"eXIf", b"acTL", b"fcTL", b"fdAT")
+"""What a PNG's picture needs beside the critical chunks, as long as it is whole."""
+
+ADOBE = 16
+"""The least length of a whole APP14."""
+
+
+def format_of(head: bytes) -> str | None:
+    """The format of a picture (`JPEG`, …, `HEIF`) by its first `HEAD` bytes; None for anything else."""
+    if head[:2] == b"BM" and head[6:10] == bytes(4):
+        return "BMP"
+    return next((name for mark, at, name in SIGNATURES if head[at : at + len(mark)] == mark), None)
 
 
 def decode(data: bytes) -> Image.Image:
     """The bytes of an image -> RGB: turned as EXIF says, transparency on white, an animation's first frame.
 
-    Raises ImageError, with a short reason, for whatever is not an image, is cut off, or has over `MOST_PIXELS` pixels.
+    Broken or huge metadata (texts, ICC profiles, EXIF) decides nothing: the picture is read without it. Raises
+    ImageError, with a short reason, for whatever is not an image, is cut off, or has over `MOST_PIXELS` pixels.
     """
     if not data:
         raise ImageError("empty file")
@@ -36,15 +75,47 @@ def decode(data: bytes) -> Image.Image:
     except MemoryError as error:
         raise ImageError("does not fit into memory") from error
     except Exception as error:  # damaged files make Pillow's decoders raise nearly anything
+        if format_of(data[:HEAD]) == "HEIF" and "HEIF" not in formats():
+            raise ImageError(HEIC) from error
         raise ImageError(f"not a readable image ({_short(error)})") from error
 
 
-def _decode(data: bytes) -> Image.Image:
-    image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
+def open_image(data: bytes, load: bool = True) -> Image.Image:
+    """The image as it lies in the file, without its metadata where Pillow stumbles over that; with `load` its pixels,
+    too. Raises whatever Pillow does for a damaged picture, ImageError for a huge one."""
+    try:
+        return _opened(data, load)
+    except (ImageError, MemoryError):
+        raise
+    except Exception:  # damaged files make Pillow's decoders raise nearly anything
+        bare = without_metadata(data)
+        if bare is None or bare == data:
+            raise
+        return _opened(bare, load)
+
+
+@cache
+def formats() -> tuple[str, ...]:
+    """The formats that are read here; HEIF where pillow-heif is installed."""
+    with suppress(ImportError):
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
+    Image.init()
+    return tuple(name for name in (*FORMATS, "HEIF") if name in Image.OPEN)
+
+
+def _opened(data: bytes, load: bool) -> Image.Image:
+    image: Image.Image = Image.open(io.BytesIO(data), formats=formats())
     if image.width * image.height > MOST_PIXELS:
         raise ImageError(f"{image.width} x {image.height} pixels are more than {MOST_PIXELS:,}")
-    image.load()
-    ImageOps.exif_transpose(image, in_place=True)
+    if load:
+        image.load()
+    return image
+
+
+def _decode(data: bytes) -> Image.Image:
+    image = _turned(open_image(data))
     if image.mode.startswith(("I", "F")):
         return _sixteen_bits(image)
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
@@ -52,6 +123,81 @@ def _decode(data: bytes) -> Image.Image:
         image = Image.new("RGB", over.size, BACKGROUND)
         image.paste(over, mask=over.getchannel("A"))
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _turned(image: Image.Image) -> Image.Image:
+    """As EXIF says; as it lies where EXIF is broken."""
+    try:
+        orientation = image.getexif().get(0x0112, 1)
+    except Exception:  # broken EXIF makes Pillow raise nearly anything
+        return image
+    turns: dict[Any, Image.Transpose] = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_270,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_90,
+    }
+    turn = turns.get(orientation)
+    return image if turn is None else image.transpose(turn)
+
+
+def without_metadata(data: bytes) -> bytes | None:
+    """A PNG, JPEG or WebP without texts, profiles and broken EXIF, its picture as it was; None for other formats."""
+    kind = format_of(data[:HEAD])
+    if kind == "PNG":
+        return data[:8] + b"".join(_png_chunks(data))
+    if kind == "JPEG":
+        return data[:2] + b"".join(_jpeg_segments(data))
+    if kind == "WEBP":
+        body = b"WEBP" + b"".join(_webp_chunks(data))
+        return b"RIFF" + struct.pack("<I", len(body)) + body
+    return None
+
+
+def _png_chunks(data: bytes) -> Iterator[bytes]:
+    """The critical chunks (PNG, section 5.4: a capital first letter), and whole ones that the picture needs."""
+    start = 8
+    while start + 8 <= len(data):
+        size, name = struct.unpack(">I4s", data[start : start + 8])
+        chunk = data[start : start + size + 12]
+        whole = name in KEPT_IN_PNG and zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:])
+        if name[:1].isupper() or whole:
+            yield chunk
+        start += size + 12
+
+
+def _jpeg_segments(data: bytes) -> Iterator[bytes]:
+    """All segments up to the picture but APP1 to APP13, APP15 and comments: APP0 and APP14 say what colours mean."""
+    start = 2
+    while start + 4 <= len(data) and data[start] == 0xFF:
+        marker = data[start + 1]
+        if marker == 0xFF:  # padding
+            start += 1
+            continue
+        if marker == 0xDA:
+            yield data[start:]
+            return
+        end = start + 2 + int.from_bytes(data[start + 2 : start + 4])
+        broken = marker == 0xEE and end - start < ADOBE
+        if not (0xE1 <= marker <= 0xED or marker in (0xEF, 0xFE) or broken):
+            yield data[start:end]
+        start = end
+
+
+def _webp_chunks(data: bytes) -> Iterator[bytes]:
+    """All chunks but ICCP, EXIF and XMP, which VP8X then no longer announces (RFC 9649, 2.7)."""
+    start = 12
+    while start + 8 <= len(data):
+        name, size = struct.unpack("<4sI", data[start : start + 8])
+        chunk = data[start : start + 8 + size + size % 2]
+        if name == b"VP8X":
+            chunk = chunk[:8] + bytes([chunk[8] & ~0b101100]) + chunk[9:]
+        if name not in (b"ICCP", b"EXIF", b"XMP "):
+            yield chunk
+        start += 8 + size + size % 2
 
 
 def _sixteen_bits(image: Image.Image) -> Image.Image:

@@ -4,9 +4,10 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import polars as pl
 
@@ -24,13 +25,29 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
+class Level:
+    """A level of folders, or a column of a table: where it is, what it means, and how many images have each value."""
+
+    place: str
+    meaning: str
+    values: Mapping[str, int]
+
+
+def reasons(passed_over: Iterable[tuple[str, str]] = ()) -> pl.DataFrame:
+    """(path, reason) pairs as the frame that `Dataset.passed_over` holds."""
+    return pl.DataFrame(list(passed_over), schema={"path": pl.String, "reason": pl.String}, orient="row")
+
+
+@dataclass(frozen=True)
 class Dataset:
     """Labelled images somewhere, listed but not yet read.
 
-    `rows` has the columns path (String), label, category (null where there are none) and split (`train` or `test`), in
-    the order that "the first N" means; the last three become Categorical, which takes a quarter of the room. `read`
-    gives the bytes behind a path, raises ImageError with a short reason, and may be called from several threads. `name`
-    is what every row of the results calls the data.
+    `rows` has the columns path (String), label, category (null where there are none) and split (`train` or `test`), and
+    any further column of text that the data has (generator, camera, …; null where a row has no value), in the order
+    that "the first N" means; all but the path become Categorical, which takes a quarter of the room. `passed_over`
+    (path, reason) has whatever was seen beside them and is not used, `layout` what was taken to mean what, `notes` what
+    the user should know of it. `read` gives the bytes behind a path, raises ImageError with a short reason, and may be
+    called from several threads. `name` is what every row of the results calls the data.
     """
 
     name: str
@@ -38,10 +55,22 @@ class Dataset:
     rows: pl.DataFrame
     read: Callable[[str], bytes]
     kind: str
+    passed_over: pl.DataFrame = field(default_factory=reasons)
+    layout: tuple[Level, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        few = pl.col("label", "category", "split").cast(pl.Categorical)
-        object.__setattr__(self, "rows", self.rows.with_columns(few))
+        few = [name for name, kind in self.rows.schema.items() if kind == pl.String and name != "path"]
+        object.__setattr__(self, "rows", self.rows.with_columns(pl.col(few).cast(pl.Categorical)))
+
+    @property
+    def seen(self) -> int:
+        """How many images and other files were met: those listed, and those passed over."""
+        return len(self.rows) + len(self.passed_over)
+
+    def passed_over_by_reason(self) -> list[dict[str, Any]]:
+        """What was passed over, as dicts of reason, count and one example, the most frequent reason first."""
+        return by_reason(self.passed_over)
 
     def labels(self) -> list[str]:
         """The labels, sorted."""
@@ -65,14 +94,33 @@ def frame(rows: Sequence[tuple[str, str, str | None, str]]) -> pl.DataFrame:
     return pl.DataFrame(list(rows), schema=SCHEMA, orient="row")
 
 
-def hash_rows(dataset: Dataset, rows: pl.DataFrame, on_progress: Progress | None = None) -> pl.DataFrame:
+def by_reason(passed_over: pl.DataFrame) -> list[dict[str, Any]]:
+    """Rows (path, reason) as dicts of reason, count and one example, the most frequent reason first.
+
+    What a reason says behind a colon is of the one path alone: `detail`, null where there is none.
+    """
+    parts = pl.col("reason").str.splitn(": ", 2).struct
+    told = passed_over.select("path", reason=parts.field("field_0"), detail=parts.field("field_1"))
+    counted = told.group_by("reason", maintain_order=True).agg(
+        count=pl.len(), example=pl.col("path").first(), detail=pl.col("detail").first()
+    )
+    return counted.sort("count", descending=True, maintain_order=True).to_dicts()
+
+
+def hash_rows(
+    dataset: Dataset,
+    rows: pl.DataFrame,
+    on_progress: Progress | None = None,
+    check: Callable[[bytes], object] | None = None,
+) -> pl.DataFrame:
     """Read the images of `rows` and add `sha256` (hex) of their bytes; null, with a `reason`, where unreadable.
 
-    Several processes under torchrun share the reading, and each gets every row's hash.
+    `check` is given each image's bytes, and raises ImageError where they will not do. Several processes under torchrun
+    share the reading, and each gets every row's hash.
     """
 
     def hashed(paths: list[str]) -> list[tuple[str | None, str | None]]:
-        return [_hash(dataset, path) for path in paths]
+        return [_hash(dataset, path, check) for path in paths]
 
     found: list[tuple[str | None, str | None]] = []
     paths = distributed.share(rows)["path"].to_list()
@@ -89,9 +137,12 @@ def hash_rows(dataset: Dataset, rows: pl.DataFrame, on_progress: Progress | None
     return rows.with_columns(keys, pl.Series("reason", [reason for _, reason in found], dtype=pl.String))
 
 
-def _hash(dataset: Dataset, path: str) -> tuple[str | None, str | None]:
+def _hash(dataset: Dataset, path: str, check: Callable[[bytes], object] | None = None) -> tuple[str | None, str | None]:
     try:
-        return hashlib.sha256(dataset.read(path)).hexdigest(), None
+        data = dataset.read(path)
+        if check:
+            check(data)
+        return hashlib.sha256(data).hexdigest(), None
     except ImageError as error:
         return None, str(error)
 

@@ -4,7 +4,6 @@ To everyone downstream they are encoders, with a record, an identity and a folde
 """
 
 import hashlib
-import io
 import json
 import warnings
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, JpegImagePlugin
 
-from toolkit.data.images import FORMATS, decode
+from toolkit.data.images import FORMATS, decode, open_image
 from toolkit.encoders.record import EncoderRecord, Sees
 from toolkit.errors import ImageError
 
@@ -97,7 +96,9 @@ def file_facts(data: bytes) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            image = open_image(data, load=False)
+    except ImageError:
+        raise
     except Exception as error:  # damaged files make Pillow raise nearly anything
         raise ImageError(f"not a readable image ({type(error).__name__})") from error
     pixels = max(1, image.width * image.height)

@@ -1,13 +1,15 @@
 """What a data set holds, before anything is embedded: counts, duplicates, leaks."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from toolkit.data import sources
-from toolkit.data.manifest import Dataset, hash_rows
+from toolkit.data.images import decode
+from toolkit.data.manifest import Dataset, by_reason, hash_rows
 from toolkit.data.split import NONE, select
 from toolkit.errors import MissingEmbeddings, SelectionError
 from toolkit.evaluation import audit
@@ -22,13 +24,15 @@ def at_hand() -> list[Dataset]:
 
 
 def describe(dataset: Dataset, on_progress: Progress | None = None) -> dict[str, Any]:
-    """Read every image and count: `counts` has one dict for each split, label and category that there is.
+    """Decode every image and count: `counts` has one dict for each split, label and category that there is.
 
-    `duplicates` counts images whose bytes another image of the same split and label has before them; `leaks` test
-    images whose bytes are in train; `contradictions` contents that bear more than one label.
+    `seen` is `used` and `skipped`: whatever was passed over or cannot be decoded, by reason. `layout` says what was
+    taken to mean what. `duplicates` counts images whose bytes another image of the same split and label has before
+    them; `leaks` test images whose bytes are in train; `contradictions` contents that bear more than one label.
     """
-    rows = hash_rows(dataset, dataset.rows, on_progress)
+    rows = hash_rows(dataset, dataset.rows, on_progress, decode)
     readable = rows.drop_nulls("sha256")
+    unreadable = rows.filter(pl.col("sha256").is_null()).select("path", "reason")
     train = readable.filter(pl.col("split") == "train")
     test = readable.filter(pl.col("split") == "test")
     labels = readable.group_by("sha256").agg(pl.col("label").n_unique())
@@ -36,9 +40,16 @@ def describe(dataset: Dataset, on_progress: Progress | None = None) -> dict[str,
         "name": dataset.name,
         "description": dataset.description,
         "images": len(rows),
+        "seen": dataset.seen,
+        "used": len(readable),
+        "skipped": by_reason(
+            pl.concat([rows.filter(pl.col("sha256").is_null()).select("path", "reason"), dataset.passed_over])
+        ),
+        "layout": [asdict(level) for level in dataset.layout],
+        "notes": list(dataset.notes),
         "labels": dataset.labels(),
         "categories": dataset.categories(),
-        "unreadable": len(rows) - len(readable),
+        "unreadable": len(unreadable),
         "duplicates": len(readable) - len(readable.unique(["sha256", "split", "label"])),
         "leaks": int(test["sha256"].is_in(train["sha256"].unique().implode()).sum()),
         "contradictions": int((labels["label"] > 1).sum()),

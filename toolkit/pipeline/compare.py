@@ -147,6 +147,7 @@ def _how(plan: Plan) -> dict[str, object]:
         "command": plan.typed,
         "asked": plan.asked,
         "data": plan.data,
+        "reading": plan.reading.facts(),
         "cache": str(plan.cache.absolute()),
         "prompts": {label: list(texts) for label, texts in plan.prompts.items()},
         "precision": plan.source.precision,

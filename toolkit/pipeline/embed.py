@@ -16,7 +16,7 @@ from toolkit.data.split import Split
 from toolkit.encoders.blocks import Blocks, WithBlocks
 from toolkit.encoders.openclip import OpenClip
 from toolkit.encoders.record import EncoderRecord, LoadEncoder, Sees
-from toolkit.errors import DataError
+from toolkit.errors import DataError, SelectionError
 from toolkit.pipeline.plan import Plan
 from toolkit.results import tables
 from toolkit.storage import distributed
@@ -91,7 +91,24 @@ def is_blocks_of(record: EncoderRecord, other: EncoderRecord) -> bool:
 def _read_what_is_needed(plan: Plan, contents: Contents) -> tuple[int, np.ndarray]:
     """Read as many images as the plan asks for, and keep no more than their keys -> how many were dropped as leaks, and
     the numbers of the rows to embed."""
-    return sum(split.leaks for split in plan.splits(contents)), contents.readable()
+    try:
+        return sum(split.leaks for split in plan.splits(contents)), contents.readable()
+    except SelectionError as error:
+        _list_skipped(plan, contents)
+        raise _because_of_unreadable(error, plan, contents.skipped(), contents.looked_at()) from error
+
+
+def _because_of_unreadable(
+    error: SelectionError, plan: Plan, skipped: pl.DataFrame, looked_at: int
+) -> SelectionError | DataError:
+    """Too few images, in the words of what could not be read, if that is why."""
+    if skipped.is_empty():
+        return error
+    first = f"The first is {skipped['path'][0]}: {skipped['reason'][0]}. {plan.results / tables.SKIPPED} lists them."
+    if len(skipped) < looked_at:
+        return SelectionError(f"{error} {len(skipped):,} images could not be read. {first}")
+    what = "are listed" if looked_at == len(plan.dataset.rows) else "were tried"
+    return DataError(f"{looked_at:,} images {what} and none could be read. {first}")
 
 
 def _embed_what_was_read(
@@ -119,7 +136,8 @@ def _pass_over(plan: Plan, contents: Contents, skipped: pl.DataFrame) -> None:
 
 def _list_skipped(plan: Plan, contents: Contents) -> None:
     if distributed.rank() == 0:
-        tables.write_skipped(plan.results, contents.skipped())
+        passed_over = plan.dataset.passed_over
+        tables.write_skipped(plan.results, pl.concat([contents.skipped(), passed_over]))
 
 
 def _complain(plan: Plan, contents: Contents, strict: bool) -> None:

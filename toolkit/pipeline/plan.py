@@ -10,6 +10,7 @@ from toolkit.cache.store import Cache, find_encoders
 from toolkit.data.content_hashes import Contents
 from toolkit.data.labels import Labels
 from toolkit.data.manifest import Dataset
+from toolkit.data.sources.assemble import AS_IT_LOOKS, Reading
 from toolkit.data.split import CATEGORY, Split, held_out_values, select
 from toolkit.encoders.openclip import OpenClip, Source, load
 from toolkit.errors import MissingEmbeddings, SelectionError, did_you_mean
@@ -28,7 +29,7 @@ class Plan:
 
     `prompts` maps each label to its prompts. `split` names the values of the column `by` that are held out, each in its
     turn. `asked` is how the user chose all this on the command line, for the commands that messages name; `typed` is
-    the whole command and `data` where the images are, for whoever runs it again.
+    the whole command, `data` where the images are and `reading` how they are read, for whoever runs it again.
     """
 
     dataset: Dataset
@@ -47,6 +48,7 @@ class Plan:
     asked: str = ""
     typed: str = ""
     data: str = ""
+    reading: Reading = AS_IT_LOOKS
     progress: Progress = silent
 
     def every_seed(self) -> Sequence[int]:

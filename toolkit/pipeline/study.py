@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 
 from toolkit.cache.store import Cache, find_encoders
-from toolkit.data.sources import SHARD_INDEXES, open_data, place_of
+from toolkit.data.sources import SHARD_INDEXES, Reading, open_data, place_of
 from toolkit.data.split import Split, groups_of
 from toolkit.encoders import openclip
 from toolkit.encoders.record import EncoderRecord
@@ -62,14 +62,18 @@ class Embeddings:
     encoder: EncoderRecord
 
 
+READING = ("layout", "columns", "test_share")
+
+
 class Study:
     """A data set, a CLIP, and the question which categories training must not see.
 
     `data` is what `--data` takes (None: CIFAKE where it lies in `data/`, else the built-in sample), `model` what
     `--model` takes, `split` the category to hold out, several of them, `all`, or `none` (None: `cat`). `settings` are
     the other options by their names: `pretrained`, `precision`, `device`, `labels` (two), `prompts` (label -> one or
-    several), `train_per_label`, `test_per_label` (None: every image), `keep_leaks`, `seed`, `cache` and `results`
-    (folders), and `progress`, called with (stage, done, total).
+    several), `train_per_label`, `test_per_label` (None: every image), `keep_leaks`, `seed`, `layout`, `columns` (path,
+    label, split, category -> the column), `test_share`, `cache` and `results` (folders), and `progress`, called with
+    (stage, done, total).
 
     Nothing is read or computed before a method asks for it, and what is in the cache is never computed again. Methods
     raise `toolkit.ToolkitError` for what the user can mend.
@@ -83,11 +87,12 @@ class Study:
         **settings: Any,
     ):
         settings |= {name: Path(settings.get(name, name)) for name in ("cache", "results")}
-        dataset = open_data(data, kept=settings["cache"] / SHARD_INDEXES)
+        reading = Reading(**{name: settings.pop(name) for name in READING if name in settings})
+        dataset = open_data(data, kept=settings["cache"] / SHARD_INDEXES, asked=reading)
         choice = {name: settings.pop(name) for name in ("pretrained", "precision", "device") if name in settings}
         source = openclip.source(model or default_model(dataset), **choice)
         parts = (split,) if isinstance(split, str) else tuple(split or ())
-        self.plan = make_plan(dataset, source, split=parts, data=place_of(data), **settings)
+        self.plan = make_plan(dataset, source, split=parts, data=place_of(data), reading=reading, **settings)
         self._encoder: OpenClip | None = None
 
     @property

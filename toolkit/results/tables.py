@@ -78,7 +78,7 @@ def in_order(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def write_skipped(folder: Path, skipped: pl.DataFrame) -> None:
-    """List the images that could not be read (columns path, sha256, reason) in `skipped.csv`; remove it if none."""
+    """List what was seen and not used (columns path, reason) in `skipped.csv`; remove it if that is nothing."""
     if len(skipped):
         write_whole(folder / SKIPPED, csv_bytes(skipped))
     else:

@@ -6,10 +6,12 @@ from pathlib import Path, PurePosixPath
 
 from toolkit.data.manifest import Dataset
 from toolkit.data.sources import files
+from toolkit.data.sources.assemble import AS_IT_LOOKS
+from toolkit.data.sources.assemble import Reading as Reading
 from toolkit.errors import DataError
 
 STANDARD_PLACES = (Path("data/cifake"), Path("data/cifake.zip"))
-TABLES = (".csv", ".parquet")
+TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 SHARDS = (".tar", ".gz", ".tgz")
 SHARD_INDEXES = "shards"
 """The folder in a cache where what shards hold is remembered."""
@@ -17,11 +19,14 @@ PATTERN = r"[*?{[].*\.tar$"
 """A path with one of these stands for several shards."""
 
 
-def open_data(path: str | Path | None = None, name: str | None = None, kept: Path | None = None) -> Dataset:
+def open_data(
+    path: str | Path | None = None, name: str | None = None, kept: Path | None = None, asked: Reading = AS_IT_LOOKS
+) -> Dataset:
     """The data set at `path`; without one, CIFAKE from `data/cifake` or `data/cifake.zip`, else the built-in sample.
 
-    Looks at names only; no image is read. `kept` is a folder that remembers what tar shards hold. Raises DataError
-    where nothing is there, or nothing that it knows.
+    Looks at names, and at the first bytes of files whose names do not say that they are pictures. `asked` says what the
+    user says outright of folders, columns and split (only a share to test on reads every image). `kept` is a folder
+    that remembers what tar shards hold. Raises DataError where nothing is there, or nothing that it knows.
     """
     path = _standard(path)
     if path == "sample":
@@ -32,17 +37,17 @@ def open_data(path: str | Path | None = None, name: str | None = None, kept: Pat
     if _is_on_hub(place):
         from toolkit.data.sources.huggingface import open_hub
 
-        return open_hub(place, name)
+        return open_hub(place, name, asked)
     if re.search(PATTERN, place):
         from toolkit.data.sources.shards import open_shards, shards_of
 
-        return open_shards(shards_of(place), name or PurePosixPath(place).parent.name or "shards", place, kept)
+        return open_shards(shards_of(place), name or PurePosixPath(place).parent.name or "shards", place, kept, asked)
     if not (files.is_there(place) if files.is_address(place) else Path(place).exists()):
         raise DataError(
             f"No data at {place}: --data takes CIFAKE as a folder or zip, folders split/label/category/, tar shards, "
             f"or a CSV or Parquet of paths; leave it out to use the built-in sample."
         )
-    return _open(place, name or PurePosixPath(place).stem, kept)
+    return _open(place, name or PurePosixPath(place).stem, kept, asked)
 
 
 def place_of(path: str | Path | None = None) -> str:
@@ -63,31 +68,33 @@ def _standard(path: str | Path | None) -> str:
     return str(path)
 
 
-def _open(place: str, name: str, kept: Path | None) -> Dataset:
+def _open(place: str, name: str, kept: Path | None, asked: Reading) -> Dataset:
     suffix = PurePosixPath(place).suffix.lower()
     if files.is_folder(place) if files.is_address(place) else Path(place).is_dir():
-        return _open_folder(place, name, kept)
+        return _open_folder(place, name, kept, asked)
     if suffix == ".zip":
         from toolkit.data.sources.archive import open_zip
 
-        return open_zip(place, name)
+        return open_zip(place, name, asked)
     if suffix == ".parquet" and not files.is_address(place):
         from toolkit.data.sources.huggingface import is_parquet_of_images, open_files
 
         if is_parquet_of_images(Path(place)):
-            return open_files([Path(place)], Path(place).parent, name)
+            return open_files([Path(place)], Path(place).parent, name, asked)
     if suffix in TABLES:
         from toolkit.data.sources.table import open_table
 
-        return open_table(place, name)
+        return open_table(place, name, asked)
     if suffix in SHARDS:
         from toolkit.data.sources.shards import open_shards
 
-        return open_shards([place], name, place, kept)
-    raise DataError(f"{place} is neither a folder, nor a .zip, a .tar, nor a .csv or .parquet of paths.")
+        return open_shards([place], name, place, kept, asked)
+    raise DataError(
+        f"{place} is neither a folder, nor a .zip, a .tar, nor a table of paths (.csv, .tsv, .jsonl, .parquet)."
+    )
 
 
-def _open_folder(place: str, name: str, kept: Path | None) -> Dataset:
+def _open_folder(place: str, name: str, kept: Path | None, asked: Reading) -> Dataset:
     """A folder may hold tar shards, in itself or in folders of their splits, instead of images."""
     from toolkit.data.sources.folder import open_folder, open_folder_at
     from toolkit.data.sources.shards import in_order, open_shards
@@ -95,11 +102,11 @@ def _open_folder(place: str, name: str, kept: Path | None) -> Dataset:
     root = escape(place.rstrip("/"))
     shards = [one for pattern in ("*.tar", "*/*.tar") for one in files.matching(f"{root}/{pattern}")]
     if shards:
-        return open_shards(in_order(shards), name, place, kept)
+        return open_shards(in_order(shards), name, place, kept, asked)
     if files.is_address(place):
-        return open_folder_at(place, name)
+        return open_folder_at(place, name, asked)
     from toolkit.data.sources import huggingface
 
     if huggingface.is_folder_of_images(Path(place)):
-        return huggingface.open_folder(Path(place), name)
-    return open_folder(Path(place), name)
+        return huggingface.open_folder(Path(place), name, asked)
+    return open_folder(Path(place), name, asked)

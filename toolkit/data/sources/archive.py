@@ -3,41 +3,63 @@
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from toolkit.data.images import HEAD
 from toolkit.data.manifest import Dataset, escape
+from toolkit.data.sources.assemble import AS_IT_LOOKS, Reading
 from toolkit.data.sources.files import ReadAt, open_binary, pieces_of
-from toolkit.data.sources.layout import rows_from_names
+from toolkit.data.sources.listing import Listing, sort_out
+from toolkit.data.sources.table import open_listing
 from toolkit.errors import DataError, ImageError
 
 LARGEST_MEMBER = 256 << 20
 LOCAL_HEADER = struct.Struct("<4s22xHH")
+AHEAD = 1 << 10
+"""So many packed bytes are enough to tell a picture from another file."""
 ROOM_FOR_EXTRA = 64
 """So that the header and the packed bytes come in one piece, which an address takes a whole request for."""
 
 
-def open_zip(path: Path | str, name: str) -> Dataset:
-    """The data set in a zip. Members that lead out of it (`../`, absolute) are left out. Raises DataError."""
-    names, read = open_members(path)
-    kind, rows = rows_from_names(names, str(path))
-    what = "CIFAKE" if kind == "cifake" else "images"
-    return Dataset(name, f"{what} in {path}, read in place: {len(rows):,} images", rows, read, kind)
+def open_zip(path: Path | str, name: str, asked: Reading = AS_IT_LOOKS) -> Dataset:
+    """The data set in a zip, read in place. Members that lead out of it (`../`, absolute) are passed over. Raises
+    DataError."""
+    listing, read = open_members(path)
+    return open_listing(listing, name, "images in", str(path), read, asked)
 
 
-def open_members(path: Path | str) -> tuple[list[str], Callable[[str], bytes]]:
-    """The escaped names of a zip's harmless members, and what reads one of them by its name. Raises DataError."""
+def open_members(path: Path | str) -> tuple[Listing, Callable[[str], bytes]]:
+    """What a zip holds, by escaped names, and what reads one of its members by its name. Raises DataError."""
     try:
         with open_binary(path) as file, zipfile.ZipFile(file) as archive:
-            members = {escape(info.filename): info for info in archive.infolist() if _harmless(info)}
-        return list(members), _reader(pieces_of(path), members)
+            infos = [info for info in archive.infolist() if not info.is_dir()]
+        members, passed_over = _members(infos)
+        pieces = pieces_of(path)
+        read = _reader(pieces, members)
+        return sort_out(members, lambda name: _head(members[name], pieces), passed_over), read
     except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
         raise DataError(f"{path} cannot be read as a zip: {error}. Download it again.") from error
 
 
+def _members(infos: Iterable[zipfile.ZipInfo]) -> tuple[dict[str, zipfile.ZipInfo], list[tuple[str, str]]]:
+    """The members by their escaped names, and those that are passed over. Of two of one name the last one counts."""
+    members: dict[str, zipfile.ZipInfo] = {}
+    passed_over = []
+    for info in infos:
+        name = escape(info.filename)
+        if not _harmless(info):
+            passed_over.append((name, "its name leads out of the zip"))
+            continue
+        if name in members:
+            passed_over.append((name, "there twice in the zip: the last one counts"))
+        members[name] = info
+    return members, passed_over
+
+
 def _harmless(info: zipfile.ZipInfo) -> bool:
     parts = info.filename.replace("\\", "/").split("/")
-    return not info.is_dir() and not info.filename.startswith(("/", "\\")) and ".." not in parts
+    return not info.filename.startswith(("/", "\\")) and ".." not in parts
 
 
 def _reader(pieces: ReadAt, members: dict[str, zipfile.ZipInfo]) -> Callable[[str], bytes]:
@@ -58,6 +80,24 @@ def _reader(pieces: ReadAt, members: dict[str, zipfile.ZipInfo]) -> Callable[[st
         return data
 
     return read
+
+
+def _head(info: zipfile.ZipInfo, pieces: ReadAt) -> bytes:
+    """The first bytes of a member, without the rest of it."""
+    if info.flag_bits & 1:
+        raise ImageError("encrypted in the zip")
+    header = LOCAL_HEADER.size + len(info.orig_filename.encode()) + 2 * len(info.extra) + ROOM_FOR_EXTRA
+    ahead = pieces(info.header_offset, header + AHEAD)
+    if len(ahead) < LOCAL_HEADER.size:
+        raise ImageError("damaged in the zip")
+    _, name_length, extra_length = LOCAL_HEADER.unpack(ahead[: LOCAL_HEADER.size])
+    packed = ahead[LOCAL_HEADER.size + name_length + extra_length :]
+    if info.compress_type == zipfile.ZIP_STORED:
+        return packed[: min(HEAD, info.file_size)]
+    try:
+        return zlib.decompressobj(-15).decompress(packed, HEAD)
+    except zlib.error as error:
+        raise ImageError("damaged in the zip") from error
 
 
 def _unpack(info: zipfile.ZipInfo, pieces: ReadAt) -> bytes:

@@ -131,6 +131,11 @@ def reader_below(root: str) -> Callable[[str], bytes]:
     return read
 
 
+def head_below(root: str, size: int = 64) -> Callable[[str], bytes]:
+    """Reads the first bytes of files below an address by their escaped names. Raises ImageError."""
+    return lambda name: _pieces_behind(f"{root.rstrip('/')}/{os.fsdecode(unescape(name))}")(0, size)
+
+
 def matching(pattern: str) -> list[str]:
     """The files that a pattern with `*`, `?` or `[…]` names, a path or an address, in no certain order."""
     if not is_address(pattern):

@@ -6,30 +6,28 @@ Images stay in their files, which are read a part at a time.
 """
 
 import json
-import re
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from toolkit.data.manifest import SCHEMA, Dataset, escape
-from toolkit.data.sources.layout import CATEGORIES, parse_cifake_name
+from toolkit.data.sources.assemble import AS_IT_LOOKS, INTERNAL, Found, Reading, assemble
+from toolkit.data.sources.columns import as_text, columns_of
+from toolkit.data.sources.vocabulary import COLUMNS, plain_column, split_in_path
 from toolkit.errors import DataError, ImageError
 
 HUB = "hf:"
 PART = 64 << 20
 """About so many bytes of a Parquet file are held at once, in `PARTS` parts; of `save_to_disk`'s files, whole files."""
 PARTS = 3
-SPLIT = re.compile(r"(?<![a-z])(train|test|validation|valid|val|dev)(?![a-z])")
-TESTS_INSTEAD = {"validation", "valid", "val", "dev"}
-"""What counts as the test split where there is none of that name."""
 
 
-def open_hub(address: str, name: str | None = None) -> Dataset:
+def open_hub(address: str, name: str | None = None, asked: Reading = AS_IT_LOOKS) -> Dataset:
     """`hf:owner/name`: its Parquet files, downloaded into the hub's own cache. Raises DataError.
 
     Where the data set is of other files, the hub's own conversion to Parquet is taken.
@@ -44,7 +42,7 @@ def open_hub(address: str, name: str | None = None) -> Dataset:
             f"{owner_and_name} cannot be had from here as Parquet files with images (no network, or no such data set): "
             f"download its Parquet files where there is a network and give their folder, --data FOLDER."
         )
-    return open_folder(folder, name or owner_and_name)
+    return open_folder(folder, name or owner_and_name, asked)
 
 
 CONVERTED = "refs/convert/parquet"
@@ -80,76 +78,65 @@ def is_parquet_of_images(path: Path) -> bool:
         return False
 
 
-def open_folder(folder: Path, name: str) -> Dataset:
+def open_folder(folder: Path, name: str, asked: Reading = AS_IT_LOOKS) -> Dataset:
     """The images in all Parquet (else Arrow) files below a folder, in the order of their names. Raises DataError."""
     files = sorted(folder.rglob("*.parquet")) or sorted(folder.rglob("data-*.arrow"))
     files = [path for path in files if path.suffix == ".arrow" or is_parquet_of_images(path)]
     if not files:
         raise DataError(f"{folder} holds no Parquet or Arrow files with images.")
-    return open_files(files, folder, name)
+    return open_files(files, folder, name, asked)
 
 
-def open_files(paths: Sequence[Path], root: Path, name: str) -> Dataset:
+def open_files(paths: Sequence[Path], root: Path, name: str, asked: Reading = AS_IT_LOOKS) -> Dataset:
     """The images in these files; what their paths below `root` say of splits counts. Raises DataError."""
-    files = {path.relative_to(root).as_posix(): _File(path) for path in paths}
-    rows = pl.concat([_rows(file, below) for below, file in files.items()])
-    rows = _with_splits(_with_cifakes_categories(rows))
-    if rows.is_empty():
-        raise DataError(f"{root} holds no labelled images.")
-    what = f"{len(rows):,} images in {len(files)} files of a Hugging Face data set in {root}, read in place"
-    return Dataset(name, what, rows.select(list(SCHEMA)), _reader(files), "huggingface")
+    files = {path.relative_to(root).as_posix(): _File(path, asked.columns) for path in paths}
+    parts = [_rows(file, below, asked) for below, file in files.items()]
+    rows = pl.concat([rows for rows, _ in parts], how="diagonal")
+    said = {meaning: column for _, columns in parts for meaning, column in columns.items()}
+    further = {one: one for one in rows.columns if one not in (*SCHEMA, "original")}
+    levels = [(f"column {column}", meaning) for meaning, column in {**said, **further}.items()]
+    found = Found(rows, [], levels, kind="huggingface")
+    what = "images in one file," if len(files) == 1 else f"images in {len(files)} files,"
+    where = str(paths[0] if len(files) == 1 else root)
+    return assemble(found, name, f"{what} {where}", where, _reader(files), asked)
 
 
-def _rows(file: "_File", below: str) -> pl.DataFrame:
-    """One file's rows, with the name that each image had as a file (`original`), and the split that the path says."""
-    labels = _named(file, file.label)
-    category = next((name for name in ("category", "class") if name in file.schema and name != file.label), None)
-    found = SPLIT.findall(below.lower())
-    numbers = pl.int_range(pl.len()).cast(pl.String)
-    table = file.without_bytes([file.label, *([category] if category else [])])
-    return table.select(
-        label=labels(table),
-        category=_named(file, category)(table) if category else pl.lit(None, dtype=pl.String),
-        split=pl.lit(found[-1] if found else "train"),
-        original=pl.col("original"),
-        path=pl.lit(escape(below)) + "/" + numbers,
-    ).drop_nulls("label")
+def _rows(file: "_File", below: str, asked: Reading) -> tuple[pl.DataFrame, dict[str, str]]:
+    """One file's rows, with the name that each image had as a file (`original`), and the split that the path says;
+    and which column means what."""
+    table = file.without_bytes()
+    text = as_text(table.drop("original")).with_columns(
+        _named(table[column], names) for column, names in file.class_names().items() if column in table.columns
+    )
+    said = {meaning: column for meaning, column in asked.columns.items() if column != file.image}
+    if "label" not in said and not _has_label(text) and file.class_names():
+        said["label"] = next(iter(file.class_names()))
+    columns = columns_of(text, said, str(file.path), ("label",))
+    columns.pop("path", None)
+    split = pl.lit(split_in_path(below.replace("partial-", "")), dtype=pl.String)
+    none = pl.lit(None, dtype=pl.String)
+    taken = (*columns.values(), *SCHEMA, *INTERNAL, "original")
+    rows = text.select(
+        *[pl.col(one) for one in text.columns if one not in taken],
+        path=pl.lit(escape(below)) + "/" + pl.int_range(pl.len()).cast(pl.String),
+        label=pl.col(columns["label"]),
+        category=pl.col(columns["category"]) if "category" in columns else none,
+        split=pl.col(columns["split"]).fill_null(split) if "split" in columns else split,
+        original=table["original"],
+    )
+    return rows, columns
 
 
-def _named(file: "_File", column: str) -> Callable[[pl.DataFrame], pl.Series]:
-    """A column as text: a class label's numbers by their names (-1 is none), anything else as it is."""
-    names = file.features.get(column, {}).get("names") or []
-
-    def named(table: pl.DataFrame) -> pl.Series:
-        values = table[column]
-        if not names or not values.dtype.is_integer():
-            return values.cast(pl.String)
-        known = {number: str(name) for number, name in enumerate(names)}
-        return values.cast(pl.Int64).replace_strict(known, default=None, return_dtype=pl.String)
-
-    return named
+def _has_label(text: pl.DataFrame) -> bool:
+    return any(plain_column(name) in COLUMNS["label"] for name in text.columns)
 
 
-def _with_splits(rows: pl.DataFrame) -> pl.DataFrame:
-    """Train and test; where there is no test, validation is it. Other splits are left out."""
-    instead = pl.col("split").is_in(list(TESTS_INSTEAD))
-    if not (rows["split"] == "test").any():
-        rows = rows.with_columns(split=pl.when(instead).then(pl.lit("test")).otherwise("split"))
-    return rows.filter(pl.col("split").is_in(["train", "test"]))
-
-
-def _with_cifakes_categories(rows: pl.DataFrame) -> pl.DataFrame:
-    """CIFAKE loses its folders on the hub. Where its files keep their names, these still tell category and order."""
-    if rows["category"].drop_nulls().len() or set(rows["label"].unique()) != {"REAL", "FAKE"}:
-        return rows
-    numbers = [parse_cifake_name(PurePosixPath(name or "").name) for name in rows["original"]]
-    known = [number for number in numbers if number]
-    if len(known) < len(rows) or all(suffix == 1 for _, suffix in known):
-        return rows
-    found = pl.DataFrame(known, schema={"number": pl.Int64, "suffix": pl.Int64}, orient="row")
-    categories = found["suffix"].replace_strict(CATEGORIES, return_dtype=pl.String)
-    named = rows.with_columns(categories.alias("category"), *found.get_columns())
-    return named.sort("number", "suffix", maintain_order=True).drop("number", "suffix")
+def _named(numbers: pl.Series, names: Sequence[str]) -> pl.Series:
+    """A class label's numbers by their names (-1 is none); anything else as it is."""
+    if not numbers.dtype.is_integer():
+        return numbers.cast(pl.String)
+    known = {number: str(name) for number, name in enumerate(names)}
+    return numbers.cast(pl.Int64).replace_strict(known, default=None, return_dtype=pl.String)
 
 
 @dataclass
@@ -157,25 +144,38 @@ class _File:
     """A Parquet file, or one of `save_to_disk`'s Arrow files: which columns hold what, and parts of it in memory."""
 
     path: Path
+    said: Mapping[str, str]
     schema: pl.Schema = field(init=False)
     image: str = field(init=False)
-    label: str = field(init=False)
     features: dict[str, Any] = field(init=False)
     length: int = field(init=False)
 
     def __post_init__(self) -> None:
         self.schema = _schema(self.path)
         self.features = _features(self.path)
-        image, label = _image_column(self.schema), _label_column(self.schema, self.features)
-        if image is None or label is None:
-            missing = "images (a struct of bytes and path)" if image is None else "labels (label)"
-            raise DataError(f"{self.path} has no column with {missing}: it has {', '.join(self.schema)}.")
-        self.image, self.label = image, label
+        image = self.said.get("path") if self.said.get("path") in self.schema else _image_column(self.schema)
+        if image is None:
+            raise DataError(f"{self.path} has no column with the bytes of images: it has {', '.join(self.schema)}.")
+        self.image = image
         self.length = int(self._read([pl.len()])[0, 0])
 
-    def without_bytes(self, columns: list[str]) -> pl.DataFrame:
-        """These columns, and `original`: the name that each image had as a file."""
-        return self._read([*columns, pl.col(self.image).struct.field("path").alias("original")])
+    def class_names(self) -> dict[str, list[str]]:
+        """The columns that are class labels, with the names that their numbers stand for."""
+        found = {name: facts.get("names") or [] for name, facts in self.features.items() if name in self.schema}
+        return {name: names for name, names in found.items() if names}
+
+    def without_bytes(self) -> pl.DataFrame:
+        """All columns but the images, and `original`: the name that each image had as a file, where that is known."""
+        original = self._field("path") if self._has("path") else pl.lit(None, dtype=pl.String)
+        others = [pl.col(name) for name in self.schema if name not in (self.image, "original")]
+        return self._read([*others, original.alias("original")])
+
+    def _has(self, name: str) -> bool:
+        kind = self.schema[self.image]
+        return isinstance(kind, pl.Struct) and name in {one.name for one in kind.fields}
+
+    def _field(self, name: str) -> pl.Expr:
+        return pl.col(self.image).struct.field(name)
 
     @property
     def rows_a_part(self) -> int:
@@ -186,10 +186,10 @@ class _File:
 
     def part(self, number: int) -> pl.Series:
         """The bytes of the images of one part, Binary."""
-        field = pl.col(self.image).struct.field("bytes")
-        return self._read([field], number * self.rows_a_part, self.rows_a_part)[:, 0]
+        content = self._field("bytes") if self._has("bytes") else pl.col(self.image)
+        return self._read([content], number * self.rows_a_part, self.rows_a_part)[:, 0]
 
-    def _read(self, columns: Sequence[str | pl.Expr], start: int = 0, count: int | None = None) -> pl.DataFrame:
+    def _read(self, columns: Sequence[pl.Expr], start: int = 0, count: int | None = None) -> pl.DataFrame:
         try:
             if self.path.suffix == ".arrow":
                 return pl.read_ipc_stream(self.path).lazy().slice(start, count).select(columns).collect()
@@ -253,13 +253,8 @@ def _features(path: Path) -> dict[str, Any]:
 
 
 def _image_column(schema: pl.Schema) -> str | None:
+    """The first struct with bytes, else the first column of bytes."""
     for name, kind in schema.items():
-        if isinstance(kind, pl.Struct) and {"bytes", "path"} <= {one.name for one in kind.fields}:
+        if isinstance(kind, pl.Struct) and "bytes" in {one.name for one in kind.fields}:
             return name
-    return None
-
-
-def _label_column(schema: pl.Schema, features: dict[str, Any]) -> str | None:
-    """`label`, `labels`, or else the first class label."""
-    classes = [name for name, facts in features.items() if facts.get("_type") == "ClassLabel"]
-    return next((name for name in ("label", "labels", *classes) if name in schema), None)
+    return next((name for name, kind in schema.items() if kind == pl.Binary), None)

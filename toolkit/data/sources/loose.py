@@ -7,10 +7,10 @@ from pathlib import Path
 
 import polars as pl
 
-from toolkit.data.images import SUFFIXES
-from toolkit.data.manifest import SCHEMA, Dataset, escape, natural
+from toolkit.data.manifest import SCHEMA, Dataset, escape, natural, reasons
 from toolkit.data.sources.archive import open_members
-from toolkit.data.sources.folder import read_regular
+from toolkit.data.sources.folder import files_below, head_of, read_regular, reader
+from toolkit.data.sources.listing import Listing, sort_out
 from toolkit.errors import DataError, ImageError
 
 Read = Callable[[], bytes]
@@ -19,52 +19,49 @@ Read = Callable[[], bytes]
 def open_loose(places: Iterable[str]) -> Dataset:
     """The images at `places`, in their order: each file named, all images below a folder, all images in a zip.
 
-    A place where there is nothing to read is listed as well: reading it says why. A zip's members are called
-    `photos.zip/member.jpg`. Links to files are followed; those to folders below a folder are not, so no loop is met.
+    What lies there and is no picture is passed over. A place where there is nothing to read is listed as well: reading
+    it says why. A zip's members are called `photos.zip/member.jpg`. Links are followed as in any data (`folder`).
     """
     found: dict[str, Read] = {}
+    passed_over: list[tuple[str, str]] = []
     for place in places:
-        for name, read in _at(place):
+        for name, read in _at(place, passed_over):
             found.setdefault(name, read)
     rows = pl.DataFrame({"path": list(found)}, schema={"path": pl.String}).with_columns(
         label=pl.lit(None, dtype=pl.String), category=pl.lit(None, dtype=pl.String), split=pl.lit("test")
     )
-    return Dataset("images", f"{len(rows):,} images", rows.select(list(SCHEMA)), lambda path: found[path](), "loose")
+    images = f"{len(rows):,} images"
+    out = reasons(passed_over).unique(maintain_order=True)
+    return Dataset("images", images, rows.select(list(SCHEMA)), lambda path: found[path](), "loose", out)
 
 
-def _at(place: str) -> Iterator[tuple[str, Read]]:
+def _at(place: str, passed_over: list[tuple[str, str]]) -> Iterator[tuple[str, Read]]:
     path = Path(place)
     try:
         if path.is_dir():
-            yield from _folder(path)
+            yield from _folder(path, passed_over)
         elif path.suffix.lower() == ".zip" and path.is_file():
-            yield from _zip(path)
+            yield from _listed(*open_members(path), str(path), "zip", passed_over)
         else:
             yield _shown(place), partial(_read, os.fsencode(place))
     except (DataError, OSError, ValueError) as error:  # ValueError: a name with a null character
         yield _shown(place), partial(_fail, str(error))
 
 
-def _folder(root: Path) -> Iterator[tuple[str, Read]]:
-    names = [
-        os.path.join(folder, name)
-        for folder, _, files in os.walk(root, onerror=_raise)
-        for name in files
-        if name.lower().endswith(SUFFIXES)
-    ]
-    if not names:
-        raise DataError("no images in this folder")
-    for name in sorted(names, key=lambda name: (tuple(natural(name)), name)):
-        yield _shown(name), partial(_read, os.fsencode(name))
+def _folder(root: Path, passed_over: list[tuple[str, str]]) -> Iterator[tuple[str, Read]]:
+    out: list[tuple[str, str]] = []
+    listing = sort_out(list(files_below(root, out)), head_of(root), out)
+    yield from _listed(listing, reader(root), str(root), "folder", passed_over)
 
 
-def _zip(path: Path) -> Iterator[tuple[str, Read]]:
-    members, read = open_members(path)
-    images = [name for name in members if name.lower().endswith(SUFFIXES)]
-    if not images:
-        raise DataError("no images in this zip")
-    for name in sorted(images, key=lambda name: (tuple(natural(name)), name)):
-        yield f"{_shown(str(path))}/{name}", partial(read, name)
+def _listed(
+    listing: Listing, read: Callable[[str], bytes], place: str, what: str, passed_over: list[tuple[str, str]]
+) -> Iterator[tuple[str, Read]]:
+    passed_over += [(f"{_shown(place.rstrip('/'))}/{name}", why) for name, why in listing.passed_over]
+    if not listing.pictures:
+        raise DataError(f"no images in this {what}")
+    for name in sorted(listing.pictures, key=lambda name: (tuple(natural(name)), name)):
+        yield f"{_shown(place.rstrip('/'))}/{name}".replace("%25", "%"), partial(read, name)
 
 
 def _shown(name: str) -> str:
@@ -81,7 +78,3 @@ def _read(path: bytes) -> bytes:
 
 def _fail(reason: str) -> bytes:
     raise ImageError(reason)
-
-
-def _raise(error: OSError) -> None:
-    raise error

@@ -2,46 +2,36 @@
 
 import json
 import tarfile
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from toolkit.data.images import SUFFIXES
+from toolkit.data.images import HEAD
 from toolkit.data.manifest import escape
 from toolkit.data.sources.files import fingerprint, open_binary
+from toolkit.data.sources.listing import why_no_picture
+from toolkit.data.sources.vocabulary import COLUMNS, left_behind, plain_column
 from toolkit.errors import CacheError, DataError
 from toolkit.storage.records import read_record, write_record
 
 BLOCK = 512
 LARGEST_FACTS = 1 << 16
 FACTS = (".json", ".cls", ".txt")
-VERSION = 1
+LONGEST_TEXT = 64
+"""Longer texts of a .json are captions and addresses, nothing to compare images by."""
+VERSION = 2
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Images as (escaped name, offset, size) in the order in which they lie, and what is known of each sample: label,
-    category, split, as far as its files name them."""
+    """Images as (escaped name, offset, size) in the order in which they lie; what each file beside them says (label,
+    category, split and further text), by its name; and (name, reason) of what was passed over."""
 
     images: list[tuple[str, int, int]]
     facts: dict[str, dict[str, str]]
-
-    def facts_of(self, image: str) -> Mapping[str, str]:
-        """What is known of an image's sample."""
-        return self.facts.get(sample_of(image), {})
-
-    def described(self) -> bool:
-        """Whether any image has files that describe it."""
-        return any(sample_of(image) in self.facts for image, _, _ in self.images)
-
-
-def sample_of(name: str) -> str:
-    """The name of a member up to the first dot of its last part."""
-    folder, slash, last = name.rpartition("/")
-    return folder + slash + last.split(".", 1)[0]
+    passed_over: list[tuple[str, str]]
 
 
 def index_of(place: str, kept: Path | None = None) -> Shard:
@@ -55,7 +45,8 @@ def index_of(place: str, kept: Path | None = None) -> Shard:
     record = kept / f"{mark}.json"
     try:
         found = read_record(record)
-        return Shard([(name, offset, size) for name, offset, size in found["images"]], found["facts"])
+        images = [(name, offset, size) for name, offset, size in found["images"]]
+        return Shard(images, found["facts"], [(name, reason) for name, reason in found["passed_over"]])
     except (CacheError, KeyError, ValueError):
         shard = _read(place)
     with suppress(CacheError):  # a cache that cannot be written costs another walk, nothing else
@@ -77,18 +68,33 @@ def _read(place: str) -> Shard:
 
 
 def _walk(archive: tarfile.TarFile) -> Shard:
-    shard = Shard([], {})
+    shard = Shard([], {}, [])
     for member in archive:
-        suffix = PurePosixPath(member.name).suffix.lower()
-        if _harmless(member) and suffix in SUFFIXES:
-            shard.images.append((escape(member.name), member.offset_data, member.size))
-        elif _harmless(member) and suffix in FACTS and member.size <= LARGEST_FACTS:
-            file = archive.extractfile(member)
-            shard.facts.setdefault(sample_of(escape(member.name)), {}).update(
-                _facts(suffix, file.read() if file else b"")
-            )
+        name = escape(member.name)
+        if not member.isdir():
+            reason = _note(shard, archive, member, name) if _harmless(member) else "a link, or its name leads elsewhere"
+            shard.passed_over.extend([(name, reason)] if reason else [])
         archive.members.clear()  # type: ignore[attr-defined]  # tarfile keeps each member it has met
     return shard
+
+
+def _note(shard: Shard, archive: tarfile.TarFile, member: tarfile.TarInfo, name: str) -> str | None:
+    """Take down an image, or what a file says -> the reason for passing over anything else."""
+
+    def content(size: int) -> bytes:
+        file = archive.extractfile(member)
+        return file.read(size) if file else b""
+
+    suffix = PurePosixPath(name).suffix.lower()
+    if suffix in FACTS and not left_behind(name):
+        if member.size > LARGEST_FACTS:
+            return f"too large to describe an image ({suffix})"
+        shard.facts[name] = _facts(suffix, content(LARGEST_FACTS))
+        return None
+    reason = why_no_picture(name, lambda _: content(HEAD))
+    if reason is None:
+        shard.images.append((name, member.offset_data, member.size))
+    return reason
 
 
 def _harmless(member: tarfile.TarInfo) -> bool:
@@ -98,14 +104,22 @@ def _harmless(member: tarfile.TarInfo) -> bool:
 
 
 def _facts(suffix: str, content: bytes) -> dict[str, str]:
-    """label, category and split, as far as a sample's file names them."""
-    text = content.decode(errors="replace").strip()
+    """label, category, split and further short texts, as far as a sample's file names them."""
+    text = content.decode(errors="replace").strip().removeprefix("\ufeff")
     if suffix != ".json":
         return {"label": text} if text and len(text.splitlines()) == 1 else {}
     try:
         found: Any = json.loads(text)
     except (ValueError, RecursionError):
         return {}
-    named = found if isinstance(found, dict) else {}
-    plain = {name: named.get(name) for name in ("label", "category", "split")}
-    return {name: str(value) for name, value in plain.items() if isinstance(value, str | int) and str(value)}
+    named = {str(name): value for name, value in found.items()} if isinstance(found, dict) else {}
+    facts = {name: value for name, value in named.items() if isinstance(value, str) and len(value) <= LONGEST_TEXT}
+    for meaning in ("label", "category", "split"):
+        spelled = {plain_column(name): name for name in reversed(named) if name not in facts or name == meaning}
+        spelled |= {plain_column(name): name for name in reversed(facts)}
+        column = next((spelled[word] for word in COLUMNS[meaning] if word in spelled), None)
+        value = named.get(column) if column else None
+        facts.pop(column or "", None)
+        if isinstance(value, str | int) and str(value):
+            facts[meaning] = str(value)
+    return facts

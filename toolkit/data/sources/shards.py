@@ -1,20 +1,18 @@
 """Tar shards as WebDataset has them: images are read by their place in the shard, and nothing is unpacked.
 
-Files with the same name up to the first dot of its last part are one sample: `000123.jpg` with `000123.json` (an object
-with label, and maybe category and split), or with `000123.cls` or `000123.txt` (the label alone). A split that no JSON
-names is what the shard's own name says: `train-000000.tar`, `test/000000.tar`. Shards without such files may hold
-folders instead, `split/label/category/…`, as a zip does. Where samples and shards come in order, so do their rows:
-shards by the numbers in their names, samples as they lie in the shard.
+What a sample is, `samples` says. Shards without samples may hold folders instead, `split/label/category/…`, as a zip
+does. Rows come in the order of their shards, by the numbers in their names, and of the samples in a shard.
 """
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from toolkit.data.manifest import SPLITS, Dataset, escape, frame, natural
+from toolkit.data.manifest import Dataset, escape, natural
+from toolkit.data.sources.assemble import AS_IT_LOOKS, Reading, assemble
 from toolkit.data.sources.files import ReadAt, matching, pieces_of_many
-from toolkit.data.sources.layout import Row, rows_from_names
-from toolkit.data.sources.shard_index import Shard, index_of
+from toolkit.data.sources.samples import found_in_shards
+from toolkit.data.sources.shard_index import index_of
 from toolkit.errors import DataError, ImageError
 from toolkit.storage import distributed
 
@@ -58,7 +56,9 @@ def _braces(pattern: str) -> Iterator[str]:
         yield from _braces(pattern[: found.start()] + choice + pattern[found.end() :])
 
 
-def open_shards(places: Sequence[str], name: str, where: str, kept: Path | None = None) -> Dataset:
+def open_shards(
+    places: Sequence[str], name: str, where: str, kept: Path | None = None, asked: Reading = AS_IT_LOOKS
+) -> Dataset:
     """The data set in tar shards (paths or addresses), after one look at their headers. Raises DataError.
 
     What the headers say is remembered in the folder `kept`, so that an unchanged shard is walked through once; several
@@ -70,19 +70,17 @@ def open_shards(places: Sequence[str], name: str, where: str, kept: Path | None 
         distributed.barrier()
     shards = [index_of(place, kept) for place in places]
     prefixes = _prefixes(places)
-    members = {
-        prefix + image: (number, offset, size)
-        for number, (shard, prefix) in enumerate(zip(shards, prefixes, strict=True))
-        for image, offset, size in shard.images
-    }
-    if any(shard.described() for shard in shards):
-        all_three = zip(places, prefixes, shards, strict=True)
-        kind, rows = "shards", frame([row for place, prefix, one in all_three for row in _rows(one, prefix, place)])
-    else:
-        kind, rows = rows_from_names(members, where)
-    read = _reader(members, [pieces_of_many(place) for place in places])
-    what = "a tar shard" if len(places) == 1 else f"{len(places):,} tar shards"
-    return Dataset(name, f"images in {what}, {where}, read in place: {len(rows):,} images", rows, read, kind)
+    read = _reader(
+        {
+            prefix + image: (number, offset, size)
+            for number, (shard, prefix) in enumerate(zip(shards, prefixes, strict=True))
+            for image, offset, size in shard.images
+        },
+        [pieces_of_many(place) for place in places],
+    )
+    found = found_in_shards(list(zip(places, prefixes, shards, strict=True)), asked)
+    what = "images in a tar shard," if len(places) == 1 else f"images in {len(places):,} tar shards,"
+    return assemble(found, name, f"{what} {where}", where, read, asked)
 
 
 def _prefixes(places: Sequence[str]) -> list[str]:
@@ -92,28 +90,6 @@ def _prefixes(places: Sequence[str]) -> list[str]:
     parts = [place.split("/") for place in places]
     same = next((n for n, level in enumerate(zip(*parts, strict=False)) if len(set(level)) > 1), 0)
     return [escape("/".join(part[same:])) + "/" for part in parts]
-
-
-def _split_in(place: str) -> str:
-    """`train` or `test`, if a shard's name says so, or the name of the folder that it lies in; else nothing."""
-    folder, name = ["", *place.lower().split("/")][-2:]
-    words = [word for word in re.split(r"[._-]", name) if word in SPLITS]
-    return words[0] if words else folder if folder in SPLITS else ""
-
-
-def _rows(shard: Shard, prefix: str, place: str) -> Iterator[Row]:
-    """A row for each image of a shard. Raises DataError where a sample has no label or no split."""
-    of_the_shard = _split_in(place)
-    for image, _, _ in shard.images:
-        facts = shard.facts_of(image)
-        split = facts.get("split", of_the_shard).lower()
-        if "label" not in facts or split not in SPLITS:
-            lacks = "no label" if "label" not in facts else "no split"
-            raise DataError(
-                f"{place}: the image {image} has {lacks}. A sample needs a .json with label and split (train, test), "
-                f"or a .cls or .txt with its label and a shard whose name says train or test."
-            )
-        yield prefix + image, facts["label"], facts.get("category"), split
 
 
 def _reader(members: dict[str, tuple[int, int, int]], shards: Sequence[ReadAt]) -> Callable[[str], bytes]:

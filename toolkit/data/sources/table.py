@@ -1,62 +1,185 @@
-"""A CSV or Parquet that lists images: columns path, label, split, and (if there are any) category."""
+"""Tables that list images: CSV, TSV, JSON lines or Parquet, alone, beside the pictures, or in their zip."""
 
-import io
 import posixpath
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import polars as pl
 
-from toolkit.data.manifest import SCHEMA, SPLITS, Dataset, escape
+from toolkit.data.manifest import Dataset, escape
+from toolkit.data.sources.assemble import AS_IT_LOOKS, INTERNAL, Found, Reading, assemble, found_in_folders
+from toolkit.data.sources.columns import MEANINGS, ROW, columns_of, read_table
 from toolkit.data.sources.files import is_address, read_whole, reader_below
 from toolkit.data.sources.folder import reader
+from toolkit.data.sources.listing import Listing
+from toolkit.data.sources.resolve import AsWritten, Files, Finder, Names
+from toolkit.data.sources.vocabulary import split_named, split_within
 from toolkit.errors import DataError
 
-NEEDED = ("path", "label", "split")
+METADATA = "metadata"
+"""What Hugging Face calls the table beside pictures: metadata.csv, metadata.jsonl."""
 
 
-def open_table(path: Path | str, name: str) -> Dataset:
+def open_table(path: Path | str, name: str, asked: Reading = AS_IT_LOOKS) -> Dataset:
     """The images that a table lists, in its order; paths are relative to the table's folder and stay below it.
 
-    Raises DataError where the table cannot be read, lacks a column, or names a split other than train and test.
+    Raises DataError where the table cannot be read, lacks a column, or says of no image what trains and what tests.
     """
-    table = _read(path)
-    missing = [column for column in NEEDED if column not in table.columns]
-    if missing:
-        raise DataError(f"{path} has no column {missing[0]!r}: it needs path, label, split, and may have category.")
-    if "category" not in table.columns:
-        table = table.with_columns(category=pl.lit(None, dtype=pl.String))
-    rows = table.select([pl.col(column).cast(pl.String) for column in SCHEMA]).with_columns(
-        pl.col("path").map_elements(escape, return_dtype=pl.String),
-        pl.col("split").str.to_lowercase(),
-    )
-    _check(rows, path)
-    rows = rows.unique("path", keep="first", maintain_order=True)
-    return Dataset(name, f"the {len(rows):,} images that {path} lists", rows, _reader_beside(path), "table")
-
-
-def _reader_beside(path: Path | str) -> Callable[[str], bytes]:
-    """Reads what lies below the table's own folder."""
-    return reader_below(posixpath.dirname(str(path))) if is_address(path) else reader(Path(path).parent)
-
-
-def _read(path: Path | str) -> pl.DataFrame:
+    at_address = is_address(path)
+    folder = posixpath.dirname(str(path))
     try:
-        source = io.BytesIO(read_whole(str(path))) if is_address(path) else Path(path)
-        if str(path).lower().endswith(".parquet"):
-            return pl.read_parquet(source)
-        return pl.read_csv(source, infer_schema=False)
-    except (OSError, pl.exceptions.PolarsError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as a table: {str(error).splitlines()[0][:160]}.") from error
+        data = read_whole(str(path)) if at_address else Path(path).read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
+    finder: Finder = AsWritten() if at_address else Files(Path(path).parent)
+    read = reader_below(folder) if at_address else reader(Path(path).parent)
+    found = found_in_tables([(str(path), "", data)], finder, asked)
+    return assemble(found, name, f"images that {path} lists", str(path), read, asked)
 
 
-def _check(rows: pl.DataFrame, path: Path | str) -> None:
-    for column in NEEDED:
-        empty = rows[column].null_count() + int((rows[column] == "").sum())
-        if empty:
-            raise DataError(f"{path}: {empty} rows have no {column}.")
-    other = [split for split in rows["split"].unique().to_list() if split not in SPLITS]
-    if other:
-        raise DataError(f"{path}: split is {other[0]!r} in some rows; it must be train or test.")
+def open_listing(
+    listing: Listing, name: str, what: str, where: str, read: Callable[[str], bytes], asked: Reading
+) -> Dataset:
+    """The pictures of a folder or an archive, as a table among its files says, or else its folders.
+
+    Folders whose names say label and split count more than a table, unless that is called metadata. Raises DataError.
+    """
+    tables = [one for one in listing.tables() if _stem(one) == METADATA] or listing.tables()
+    found = None if asked.columns and tables else found_in_folders(listing.pictures, listing.passed_over, asked)
+    told = found is not None and (bool(asked.layout) or (found.by_words and found.rows["split"].count() > 0))
+    if tables and (not told or _stem(tables[0]) == METADATA) and not asked.layout:
+        found = _told_by_tables(listing, tables, where, read, asked, found) or found
+    assert found is not None
+    return assemble(found, name, f"{what} {where}", where, read, asked)
+
+
+def _stem(name: str) -> str:
+    return name.rsplit("/", 1)[-1].rsplit(".", 1)[0].lower()
+
+
+def _told_by_tables(
+    listing: Listing,
+    tables: Sequence[str],
+    where: str,
+    read: Callable[[str], bytes],
+    asked: Reading,
+    folders: Found | None,
+) -> Found | None:
+    """What the tables say of the pictures; None where they list none. Labels that they lack are the folders'."""
+    names = Names(listing.pictures)
+    files, first_error = [], None
+    for one in tables:
+        try:
+            data = read(one)
+            columns_of(read_table(data, one), asked.columns, f"{where}: {one}", ("path",))
+            files.append((one, posixpath.dirname(one), data))
+        except DataError as error:
+            first_error = first_error or error
+    if not files:
+        if asked.columns and first_error:
+            raise first_error
+        return None
+    try:
+        found = found_in_tables(files, names, asked, folders)
+    except DataError:
+        if asked.columns or folders is None or folders.rows.is_empty():
+            raise
+        return None
+    known = set(listing.pictures)
+    listed = set(found.rows["path"]) & known
+    if not listed:
+        return None
+    rest = listing.without(one for one, _, _ in files)
+    missed = known - listed - {path for path, _ in found.passed_over}
+    found.passed_over = [
+        *rest.passed_over,
+        *((path, "not in the table") for path in sorted(missed)),
+        *found.passed_over,
+    ]
+    return found
+
+
+def found_in_tables(
+    files: Sequence[tuple[str, str, bytes]], finder: Finder, asked: Reading, folders: Found | None = None
+) -> Found:
+    """The rows of tables, given as (name, folder that paths may start from, content). Raises DataError."""
+    parts: list[pl.DataFrame] = []
+    passed_over: list[tuple[str, str]] = []
+    levels: dict[str, str] = {}
+    for name, base, data in files:
+        frame = read_table(data, name)
+        needed = ("path",) if folders is not None and not folders.rows.is_empty() else ("path", "label")
+        columns = columns_of(frame, asked.columns, name, needed)
+        part, odd = _rows(frame, columns, name, partial(finder.find, base=base))
+        parts.append(part)
+        passed_over += odd
+        levels |= {meaning: columns[meaning] for meaning in columns}
+    rows = pl.concat(parts, how="diagonal")
+    if "label" not in levels and folders is not None:
+        rows = rows.drop("label").join(
+            folders.rows.select("path", "label"), on="path", how="left", maintain_order="left"
+        )
     if rows.is_empty():
-        raise DataError(f"{path} lists no images.")
+        raise DataError(f"{files[0][0]} lists no images{': ' + passed_over[0][1] if passed_over else ''}.")
+    rows, twice = _without_repeats(rows)
+    more = [one for one in rows.columns if one not in (*MEANINGS, ROW, "table")]
+    used = [(f"column {column}", meaning) for meaning, column in levels.items() if meaning != "path"]
+    used += [(f"column {one}", one) for one in more]
+    return Found(rows.drop(ROW, "table"), passed_over + twice, used, kind="table")
+
+
+def _rows(
+    frame: pl.DataFrame, columns: dict[str, str], name: str, find: Callable[[str], str | None]
+) -> tuple[pl.DataFrame, list[tuple[str, str]]]:
+    """The manifest's columns and further ones of one table, and its rows without a path."""
+    taken = set(columns.values())
+    further = [one for one in frame.columns if one not in taken and one not in (ROW, *INTERNAL, *MEANINGS, "table")]
+    none = pl.lit(None, dtype=pl.String)
+    rows = frame.select(
+        ROW,
+        *[(pl.col(columns[one]) if one in columns else none).alias(one) for one in MEANINGS],
+        *further,
+        table=pl.lit(name),
+    )
+    empty = pl.col("path").is_null() | (pl.col("path") == "")
+    odd = [(f"row {row}", "no path") for row in rows.filter(empty)[ROW].to_list()]
+    rows = rows.filter(~empty)
+    paths = [find(path) or escape(path) for path in rows["path"]]
+    rows = rows.with_columns(pl.Series("path", paths, dtype=pl.String))
+    if "split" not in columns:
+        rows = rows.with_columns(pl.Series("split", [_split(path, name) for path in paths], dtype=pl.String))
+    return rows, odd
+
+
+def _split(path: str, table: str) -> str | None:
+    """Where a table does not say it: the innermost folder called like a split, else what the table is called."""
+    folders = path.split("/")[:-1]
+    return next((one for one in reversed(folders) if split_named(one)), None) or split_within(table.rsplit("/", 1)[-1])
+
+
+def _without_repeats(rows: pl.DataFrame) -> tuple[pl.DataFrame, list[tuple[str, str]]]:
+    """Each image once. One with two labels or two splits is in nothing: which of them is right, nobody knows."""
+    again = rows.filter(pl.col("path").is_duplicated())
+    if again.is_empty():
+        return rows, []
+    out: list[tuple[str, str]] = []
+    contradicted = set()
+    for (path,), group in again.group_by("path", maintain_order=True):
+        where = f"rows {_and([str(row) for row in group[ROW]])}"
+        clashes = [
+            f"two {name}s ({_and(values)})"
+            for name in ("label", "split")
+            if len(values := group[name].fill_null("none").unique(maintain_order=True).to_list()) > 1
+        ]
+        if clashes:
+            contradicted.add(path)
+            out += [(str(path), f"listed with two labels or two splits: {' and '.join(clashes)}, {where}")] * len(group)
+        else:
+            out += [(str(path), f"listed more than once: {where}")] * (len(group) - 1)
+    kept = rows.filter(~pl.col("path").is_in(list(contradicted)))
+    return kept.unique("path", keep="first", maintain_order=True), out
+
+
+def _and(words: Sequence[str]) -> str:
+    return f"{', '.join(words[:-1])} and {words[-1]}"

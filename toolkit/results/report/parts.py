@@ -77,19 +77,19 @@ def images(shown: Subject, detail: Detail, best: Entrant, data: str | None) -> d
     novel = shown.decides == "novel"
     said = words.of_images(best, detail.held_out, novel, shown.labels[1])
     try:
-        read = _reader(data or detail.noted.get("data"))
+        read = _reader(data or detail.noted.get("data"), detail.noted.get("reading") or {})
         found = thumbnails.rows(rows, shown.labels, read)
     except ToolkitError as error:
         found, said = [], f"The images cannot be shown: {error} --data PATH says where they are now."
     return {"thumbnails": found, "pictures_title": "Surest mistakes and hits", "pictures_words": said, "novel": novel}
 
 
-def _reader(data: str | None) -> Callable[[str], bytes]:
-    from toolkit.data.sources import open_data
+def _reader(data: str | None, reading: Mapping[str, Any]) -> Callable[[str], bytes]:
+    from toolkit.data.sources import Reading, open_data
 
     if not data:
         raise DataError("where they are was not noted.")
-    return open_data(data).read
+    return open_data(data, asked=Reading(**reading)).read
 
 
 def curves(shown: Subject) -> list[Picture]:

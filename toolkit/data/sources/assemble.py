@@ -1,0 +1,194 @@
+"""From rows as a source has them to a `Dataset`: splits settled, nothing lost. Every kind of source ends here."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import PurePosixPath
+from typing import Any
+
+import polars as pl
+
+from toolkit.data.manifest import SCHEMA, Dataset, Level, hash_rows, reasons
+from toolkit.data.sources.cifake import CATEGORIES, ODD, cifake_numbers
+from toolkit.data.sources.layout import Arranged, arrange
+from toolkit.data.sources.vocabulary import SPLIT_OF
+from toolkit.errors import DataError
+
+INTERNAL = ("row", "sha256", "reason")
+"""Names that columns of the manifest have already."""
+MOST_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How to read data, as far as the user says it outright: folders by a `layout` (`{split}/{label}`), a table by
+    `columns` (path, label, split, category -> the column), and the share of images to test on where there is no split.
+    """
+
+    layout: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    test_share: float | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """As plain values; `Reading(**facts)` is the same again."""
+        return asdict(self)
+
+
+AS_IT_LOOKS = Reading()
+
+
+@dataclass
+class Found:
+    """Rows as a source has them: path, label, category, split (its own word, or null) and further columns, all String,
+    null or empty where unknown; what was passed over; and (place, meaning) of what was read, also in short."""
+
+    rows: pl.DataFrame
+    passed_over: list[tuple[str, str]]
+    levels: list[tuple[str, str]] = field(default_factory=list)
+    read_as: str = ""
+    notes: list[str] = field(default_factory=list)
+    kind: str = "folder"
+    by_words: bool = False
+
+    def drop(self, unwanted: pl.Expr, reason: pl.Expr) -> None:
+        """Pass over the rows that are `unwanted` (null: not)."""
+        out = self.rows.filter(unwanted.fill_null(False)).select("path", reason=reason.cast(pl.String))
+        self.passed_over += out.rows()
+        self.rows = self.rows.filter(~unwanted.fill_null(False))
+
+
+def found_in_folders(paths: Sequence[str], passed_over: Sequence[tuple[str, str]], asked: Reading) -> Found:
+    """What the folders of these pictures say."""
+    return _of_arranged(arrange(paths, asked.layout), passed_over)
+
+
+def _of_arranged(made: Arranged, passed_over: Sequence[tuple[str, str]]) -> Found:
+    names = list(dict.fromkeys([*SCHEMA, *(name for row in made.rows[:1] for name in row)]))
+    rows = pl.DataFrame(made.rows, schema=dict.fromkeys(names, pl.String))
+    return Found(rows, [*passed_over, *made.passed_over], made.levels, made.read_as, made.notes, by_words=made.by_words)
+
+
+def assemble(
+    found: Found, name: str, what: str, place: str, read: Callable[[str], bytes], asked: Reading = AS_IT_LOOKS
+) -> Dataset:
+    """The data set of these rows; `what` describes it (`images in the folder x`), `place` is where it lies.
+
+    Raises DataError where no image has a label, or no split is known and none is to be drawn.
+    """
+    found.rows = found.rows.drop([one for one in INTERNAL if one in found.rows.columns])
+    unlabelled = pl.col("label").is_null() | (pl.col("label") == "")
+    found.drop(unlabelled, pl.lit("no label"))
+    if found.rows.is_empty():
+        raise DataError(_nothing(found, place))
+    _settle_splits(found, place, asked)
+    kind, what = (_read_as_cifake(found), what) if found.kind != "table" else (found.kind, what)
+    found.rows = _with_nulls(found.rows)
+    dataset = Dataset(name, "", found.rows, read, kind, reasons(found.passed_over), notes=tuple(found.notes))
+    if asked.test_share is not None:
+        dataset = _draw_split(dataset, asked.test_share, found)
+    what = what.replace("images", "CIFAKE", 1) if kind == "cifake" else what
+    as_what = f", read as {found.read_as}" if found.read_as and kind != "cifake" else ""
+    described = f"{what}{as_what}: {len(dataset.rows):,} images"
+    return replace(dataset, description=described, layout=_counted(found.levels, dataset.rows))
+
+
+def _counted(levels: Sequence[tuple[str, str]], rows: pl.DataFrame) -> tuple[Level, ...]:
+    def values(meaning: str) -> dict[str, int]:
+        counts = rows[meaning].drop_nulls().cast(pl.String).value_counts()
+        return dict(counts.sort(meaning).rows())
+
+    return tuple(Level(place, meaning, values(meaning)) for place, meaning in levels if meaning in rows.columns)
+
+
+def _with_nulls(rows: pl.DataFrame) -> pl.DataFrame:
+    """The manifest's columns first; an empty cell says as little as none."""
+    further = [name for name in rows.columns if name not in (*SCHEMA, "original")]
+    named = rows.select(*SCHEMA, *further)
+    return named.with_columns(pl.when(pl.col(one) != "").then(pl.col(one)).alias(one) for one in ("category", *further))
+
+
+def _settle_splits(found: Found, where: str, asked: Reading) -> None:
+    """train and test alone remain. Validation is the test split where there is none; what is unknown never trains."""
+    word = pl.col("split").str.strip_chars().str.to_lowercase()
+    found.rows = found.rows.with_columns(
+        said=pl.col("split"), split=word.replace_strict(SPLIT_OF, default=None, return_dtype=pl.String)
+    )
+    splits = set(found.rows["split"].drop_nulls())
+    if not splits:
+        _require_a_share(found, where, asked)
+        found.rows = found.rows.with_columns(split=pl.lit("train")).drop("said")
+        return
+    said = pl.col("said").fill_null("")
+    unknown = (
+        pl.when(said == "")
+        .then(pl.lit("neither in train nor in test"))
+        .otherwise(pl.format("neither in train nor in test: split {}", said))
+    )
+    found.drop(pl.col("split").is_null(), unknown)
+    if "test" in splits:
+        found.drop(pl.col("split") == "val", pl.format("a validation split beside the test split: {}", said))
+    elif "val" in splits:
+        names = sorted(set(found.rows.filter(pl.col("split") == "val")["said"].str.to_lowercase()))
+        found.notes.append(f"There is no test split: {' and '.join(names)} is tested on.")
+        found.rows = found.rows.with_columns(pl.col("split").replace("val", "test"))
+    found.rows = found.rows.drop("said")
+    if asked.test_share is not None and splits != {"train"}:
+        raise DataError(f"{where} has a test split of its own: leave --test-share out.")
+    if splits == {"train"} and asked.test_share is None:
+        found.notes.append("All of it is for training: --test-share 0.2 draws a test split from it.")
+
+
+def _require_a_share(found: Found, where: str, asked: Reading) -> None:
+    if asked.test_share is not None:
+        return
+    said = sorted(set(found.rows["said"].drop_nulls()) - {""})
+    counts = found.rows["label"].value_counts(sort=True).rows()
+    labels = ", ".join(f"{label} ({count:,})" for label, count in counts[:MOST_NAMED])
+    more = f" and {len(counts) - MOST_NAMED:,} more" if len(counts) > MOST_NAMED else ""
+    why = f"its splits are called {', '.join(said[:MOST_NAMED])}" if said else "nothing says what trains and what tests"
+    raise DataError(
+        f"{where} holds {len(found.rows):,} images of the labels {labels}{more}, but {why}: --test-share 0.2 draws a "
+        f"test split, --layout '{{split}}/{{label}}' says what folders mean, --columns split=NAME which column it is."
+    )
+
+
+def _draw_split(dataset: Dataset, share: float, found: Found) -> Dataset:
+    """Every image's content decides where it goes, so that copies stay together, today and tomorrow. What cannot be
+    read trains nothing."""
+    hashed = hash_rows(dataset, dataset.rows.select("path"))
+    tests = [key is None or int(key[:8], 16) < share * 2**32 for key in hashed["sha256"]]
+    drawn = pl.Series("split", ["test" if one else "train" for one in tests], dtype=pl.Categorical)
+    note = f"--test-share {share:g} drew the test split by content: {sum(tests):,} of {len(tests):,} images."
+    return replace(dataset, rows=dataset.rows.with_columns(drawn), notes=(*found.notes, note))
+
+
+def _read_as_cifake(found: Found) -> str:
+    """CIFAKE's categories and order from its names, where most fit; odd ones are passed over. -> the kind of data."""
+    if found.rows["category"].drop_nulls().len() or set(found.rows.columns) - {*SCHEMA, "original"}:
+        return found.kind
+    named = found.rows["original"] if "original" in found.rows.columns else found.rows["path"]
+    names = [PurePosixPath(name or "").name for name in named]
+    numbers = cifake_numbers(names, found.rows["label"].unique().to_list())
+    if numbers is None:
+        return found.kind
+    rows = found.rows.with_columns(
+        number=pl.Series([one and one[0] for one in numbers], dtype=pl.Int64),
+        category=pl.Series([one and CATEGORIES[one[1]] for one in numbers], dtype=pl.String),
+        suffix=pl.Series([one and one[1] for one in numbers], dtype=pl.Int64),
+    )
+    found.rows = rows.with_columns(pl.col("label").str.to_uppercase())
+    found.drop(pl.col("number").is_null(), pl.lit(ODD))
+    order = ["number", "suffix"] if found.kind == "huggingface" else ["number", "suffix", "path"]
+    found.rows = found.rows.sort(order, maintain_order=True).drop("number", "suffix")
+    found.levels.append(("file's name", "category"))
+    return "cifake"
+
+
+def _nothing(found: Found, where: str) -> str:
+    """What was met instead of labelled images."""
+    by_reason = reasons(found.passed_over).group_by("reason", maintain_order=True).agg(pl.len(), pl.col("path").first())
+    met = "; ".join(f"{count:,} {reason} ({path})" for reason, count, path in by_reason.head(3).rows())
+    return (
+        f"{where} holds no images in folders split/label/ or split/label/category/ (split: train or test; label: "
+        f"REAL, FAKE, or names of your own){': ' + met if met else ''}. --layout '{{split}}/{{label}}' says what "
+        f"folders mean."
+    )

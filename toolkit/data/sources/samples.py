@@ -1,0 +1,132 @@
+"""Samples of tar shards: which of the files beside an image says its label, and of which image.
+
+A picture goes with the file of the same stem (`a.000.jpg` with `a.000.cls`), else with one of the same key, the name up
+to its first dot (`000.left.jpg` with `000.cls`), unless files of several labels share that key. A label is what
+`.json` says, else `.cls`; `.txt` is one only in data where neither is there, because it is a caption otherwise.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+import polars as pl
+
+from toolkit.data.manifest import SCHEMA
+from toolkit.data.sources.assemble import Found, Reading, found_in_folders
+from toolkit.data.sources.layout import RESERVED
+from toolkit.data.sources.shard_index import Shard
+from toolkit.data.sources.vocabulary import split_in_path, split_named
+from toolkit.errors import DataError
+
+KINDS = (".json", ".cls", ".txt")
+"""The files that say a label, the surest first."""
+
+Placed = tuple[str, str, Shard]
+"""Where a shard is, what its members' names begin with in the manifest, and what it holds."""
+
+
+def found_in_shards(shards: Sequence[Placed], asked: Reading) -> Found:
+    """The rows of shards: their samples, else what their folders say. Raises DataError."""
+    passed_over = [(prefix + name, why) for _, prefix, shard in shards for name, why in shard.passed_over]
+    paths = [prefix + name for _, prefix, shard in shards for name, _, _ in shard.images]
+    kinds = {_suffix(name) for *_, shard in shards for name, facts in shard.facts.items() if "label" in facts}
+    folders = None
+    if asked.layout or not kinds & {".json", ".cls"}:
+        folders = found_in_folders(paths, passed_over, asked)
+        described = any(shard.facts for *_, shard in shards)
+        in_folders = len(folders.rows) and (not kinds or (folders.by_words and folders.rows["split"].count()))
+        if asked.layout or in_folders or not described:
+            beside = [
+                (prefix + name, f"no picture ({_suffix(name)})") for _, prefix, one in shards for name in one.facts
+            ]
+            folders.passed_over += beside
+            return folders
+    trusted = KINDS[:2] if kinds & {".json", ".cls"} else KINDS
+    found = Found(pl.DataFrame(schema=SCHEMA), passed_over, kind="shards", read_as="")
+    rows: list[dict[str, str | None]] = []
+    for place, prefix, shard in shards:
+        rows += _rows(shard, prefix, place, trusted, found.passed_over)
+    if not rows:
+        first = next((f"{path}: {why}" for path, why in found.passed_over), "no images")
+        raise DataError(f"{shards[0][0]} has no labelled images ({first}).")
+    names = list(dict.fromkeys([*SCHEMA, *(name for row in rows for name in row)]))
+    found.rows = pl.DataFrame(rows, schema=dict.fromkeys(names, pl.String))
+    found.rows, twice = _once(found.rows)
+    found.passed_over += twice
+    used = [name for name in names if name != "path" and found.rows[name].count()]
+    found.levels = [("sample", name) for name in used]
+    return found
+
+
+def _once(rows: pl.DataFrame) -> tuple[pl.DataFrame, list[tuple[str, str]]]:
+    """Of members with the same name the last one counts, as for tar itself."""
+    again = rows.filter(~pl.col("path").is_last_distinct())
+    return rows.filter(pl.col("path").is_last_distinct()), [
+        (path, "there again further on in its shard") for path in again["path"]
+    ]
+
+
+def _rows(
+    shard: Shard, prefix: str, place: str, trusted: Sequence[str], passed_over: list[tuple[str, str]]
+) -> Iterator[dict[str, str | None]]:
+    """A row for each image of a shard; those without a label, or with two, are passed over."""
+    by_stem = _grouped(shard.facts, stem_of)
+    by_key = _grouped(shard.facts, key_of)
+    stems = {stem_of(name) for name, *_ in shard.images}
+    of_the_shard = split_in_path("/".join(place.split("/")[-2:]))
+    for name, _, _ in shard.images:
+        beside = by_stem.get(stem_of(name)) or [
+            one for one in by_key.get(key_of(name), []) if stem_of(one) not in stems - {stem_of(name)}
+        ]
+        facts, labels = _said(beside, shard.facts, trusted)
+        if len(labels) > 1:
+            both = " and ".join(f"{label} ({one})" for label, one in labels.items())
+            passed_over.append((prefix + name, f"two labels go with it: {both}"))
+        elif not labels:
+            passed_over.append((prefix + name, "no label: no .json with one, no .cls, goes with it"))
+        else:
+            split = facts.get("split") or of_the_shard or _folder_split(name)
+            further = {one: value for one, value in facts.items() if one not in RESERVED}
+            yield {**further, "path": prefix + name, "label": next(iter(labels)), "split": split}
+
+
+def _said(
+    beside: Sequence[str], facts: Mapping[str, dict[str, str]], trusted: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """What the files beside an image say, the surer ones last; and each label that the surest kind of them gives, with
+    the file."""
+    said: dict[str, Any] = {}
+    for kind in reversed(trusted):
+        for name in (one for one in beside if _suffix(one) == kind):
+            said |= facts[name]
+    for kind in trusted:
+        labels = {facts[one]["label"]: one for one in beside if _suffix(one) == kind and "label" in facts[one]}
+        if labels:
+            return said, labels
+    return said, {}
+
+
+def _grouped(names: Mapping[str, Any], by: Any) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(by(name), []).append(name)
+    return groups
+
+
+def stem_of(name: str) -> str:
+    """A member's name without its suffix."""
+    return name[: len(name) - len(_suffix(name))] if _suffix(name) else name
+
+
+def key_of(name: str) -> str:
+    """A member's name up to the first dot of its last part: WebDataset's own key."""
+    folder, slash, last = name.rpartition("/")
+    return folder + slash + last.split(".", 1)[0]
+
+
+def _suffix(name: str) -> str:
+    return PurePosixPath(name).suffix.lower()
+
+
+def _folder_split(name: str) -> str | None:
+    return next((one for one in reversed(name.split("/")[:-1]) if split_named(one)), None)
