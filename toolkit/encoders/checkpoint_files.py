@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 PREFIXES = ("module.", "model.")
 """What torch's DistributedDataParallel and training frameworks put before every name."""
+PREFIX = "visual."
+"""What every name in an image tower begins with."""
 COMPILED = "_orig_mod."
 """What `torch.compile` puts into names, also into the middle of one."""
 LOCAL_DIR = "local-dir:"
@@ -33,16 +35,17 @@ WEIGHTS_IN_FOLDER = (
 """The file names that open_clip looks for in a model's folder, in its order."""
 
 
-def load_into(model: "torch.nn.Module", path: Path) -> None:
-    """Load the weights in `path` into a model of open_clip's, with open_clip's own conversions.
+def load_into(model: "torch.nn.Module", path: Path) -> "torch.nn.Module":
+    """`model` of open_clip's with the weights in `path`, by open_clip's own conversions.
 
-    Raises EncoderError where the file holds no weights, or NaN; open_clip's and torch's errors where they do not fit.
+    Of a file that holds an image tower alone, an `ImageTower`: what it says of prompts would be chance. Raises
+    EncoderError where the file holds no weights, or NaN; open_clip's and torch's errors where they do not fit.
     """
     import open_clip
 
     if path.suffix in (".npz", ".npy"):  # big_vision's files: open_clip reads plain arrays
         open_clip.load_checkpoint(model, str(path))
-        return
+        return model
     _require_weights(path)
     found = _read(path)
     tensors = plain_names(unwrap(found))
@@ -54,8 +57,20 @@ def load_into(model: "torch.nn.Module", path: Path) -> None:
             f"{path} has weights that are not numbers (NaN), {broken[0]} among {len(broken)} such tensors: its "
             "training went wrong. Take an earlier checkpoint."
         )
+    if all(name.startswith(PREFIX) for name in tensors):
+        tower = image_tower(model)
+        tower.load_state_dict(tensors)
+        return tower
     with _as_open_clip_reads_it(path, found, tensors) as file:
         open_clip.load_checkpoint(model, str(file))
+    return model
+
+
+def image_tower(model: Any) -> "torch.nn.Module":
+    """The image tower of a model of open_clip's, without its text tower."""
+    from toolkit.encoders.image_tower import ImageTower
+
+    return ImageTower(model.visual)
 
 
 def unwrap(found: Any) -> Mapping[str, Any]:

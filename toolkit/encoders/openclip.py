@@ -137,7 +137,8 @@ class OpenClip:
         self.device = pick_device(origin.device)
         # Convolutions are up to twice as fast with the channels last; vectors stay the same to 1e-6.
         self.model.to(self.device, memory_format=torch.channels_last)
-        self.tokenizer = open_clip.get_tokenizer(origin.model)
+        self.has_text = hasattr(model, "encode_text")
+        self.tokenizer = open_clip.get_tokenizer(origin.model) if self.has_text else None
         self.preprocessing = dict(model.visual.preprocess_cfg)
         self._steps = _steps_to_pixels(self.preprocessing)
         self.batch_size = 256 if self.device == "cuda" else 64 if self.image_size[0] <= 64 else 32
@@ -160,13 +161,19 @@ class OpenClip:
             identity=hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16],
             model=self.source.model,
             pretrained=self.source.pretrained,
-            dimension=int(self.embed_prompts(["a"]).shape[1]),
+            dimension=self._dimension(),
             precision=self.source.precision,
+            has_text=self.has_text,
             weights_sha256=weights,
             preprocessing=preprocessing,
             known_as=() if trained_on else (self.source.called,),
             trained_on=trained_on,
         )
+
+    def _dimension(self) -> int:
+        if self.has_text:
+            return int(self.embed_prompts(["a"]).shape[1])
+        return int(self.embed_images(np.zeros((1, 3, *self.image_size), np.uint8)).shape[1])
 
     def prepare(self, data: bytes) -> np.ndarray:
         """An image file's bytes -> what `embed_images` takes. Raises ImageError."""
@@ -226,9 +233,11 @@ class OpenClip:
             torch.set_num_threads(cores)
 
     def embed_prompts(self, prompts: Sequence[str]) -> np.ndarray:
-        """`P` prompts -> `[P, D]` float32: projected, not normalised."""
+        """`P` prompts -> `[P, D]` float32: projected, not normalised. Raises NotImplementedError without a text tower."""
         import torch
 
+        if self.tokenizer is None:
+            raise NotImplementedError("an image tower alone has no prompts")
         with torch.inference_mode(), arithmetic(self.device, self.source.precision):
             vectors = self._to_embed_with().encode_text(self.tokenizer(list(prompts)).to(self.device))
         return np.asarray(vectors.float().cpu().numpy())
@@ -271,7 +280,7 @@ def create(origin: Source, load_weights: bool) -> "torch.nn.Module":
             **options,
         )
         if from_file:
-            checkpoint_files.load_into(model, from_file)
+            model = checkpoint_files.load_into(model, from_file)
     return model
 
 

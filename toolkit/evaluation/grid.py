@@ -82,7 +82,7 @@ def fit(split: Split, encoders: Sequence[Cache], settings: Settings) -> Fitted:
         prompts = {label: cache.read_prompts(list(some)) for label, some in texts}
         chosen = record.trained_on.choice if record.trained_on else None
         for name in names:
-            head = make_head(name, prompts, settings.choose_by, settings.seed, chosen)
+            head = make_head(name, prompts, settings.choose_by, settings.seed, chosen, record.blocks)
             head.fit(vectors, labels, groups=split.groups())
             if chosen:  # what the encoder's recipe chose came before the head's own choice
                 head.choice_ = {"by": chosen["by"], **head.choice_, "recipe": chosen}

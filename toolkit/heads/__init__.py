@@ -18,6 +18,7 @@ from toolkit.errors import SelectionError, did_you_mean
 HEADS = {
     "zero-shot": "zero_shot.ZeroShot",
     "logreg": "logreg.LogisticProbe",
+    "layer-probes": "layer_probes.LayerProbes",
     "knn": "knn.NearestNeighbours",
     "cnn": "cnn.SmallCNN",
     "shortcut": "shortcut.Shortcut",
@@ -29,8 +30,8 @@ class Head(Protocol):
     """A classifier in scikit-learn's manner.
 
     `reads` is what it takes from an image (`encoders.record.Sees`), `needs_prompts` whether it compares images with
-    prompts. Whatever its constructor takes of `prompts`, `choose_by`, `seed`, `temperature` and `margin`, `make_head`
-    gives it.
+    prompts. Whatever its constructor takes of `prompts`, `choose_by`, `seed`, `blocks`, `temperature` and `margin`,
+    `make_head` gives it.
     """
 
     reads: ClassVar[frozenset[str]]
@@ -78,13 +79,15 @@ def make_head(
     choose_by: str = "category",
     seed: int = 0,
     choice: Mapping[str, Any] | None = None,
+    blocks: tuple[int, ...] = (),
 ) -> Any:
     """A new head by its name.
 
     `prompts` maps each label to its prompts' vectors `[P, D]`; only some heads look at them. `choose_by` is `category`
     or `folds`, `seed` decides what is random. `choice` is what the encoder's recipe chose (`TrainedOn.choice`), if it
-    did: its temperature and margin. Raises SelectionError for a name that is not in `HEADS`.
+    did: its temperature and margin. `blocks` are the numbers of columns of the encoder's blocks, if it sees blocks.
+    Raises SelectionError for a name that is not in `HEADS`.
     """
     head = head_class(name)
-    given = {"prompts": prompts, "choose_by": choose_by, "seed": seed, **(choice or {})}
+    given = {"prompts": prompts, "choose_by": choose_by, "seed": seed, "blocks": blocks, **(choice or {})}
     return head(**{key: given[key] for key in signature(head).parameters if key in given})

@@ -10,12 +10,12 @@ from toolkit.cache.store import Cache, find_encoders
 from toolkit.data.split import NONE, Split, TestSet
 from toolkit.encoders.features import WITHOUT_MODEL
 from toolkit.encoders.record import EncoderRecord
-from toolkit.errors import MissingEmbeddings
+from toolkit.errors import MissingEmbeddings, SelectionError
 from toolkit.evaluation import audit, grid
 from toolkit.evaluation.grid import Comparison, Settings
 from toolkit.evaluation.test_sets import NOTHING_BEYOND, Beyond, MoreSets
 from toolkit.finetuning.loading import Loaders, read_without_model
-from toolkit.heads import head_class
+from toolkit.heads import fits, head_class
 from toolkit.pipeline.embed import is_blocks_of
 from toolkit.pipeline.plan import Plan
 from toolkit.prediction import kept_heads
@@ -54,6 +54,7 @@ def compare(plan: Plan, heads: Sequence[str], choose_by: str = "category", beyon
     for split in splits:
         settings = _settings(plan, heads, choose_by, split.seed)
         encoders, said = _ready_encoders(plan, base, split, heads)
+        said += _left_out(heads, encoders)
         more = extra.of(plan.dataset, split, encoders, plan.test_per_label, plan.keep_leaks)
         comparisons.append(compare_split(split, encoders, settings, more))
         _keep_heads(plan, comparisons[-1], split, encoders)
@@ -104,14 +105,20 @@ def _ready_encoders(plan: Plan, base: Cache, split: Split, heads: Sequence[str])
     return [base, *blocks, *finetuned, *others], notes
 
 
+def _left_out(heads: Sequence[str], encoders: Sequence[Cache]) -> list[str]:
+    """A line for each head that none of the encoders gives what it takes: prompts. Raises SelectionError where that
+    leaves no head."""
+    useless = [name for name in heads if not any(fits(name, cache.record) for cache in encoders)]
+    why = f"{encoders[0].record.model} is an image tower alone and embeds no prompts"
+    if len(useless) == len(heads):
+        raise SelectionError(f"No head is left: {why}, which {', '.join(useless)} needs. Name a probe: --heads logreg.")
+    return [f"{name} is left out: {why}." for name in useless]
+
+
 def _ready(plan: Plan, keys: list[str], texts: Sequence[str], wanted: Callable[[EncoderRecord], bool]) -> list[Cache]:
     """The caches of the `wanted` encoders that hold all of these images and, where they embed prompts, of these."""
     caches = [Cache(plan.cache, record) for record in find_encoders(plan.cache, wanted)]
-    return [
-        cache
-        for cache in caches
-        if not cache.missing_images(keys) and not (cache.record.has_text and cache.missing_prompts(texts))
-    ]
+    return [cache for cache in caches if not cache.missing_images(keys) and not cache.missing_prompts(texts)]
 
 
 def _was_trained_on(record: EncoderRecord, base: EncoderRecord, split: Split) -> bool:

@@ -39,6 +39,11 @@ def finetune(plan: Plan, recipe: Recipe, blocks: bool = False) -> list[Finetuned
     what `embed` raises.
     """
     base = embed(plan)
+    if not base.cache.record.has_text:
+        raise EncoderError(
+            f"{plan.source.model} with weights {plan.source.pretrained!r} is an image tower alone, and recipes train "
+            f"towards prompts: a probe needs none, {plan.command('compare')}"
+        )
     of_splits = [(_training(plan, recipe, base.cache.record, split), split) for split in base.splits]
     return [_finetune_one(plan, training, split, blocks) for training, split in of_splits]
 

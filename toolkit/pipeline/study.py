@@ -123,7 +123,7 @@ class Study:
         split = _one(self.plan.splits(self.plan.contents()), held_out)
         plan = replace(self.plan, split=(split.held_out,), seed=split.seed, seeds=None)
         (done,) = finetune(plan, how)
-        record = find_encoders(plan.cache, lambda one: one.has_text and is_of_checkpoint(one, done.folder.name))[-1]
+        record = find_encoders(plan.cache, lambda one: one.name == "finetuned" and is_of_checkpoint(one, done.folder.name))[-1]
         return _read(Cache(plan.cache, record), split, plan)
 
     def compare(
@@ -160,7 +160,8 @@ def _one(splits: list[Split], held_out: str | None) -> Split:
 
 def _read(cache: Cache, split: Split, plan: Plan) -> Embeddings:
     train, base, novel = (_vectors(cache, rows) for rows in (split.train, split.base, split.novel))
-    prompts = {label: cache.read_prompts(list(texts)) for label, texts in plan.prompts.items()}
+    texts = plan.prompts if cache.record.has_text else {}
+    prompts = {label: cache.read_prompts(list(some)) for label, some in texts.items()}
     return Embeddings(split.held_out, train, base, novel, prompts, cache.record)
 
 
