@@ -174,7 +174,8 @@ recipe_options = section(
     chosen(
         "loss",
         None,
-        "Positives: the image's own caption (contrastive), every equal caption (supervised), or one prompt per class (prompts).",
+        "Positives: the image's own caption (contrastive), every equal caption (supervised), or one prompt per class "
+        "(prompts).",
     ),
     option("--augment", metavar="A,B", help="flip, shift: what leaves pixels as they are.  [default: the recipe's]"),
     option("--alpha", type=click.FloatRange(0, 1), help="Between base weights (0) and fine-tuned ones (1: default)."),

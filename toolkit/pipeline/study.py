@@ -123,7 +123,9 @@ class Study:
         split = _one(self.plan.splits(self.plan.contents()), held_out)
         plan = replace(self.plan, split=(split.held_out,), seed=split.seed, seeds=None)
         (done,) = finetune(plan, how)
-        record = find_encoders(plan.cache, lambda one: one.name == "finetuned" and is_of_checkpoint(one, done.folder.name))[-1]
+        record = find_encoders(
+            plan.cache, lambda one: one.name == "finetuned" and is_of_checkpoint(one, done.folder.name)
+        )[-1]
         return _read(Cache(plan.cache, record), split, plan)
 
     def compare(
