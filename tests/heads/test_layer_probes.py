@@ -1,4 +1,4 @@
-"""Linear probes on blocks, weighed by left-out categories: against plain scikit-learn and scipy, and what they learn."""
+"""Linear probes on blocks, weighed by left-out categories: against scikit-learn and scipy, and what they learn."""
 
 from pathlib import Path
 

@@ -233,7 +233,7 @@ class OpenClip:
             torch.set_num_threads(cores)
 
     def embed_prompts(self, prompts: Sequence[str]) -> np.ndarray:
-        """`P` prompts -> `[P, D]` float32: projected, not normalised. Raises NotImplementedError without a text tower."""
+        """`P` prompts -> `[P, D]` float32: projected, not normalised. NotImplementedError without a text tower."""
         import torch
 
         if self.tokenizer is None:

@@ -74,6 +74,7 @@ def encode_captions(encoder: OpenClip, prompts: Sequence[str]) -> "Tensor":
     import torch.nn.functional as functional
 
     model = encoder.model
+    assert encoder.tokenizer is not None, "fine-tuning asks for a text tower before it begins"
     tokens = encoder.tokenizer(list(prompts)).to(encoder.device)
     tower = getattr(model, "text", model)
     if getattr(tower, "pool_type", getattr(tower, "text_pool_type", "")) != "argmax" or tower.attn_mask is None:

@@ -112,7 +112,7 @@ class LayerProbes(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.log_loss_ = round(float(np.mean(losses)), 4) if losses else 0.0
 
     def _fit_all(self, blocks: Sequence[np.ndarray], codes: np.ndarray, choices: Sequence[_Choice]) -> None:
-        """One linear model out of all: `coef_` `[classes, D]` and `intercept_` `[classes]` for blocks of unit length."""
+        """One linear model out of all: `coef_` `[classes, D]`, `intercept_` `[classes]` for blocks of unit length."""
         parts, intercept = [], self.bias_.copy()
         for block, choice, weight in zip(blocks, choices, self.weights_, strict=True):
             mean, scale = _statistics(block)
