@@ -8,7 +8,7 @@ from typing import Any
 
 from toolkit.cache import segments
 from toolkit.cache.store import RECORD, Cache, encoder_folders, encoder_record
-from toolkit.data import unreadable
+from toolkit.data import near_copies, unreadable
 from toolkit.errors import CacheError
 from toolkit.storage.records import read_record
 
@@ -45,6 +45,8 @@ def verify(root: Path) -> list[dict[str, Any]]:
         report.append({"path": str(folder / RECORD), "state": _record_state(folder / RECORD)})
     if (root / unreadable.FILE).exists():
         report.append({"path": str(root / unreadable.FILE), "state": _record_state(root / unreadable.FILE)})
+    for record in sorted((root / near_copies.FOLDER).glob("*.json")):
+        report.append({"path": str(record), "state": _record_state(record)})
     for record in sorted((root / "checkpoints").glob("*/*.json")):
         report.append({"path": str(record), "state": _record_state(record)})
         report += _weights_state(record)

@@ -36,7 +36,7 @@ def data_group(data: str | None, cache: Path, results: Path, as_json: bool, **re
     with bars() as progress:
         for dataset in [open_data(data, asked=reading_of(reading))] if data else at_hand():
             watch = _watch(progress, dataset.name) if len(dataset.rows) > LONG else None
-            found.append({**describe(dataset, watch), "careful": careful(dataset, cache)})
+            found.append({**describe(dataset, watch, cache), "careful": careful(dataset, cache)})
     if as_json:
         print_json(found)
     else:
@@ -127,7 +127,20 @@ def _oddities(facts: dict[str, Any]) -> str:
         "contradictions": "{} bear both labels",
     }
     found = [text.format(f"{facts[name]:,} images") for name, text in meanings.items() if facts[name]]
+    found += _near_copies(facts)
     return ("; ".join(found) or "No two images have the same bytes, none leaks from train to test") + "."
+
+
+def _near_copies(facts: dict[str, Any]) -> list[str]:
+    if facts["near_copies"] is None:
+        return ["near copies were not looked for among so many images"]
+    if not facts["near_copies"]:
+        return []
+    examples = "; ".join(f"{one['test']} of {one['train']}, {one['how']}" for one in facts["near_copy_examples"])
+    return [
+        f"{facts['near_copies']:,} images of the test set are near copies of one in train ({examples}): compare "
+        "--drop-near-copies passes them over"
+    ]
 
 
 @data_group.command("download", cls=Command, epilog="Example: python cli.py data download cifake")

@@ -136,6 +136,7 @@ data_options = section(
     option("--test-per-label", type=click.IntRange(1), default=100, show_default=True, help="First N to test on."),
     option("--full", is_flag=True, help="Every image instead of the first N."),
     option("--keep-leaks", is_flag=True, help="Keep test images whose bytes are in the training set."),
+    option("--drop-near-copies", is_flag=True, help="Pass over test images that are a training image saved again."),
     option("--seed", type=click.IntRange(0), default=0, show_default=True, help="0: the first N; others draw N."),
     option(
         "--seeds",
@@ -259,6 +260,7 @@ def planned(chosen: dict[str, Any], as_json: bool) -> "Plan":
         train_per_label=None if chosen["full"] else chosen["train_per_label"],
         test_per_label=None if chosen["full"] else chosen["test_per_label"],
         keep_leaks=chosen["keep_leaks"],
+        drop_near_copies=chosen["drop_near_copies"],
         seed=chosen["seed"],
         seeds=chosen["seeds"],
         cache=chosen["cache"],

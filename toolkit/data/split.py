@@ -54,7 +54,8 @@ class Split:
     `by` is the column whose value `held_out` is held out; a row's `group` is its value there (`with_groups`). `train`
     and `base` hold no image of that value, `novel` holds test images of it alone. A row whose value is unknown might
     have it, so where something is held out such a row is in none of them. `leaks` counts the test images that were
-    passed over because their bytes are in `train`. `seed` chose the training rows and decides all else that is random.
+    passed over because their bytes are in `train`, `near_copies` those that are copies of a training image in other
+    bytes (`data.near_copies`). `seed` chose the training rows and decides all else that is random.
     """
 
     held_out: str
@@ -64,6 +65,7 @@ class Split:
     leaks: int
     seed: int = 0
     by: str = CATEGORY
+    near_copies: int = 0
 
     def tests(self) -> dict[str, pl.DataFrame]:
         """The test sets that have images: `base`, and `novel` where a value is held out."""
@@ -201,22 +203,26 @@ def select(
     seed: int = 0,
     hash_rows: HashRows = hash_all,
     by: str = CATEGORY,
+    also_passed_over: pl.Series = NOTHING,
 ) -> Split:
     """The first N readable rows of each label, in the data's order; None takes all.
 
-    A test image whose bytes are in the training set is passed over before the first N are taken, unless `keep_leaks`.
-    A `seed` other than 0 draws the training rows by chance instead. Only the rows that are needed are hashed. Raises
-    SelectionError where a label has fewer than two training images or no test image.
+    A test image whose bytes are in the training set is passed over before the first N are taken, unless `keep_leaks`,
+    and so is one whose content (SHA-256, hex) is in `also_passed_over`: near copies of training images. A `seed` other
+    than 0 draws the training rows by chance instead. Only the rows that are needed are hashed. Raises SelectionError
+    where a label has fewer than two training images or no test image.
     """
     rows = with_groups(dataset, by, hash_rows)
     trainable, tests = (rows.filter(pl.col("split") == split) for split in ("train", "test"))
     trainable = _shuffled(_known_to_differ(trainable, held_out), seed)
     train = _first(dataset, trainable, train_per_label, hash_rows, NOTHING)[0]
-    seen = NOTHING if keep_leaks else train["sha256"]
-    base, base_leaks = _first(dataset, _known_to_differ(tests, held_out), test_per_label, hash_rows, seen)
+    seen = pl.concat([NOTHING if keep_leaks else train["sha256"], also_passed_over])
+    base, passed_base = _first(dataset, _known_to_differ(tests, held_out), test_per_label, hash_rows, seen)
     is_novel = (pl.col("group") == held_out) & (held_out != NONE)
-    novel, novel_leaks = _first(dataset, tests.filter(is_novel), test_per_label, hash_rows, seen)
-    split = Split(held_out, train, base, novel, base_leaks + novel_leaks, seed, by)
+    novel, passed_novel = _first(dataset, tests.filter(is_novel), test_per_label, hash_rows, seen)
+    passed = pl.concat([passed_base, passed_novel])
+    leaks = int(passed.is_in(train["sha256"].implode()).sum())
+    split = Split(held_out, train, base, novel, leaks, seed, by, len(passed) - leaks)
     _require_whole(split, seen)
     _require_enough(dataset, split)
     sizes = (len(split.train), len(split.base), len(split.novel), split.leaks)
@@ -230,7 +236,8 @@ def first_tests(
     """The first N readable test images of each label (None: all), of every category, and how many were passed over
     because their bytes are among `seen` (SHA-256, hex). Raises SelectionError where a label has none."""
     tests = dataset.rows.filter(pl.col("split") == "test").with_columns(group=pl.col(CATEGORY))
-    rows, leaks = _first(dataset, tests, test_per_label, hash_rows, seen)
+    rows, passed_over = _first(dataset, tests, test_per_label, hash_rows, seen)
+    leaks = len(passed_over)
     for label in dataset.labels():
         if not (rows["label"] == label).any():
             passed = f"; {leaks} were passed over, being in the training set (--keep-leaks keeps them)" if leaks else ""
@@ -261,32 +268,33 @@ def _shuffled(rows: pl.DataFrame, seed: int) -> pl.DataFrame:
 
 def _first(
     dataset: Dataset, rows: pl.DataFrame, per_label: int | None, hash_rows: HashRows, seen: pl.Series
-) -> tuple[pl.DataFrame, int]:
-    """The first `per_label` readable rows of each label whose content is not in `seen`; and how many were in it."""
-    kept, leaks = [], 0
+) -> tuple[pl.DataFrame, pl.Series]:
+    """The first `per_label` readable rows of each label whose content is not in `seen`; and the contents that were."""
+    kept, passed_over = [], [NOTHING]
     for label in dataset.labels():
         found, passed = _first_of_label(dataset, rows.filter(pl.col("label") == label), per_label, hash_rows, seen)
         kept.append(found)
-        leaks += passed
-    return pl.concat(kept), leaks
+        passed_over.append(passed)
+    return pl.concat(kept), pl.concat(passed_over)
 
 
 def _first_of_label(
     dataset: Dataset, rows: pl.DataFrame, count: int | None, hash_rows: HashRows, seen: pl.Series
-) -> tuple[pl.DataFrame, int]:
+) -> tuple[pl.DataFrame, pl.Series]:
     """Hashes just as many rows as it takes to have `count` that can be used."""
     count = len(rows) if count is None else count
-    parts, leaks, start, have = [hash_rows(dataset, rows.head(0))], 0, 0, 0
+    parts, passed_over, start, have = [hash_rows(dataset, rows.head(0))], [NOTHING], 0, 0
     while have < count and start < len(rows):
         hashed = hash_rows(dataset, rows.slice(start, count - have))
         start += count - have
         readable = hashed.filter(pl.col("sha256").is_not_null())
-        fresh = readable.filter(~pl.col("sha256").is_in(seen.implode()))
-        leaks += len(readable) - len(fresh)
+        is_seen = pl.col("sha256").is_in(seen.implode())
+        fresh = readable.filter(~is_seen)
+        passed_over.append(readable.filter(is_seen)["sha256"])
         have += len(fresh)
         parts.append(fresh)
     names = pl.col("label", "category", "split", "group").cast(pl.String)
-    return pl.concat(parts).select("path", names, "sha256"), leaks
+    return pl.concat(parts).select("path", names, "sha256"), pl.concat(passed_over)
 
 
 def _require_whole(split: Split, seen: pl.Series) -> None:
@@ -314,4 +322,5 @@ def _too_few(dataset: Dataset, split: Split, what: str, fewest: int) -> str:
     held_out = "" if split.held_out == NONE else f" with {split.held_out!r} held out"
     leaks = f" {split.leaks} test images were passed over as leaks; --keep-leaks keeps them." if split.leaks else ""
     other = "" if split.held_out == NONE else f" or hold out another {split.by} (--split)"
-    return f"{dataset.name} has {what}{held_out}; it takes {fewest} or more: add images{other}.{leaks}"
+    near = f" {split.near_copies} were passed over as near copies of training images." if split.near_copies else ""
+    return f"{dataset.name} has {what}{held_out}; it takes {fewest} or more: add images{other}.{leaks}{near}"

@@ -7,9 +7,10 @@ from typing import Any
 
 import polars as pl
 
-from toolkit.data import sources
+from toolkit.data import near_copies, sources
 from toolkit.data.images import decode
 from toolkit.data.manifest import Dataset, by_reason, hash_rows
+from toolkit.data.near_copies import NearCopies
 from toolkit.data.split import NONE, select
 from toolkit.errors import MissingEmbeddings, SelectionError
 from toolkit.evaluation import audit
@@ -23,14 +24,16 @@ def at_hand() -> list[Dataset]:
     return [sources.open_data(place) for place in [*places, "sample"]]
 
 
-def describe(dataset: Dataset, on_progress: Progress | None = None) -> dict[str, Any]:
+def describe(dataset: Dataset, on_progress: Progress | None = None, cache: Path | None = None) -> dict[str, Any]:
     """Decode every image and count: `counts` has one dict for each split, label and category that there is.
 
     `seen` is `used` and `skipped`: whatever was passed over or cannot be decoded, by reason. `layout` says what was
     taken to mean what. `duplicates` counts images whose bytes another image of the same split and label has before
-    them; `leaks` test images whose bytes are in train; `contradictions` contents that bear more than one label.
+    them; `leaks` test images whose bytes are in train; `contradictions` contents that bear more than one label. With
+    `cache`, a folder that remembers them, near copies of training images are counted, too (`near_copies.facts`).
     """
-    rows = hash_rows(dataset, dataset.rows, on_progress, decode)
+    look = NearCopies(dataset, cache) if cache else None
+    rows = hash_rows(dataset, dataset.rows, on_progress, look.notice if look else decode)
     readable = rows.drop_nulls("sha256")
     unreadable = rows.filter(pl.col("sha256").is_null()).select("path", "reason")
     train = readable.filter(pl.col("split") == "train")
@@ -54,6 +57,7 @@ def describe(dataset: Dataset, on_progress: Progress | None = None) -> dict[str,
         "leaks": int(test["sha256"].is_in(train["sha256"].unique().implode()).sum()),
         "contradictions": int((labels["label"] > 1).sum()),
         "counts": _counts(rows),
+        **(near_copies.facts(look.among(train, test)) if look else {}),
     }
 
 

@@ -7,6 +7,7 @@ from functools import partial
 import polars as pl
 
 from toolkit.cache.store import Cache, find_encoders
+from toolkit.data import near_copies
 from toolkit.data.split import NONE, Split, TestSet
 from toolkit.encoders.features import WITHOUT_MODEL
 from toolkit.encoders.record import EncoderRecord
@@ -59,7 +60,7 @@ def compare(plan: Plan, heads: Sequence[str], choose_by: str = "category", beyon
         comparisons.append(compare_split(split, encoders, settings, more))
         _keep_heads(plan, comparisons[-1], split, encoders)
         notes += [*said, *comparisons[-1].notes()]
-    notes += [*extra.notes(), *audit.lines(comparisons, splits)]
+    notes += [*extra.notes(), *audit.lines(comparisons, splits), *near_copies.notes(plan.near_copies(), splits)]
     return _stored(plan, Compared(comparisons, splits, notes))
 
 

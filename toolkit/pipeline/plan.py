@@ -6,12 +6,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from toolkit.cache.store import Cache, find_encoders
 from toolkit.data.content_hashes import Contents
 from toolkit.data.labels import Labels
 from toolkit.data.manifest import Dataset
+from toolkit.data.near_copies import NearCopies, select_without
 from toolkit.data.sources.assemble import AS_IT_LOOKS, Reading
-from toolkit.data.split import CATEGORY, Split, held_out_values, select
+from toolkit.data.split import CATEGORY, NOTHING, Split, held_out_values, select
 from toolkit.encoders.openclip import OpenClip, Source, load
 from toolkit.errors import MissingEmbeddings, SelectionError, did_you_mean
 from toolkit.results.published import PROMPTS
@@ -41,6 +44,7 @@ class Plan:
     train_per_label: int | None = 450
     test_per_label: int | None = 100
     keep_leaks: bool = False
+    drop_near_copies: bool = False
     seed: int = 0
     seeds: int | None = None
     cache: Path = Path("cache")
@@ -73,12 +77,19 @@ class Plan:
 
     def splits(self, contents: Contents) -> list[Split]:
         """One for each seed and each value that is held out; reads the images that it takes."""
+        look = self.near_copies()
+        turns = [(seed, held_out) for seed in self.every_seed() for held_out in self.held_out()]
+        choices = [partial(self._select, contents, *turn) for turn in turns]
+        return [select_without(look, choose) if self.drop_near_copies else choose() for choose in choices]
+
+    def _select(self, contents: Contents, seed: int, held_out: str, passed_over: pl.Series = NOTHING) -> Split:
         sizes = self.train_per_label, self.test_per_label
-        return [
-            select(contents.dataset, held_out, *sizes, self.keep_leaks, seed, contents.hash_rows, self.by)
-            for seed in self.every_seed()
-            for held_out in self.held_out()
-        ]
+        read = contents.hash_rows
+        return select(contents.dataset, held_out, *sizes, self.keep_leaks, seed, read, self.by, passed_over)
+
+    def near_copies(self) -> NearCopies:
+        """What finds near copies of training images; no image is read yet."""
+        return NearCopies(self.dataset, self.cache, partial(self.progress, "Looking for near copies"))
 
     def find_base(self) -> Cache | None:
         """The base encoder's cache, where it is known already: no model is loaded."""
