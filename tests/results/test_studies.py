@@ -172,9 +172,8 @@ def test_images_that_version_1_mixed_are_parted_when_read(tmp_path: Path) -> Non
     (folder / "results.parquet").write_bytes(tables.parquet_bytes(mixed.drop(NEW)))
     (folder / "predictions.parquet").write_bytes(tables.parquet_bytes(predictions.drop(NEW)))
     again = tables.read(folder)[0]
-    assert again["images"].unique().sort().to_list() == ["after", "before"] and again["p_best"].null_count() == len(
-        again
-    )
+    assert again["images"].unique().sort().to_list() == ["after", "before"]
+    assert again["p_best"].null_count() == len(again)
     assert tables.verify(folder) == []
 
 
