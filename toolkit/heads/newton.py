@@ -37,9 +37,9 @@ class _Sigmoid:
         return (1 + np.tanh(logits / 2)) / 2
 
     @staticmethod
-    def bent(shares: np.ndarray, change: np.ndarray) -> np.ndarray:
-        """How the shares change with the logits."""
-        return shares * (1 - shares) * change
+    def bent(weighted: np.ndarray, shares: np.ndarray, change: np.ndarray) -> np.ndarray:
+        """How much the shares change with the logits, times the rows' weights; `weighted` are weights times shares."""
+        return weighted * (1 - shares) * change
 
     @staticmethod
     def losses(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -65,8 +65,8 @@ class _Softmax:
         return shares
 
     @staticmethod
-    def bent(shares: np.ndarray, change: np.ndarray) -> np.ndarray:
-        return shares * (change - np.einsum("npk,npk->np", shares, change)[..., None])
+    def bent(weighted: np.ndarray, shares: np.ndarray, change: np.ndarray) -> np.ndarray:
+        return weighted * (change - np.einsum("npk,npk->np", shares, change)[..., None])
 
     @staticmethod
     def losses(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -119,7 +119,7 @@ class LogisticFamily:
         """The inverse Hessian `[D + 1, D + 1]` float64 of the whole problem, where its solution stands; of several
         classes, as if each had their mean curvature."""
         share = self.link.shares(self._forward(self.whole))
-        root = np.sqrt(strength * (share * (1 - share)).mean(axis=2))
+        root = np.sqrt((strength * share * (1 - share)).mean(axis=2))
         hessian = np.zeros((len(self.whole), len(self.whole)))
         room = np.empty((min(ROWS_AT_ONCE, len(root)), len(self.whole)), dtype=np.float32)
         for start in range(0, len(root), ROWS_AT_ONCE):  # summed in float64, multiplied in float32
@@ -158,13 +158,13 @@ class LogisticFamily:
         self, gradient: np.ndarray, taking_part: np.ndarray, share: np.ndarray, inverse: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Newton's step `[D + 1, P, M]` and how it changes the logits `[N, P, M]`."""
-        step, change = np.zeros_like(gradient), np.zeros_like(share)
+        step, change, weighted = np.zeros_like(gradient), np.zeros_like(share), taking_part * share
         residual, towards = -gradient, _times(inverse, -gradient)
         conjugate, size = towards, _dot(residual, towards)
         enough = REDUCTION * size
         for _ in range(CONJUGATE_STEPS):
             forward = self._forward(conjugate)
-            bent = self._backward(taking_part * self.link.bent(share, forward)) + self.penalty * conjugate
+            bent = self._backward(self.link.bent(weighted, share, forward)) + self.penalty * conjugate
             length = (size / np.maximum(_dot(conjugate, bent), 1e-30))[:, None]
             step += length * conjugate
             change += length * forward
