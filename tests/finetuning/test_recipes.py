@@ -81,7 +81,7 @@ def test_the_average_of_the_weights_is_the_moving_average_by_hand() -> None:
         average.update_parameters(model)
         decay = min(0.5, step / (step + 10))
         by_hand = decay * by_hand + (1 - decay) * value
-    assert float(average.module.weight) == pytest.approx(by_hand, rel=1e-6)
+    assert float(average.module.weight.detach()) == pytest.approx(by_hand, rel=1e-6)
     assert averaged(model, 0.0) is None
 
 

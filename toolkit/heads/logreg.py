@@ -69,8 +69,9 @@ def _of_two_classes(strength: float, classes: np.ndarray, weights: np.ndarray) -
 
 def _of_scikit_learn(X: np.ndarray, y: np.ndarray, strength: float, start: np.ndarray | None) -> LogisticRegression:
     """scikit-learn's own fit, from `start` `[D + 1, classes]` where that is known."""
-    model = LogisticRegression(C=strength, max_iter=5000, tol=1e-6, warm_start=start is not None)
+    model = LogisticRegression(C=strength, max_iter=5000, tol=1e-6)
     if start is not None:
+        model.set_params(warm_start=True, tol=1e-8)  # with 1e-6 it would not move from where float32 arithmetic ends
         model.coef_, model.intercept_ = start[:-1].T.astype(np.float64), start[-1].astype(np.float64)
     return model.fit(X.astype(np.float64), y).set_params(warm_start=False)
 

@@ -5,10 +5,11 @@ solved first; the others move as it moves, and warm-start each fold from the ful
 the rows are one matrix product, and all precondition with the Hessian of the whole problem.
 Newton's method, its steps by preconditioned conjugate gradients (Nocedal & Wright 2006, algorithms 5.3 and 7.1).
 
-It is our own because scikit-learn's solvers take at least five times as long for the whole fit with its choice of C
-(90,000 x 512, one thread, processor time): two classes and nine folds 15 s, newton-cholesky 16 s a fold; ten classes
-and five folds 26 s, lbfgs with tol=1e-6 more than 25 s a fold. With its default tol=1e-4 lbfgs is as fast, but it does
-not move from where the C before ended. Very wide rows, and the last fit of several classes, are scikit-learn's.
+It is our own because scikit-learn's solvers take about four times as long, or more, for the whole fit with its choice
+of C (90,000 x 512, one thread, processor time): two classes and nine folds 15 s, newton-cholesky 16 s a fold; ten
+classes and five folds 32 s, lbfgs with tol=1e-6 25 s a fold for the first three C alone. With its default tol=1e-4
+lbfgs is as fast, but it does not move from where the C before ended. Very wide rows, and the last fit of several
+classes, are scikit-learn's.
 
 numpy alone multiplies: scipy brings a BLAS with threads of its own, and the two pools wait for each other.
 """
@@ -18,7 +19,6 @@ import numpy as np
 NEWTON_STEPS = 60
 CONJUGATE_STEPS = 60
 REDUCTION = 1e-1
-TOLERANCE = 1e-8
 SIDE_BY_SIDE = 32
 ROWS_AT_ONCE = 8192
 ROUNDING = 1e-6
@@ -27,6 +27,8 @@ EVERYTHING = -1
 
 class _Sigmoid:
     """Two classes: one logit, that of the second class. Logits and shares are `[N, P, 1]`."""
+
+    TOLERANCE = 1e-8
 
     @staticmethod
     def targets(codes: np.ndarray) -> np.ndarray:
@@ -37,9 +39,9 @@ class _Sigmoid:
         return (1 + np.tanh(logits / 2)) / 2
 
     @staticmethod
-    def bent(shares: np.ndarray, change: np.ndarray) -> np.ndarray:
-        """How the shares change with the logits."""
-        return shares * (1 - shares) * change
+    def bent(weighted: np.ndarray, shares: np.ndarray, change: np.ndarray) -> np.ndarray:
+        """How much the shares change with the logits, times the rows' weights; `weighted` are weights times shares."""
+        return weighted * (1 - shares) * change
 
     @staticmethod
     def losses(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -54,6 +56,8 @@ class _Sigmoid:
 class _Softmax:
     """Three classes or more: a logit a class, as scikit-learn has them. Logits and shares are `[N, P, classes]`."""
 
+    TOLERANCE = 1e-9
+
     @staticmethod
     def targets(codes: np.ndarray) -> np.ndarray:
         return (codes[:, None] == np.arange(codes.max() + 1)).astype(np.float32)[:, None, :]
@@ -65,8 +69,8 @@ class _Softmax:
         return shares
 
     @staticmethod
-    def bent(shares: np.ndarray, change: np.ndarray) -> np.ndarray:
-        return shares * (change - np.einsum("npk,npk->np", shares, change)[..., None])
+    def bent(weighted: np.ndarray, shares: np.ndarray, change: np.ndarray) -> np.ndarray:
+        return weighted * (change - np.einsum("npk,npk->np", shares, change)[..., None])
 
     @staticmethod
     def losses(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -119,7 +123,7 @@ class LogisticFamily:
         """The inverse Hessian `[D + 1, D + 1]` float64 of the whole problem, where its solution stands; of several
         classes, as if each had their mean curvature."""
         share = self.link.shares(self._forward(self.whole))
-        root = np.sqrt(strength * (share * (1 - share)).mean(axis=2))
+        root = np.sqrt((strength * share * (1 - share)).mean(axis=2))
         hessian = np.zeros((len(self.whole), len(self.whole)))
         room = np.empty((min(ROWS_AT_ONCE, len(root)), len(self.whole)), dtype=np.float32)
         for start in range(0, len(root), ROWS_AT_ONCE):  # summed in float64, multiplied in float32
@@ -147,7 +151,7 @@ class LogisticFamily:
             gain = -_dot(step, gradient) / 2
             length = self._length(weights, logits, step, change, taking_part)[:, None]
             solution[:, moving] = weights + length * step
-            far = gain > TOLERANCE * taking_part.sum(axis=(0, 2))
+            far = gain > self.link.TOLERANCE * taking_part.sum(axis=(0, 2))
             if not far.any():
                 break
             logits = (logits + length * change)[:, far]
@@ -158,13 +162,13 @@ class LogisticFamily:
         self, gradient: np.ndarray, taking_part: np.ndarray, share: np.ndarray, inverse: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Newton's step `[D + 1, P, M]` and how it changes the logits `[N, P, M]`."""
-        step, change = np.zeros_like(gradient), np.zeros_like(share)
+        step, change, weighted = np.zeros_like(gradient), np.zeros_like(share), taking_part * share
         residual, towards = -gradient, _times(inverse, -gradient)
         conjugate, size = towards, _dot(residual, towards)
         enough = REDUCTION * size
         for _ in range(CONJUGATE_STEPS):
             forward = self._forward(conjugate)
-            bent = self._backward(taking_part * self.link.bent(share, forward)) + self.penalty * conjugate
+            bent = self._backward(self.link.bent(weighted, share, forward)) + self.penalty * conjugate
             length = (size / np.maximum(_dot(conjugate, bent), 1e-30))[:, None]
             step += length * conjugate
             change += length * forward
