@@ -10,7 +10,7 @@ import polars as pl
 from toolkit.data.manifest import SCHEMA, Dataset, Level, hash_rows, reasons
 from toolkit.data.sources.cifake import CATEGORIES, ODD, cifake_numbers
 from toolkit.data.sources.layout import Arranged, arrange
-from toolkit.data.sources.vocabulary import SPLIT_OF
+from toolkit.data.sources.vocabulary import split_within
 from toolkit.errors import DataError
 
 INTERNAL = ("row", "sha256", "reason")
@@ -108,10 +108,9 @@ def _with_nulls(rows: pl.DataFrame) -> pl.DataFrame:
 
 def _settle_splits(found: Found, where: str, asked: Reading) -> None:
     """train and test alone remain. Validation is the test split where there is none; what is unknown never trains."""
-    word = pl.col("split").str.strip_chars().str.to_lowercase()
-    found.rows = found.rows.with_columns(
-        said=pl.col("split"), split=word.replace_strict(SPLIT_OF, default=None, return_dtype=pl.String)
-    )
+    known = {word: split_within(word) for word in found.rows["split"].drop_nulls().unique()}
+    split = pl.col("split").replace_strict(known, default=None, return_dtype=pl.String)
+    found.rows = found.rows.with_columns(said=pl.col("split"), split=split)
     splits = set(found.rows["split"].drop_nulls())
     if not splits:
         _require_a_share(found, where, asked)
@@ -189,6 +188,6 @@ def _nothing(found: Found, where: str) -> str:
     met = "; ".join(f"{count:,} {reason} ({path})" for reason, count, path in by_reason.head(3).rows())
     return (
         f"{where} holds no images in folders split/label/ or split/label/category/ (split: train or test; label: "
-        f"REAL, FAKE, or names of your own){': ' + met if met else ''}. --layout '{{split}}/{{label}}' says what "
-        f"folders mean."
+        f"REAL, FAKE, or names of your own){': ' + met if met else ''}. --layout says what folders and names mean, as "
+        f"in '{{split}}/{{label}}' or '{{split}}/{{label}}_*.jpg'."
     )
