@@ -16,7 +16,7 @@ from typing import Any
 import polars as pl
 
 from toolkit.data.manifest import SCHEMA, Dataset, escape
-from toolkit.data.sources.assemble import AS_IT_LOOKS, INTERNAL, Found, Reading, assemble
+from toolkit.data.sources.assemble import AS_IT_LOOKS, Found, Reading, assemble
 from toolkit.data.sources.columns import as_text, columns_of
 from toolkit.data.sources.vocabulary import COLUMNS, plain_column, split_in_path
 from toolkit.errors import DataError, ImageError
@@ -115,7 +115,7 @@ def _rows(file: "_File", below: str, asked: Reading) -> tuple[pl.DataFrame, dict
     columns.pop("path", None)
     split = pl.lit(split_in_path(below.replace("partial-", "")), dtype=pl.String)
     none = pl.lit(None, dtype=pl.String)
-    taken = (*columns.values(), *SCHEMA, *INTERNAL, "original")
+    taken = (*columns.values(), *SCHEMA, *"original")
     rows = text.select(
         *[pl.col(one) for one in text.columns if one not in taken],
         path=pl.lit(escape(below)) + "/" + pl.int_range(pl.len()).cast(pl.String),
