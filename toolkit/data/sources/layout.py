@@ -182,7 +182,7 @@ def _find_labels_by_position(places: Sequence[Place]) -> None:
     divided = [place for place in places if place.split is not None]
     below = [_first_telling(place, (place.split or 0) + 1) for place in divided]
     goes_below = _share(divided, below) >= FEWEST
-    around = 0 if divided else around_everything(places)
+    around = 0 if divided else _around(places)
     for place in places:
         if place.split is None:
             place.label = None if divided or len(place.folders) <= around else around
@@ -198,7 +198,7 @@ def _first_telling(place: Place, start: int) -> int | None:
     return next((at for at in rest if place.folders[at].lower() not in WRAPPERS), rest[0] if rest else None)
 
 
-def around_everything(places: Sequence[Place]) -> int:
+def _around(places: Sequence[Place]) -> int:
     """How many folders lie around everything."""
     folders = [place.folders for place in places if place.folders]
     depth = 0

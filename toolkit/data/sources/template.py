@@ -1,12 +1,13 @@
 """A layout that is said outright, `{split}/{generator}/{category}/{label}`: no guess is left."""
 
+import os
 import re
 from collections.abc import Sequence
 
 import polars as pl
 
 from toolkit.data.manifest import natural
-from toolkit.data.sources.layout import Arranged, around_everything, places_of
+from toolkit.data.sources.layout import Arranged, places_of
 from toolkit.errors import DataError
 
 PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}|(\*)")
@@ -20,7 +21,8 @@ def arrange_as(paths: Sequence[str], layout: str) -> Arranged:
     Raises DataError where it cannot be understood, or fits no path.
     """
     pattern, meanings = _pattern(layout)
-    for depth in range(around_everything(places_of(paths)) + 1):
+    around = os.path.commonprefix([place.folders for place in places_of(paths)])
+    for depth in range(len(around) + 1):
         found, missed = [], []
         for path in paths:
             match = pattern.fullmatch("/".join([part for part in path.split("/") if part not in ("", ".")][depth:]))
