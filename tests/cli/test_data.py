@@ -5,6 +5,7 @@ import json
 import socket
 from pathlib import Path
 
+import polars as pl
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
@@ -140,3 +141,68 @@ def test_without_a_network_it_is_one_line_with_the_way_by_hand(tmp_path: Path, m
     result = call("data", "download", "cifake", "--to", tmp_path / "cifake")
     assert result.exit_code == 2 and len(result.stderr.splitlines()) == 1
     assert "no network" in result.stderr and "https://www.kaggle.com/datasets/birdy654/" in result.stderr
+
+
+def tree_with_odd_files(home: Path) -> Path:
+    """Sixteen pictures, of which one is cut off, and three files that are not used."""
+    places = [f"{split}/{label}" for split in ("train", "test") for label in ("a", "bb")]
+    files = {f"{place}/{n}.jpg": jpeg(10 * number + n) for number, place in enumerate(places) for n in range(4)}
+    odd = {"train/a/._0.jpg": b"junk", "train/a/notes.txt": b"hello", "elsewhere/b.jpg": jpeg(99)}
+    return write_folder(home / "odd", {**files, **odd, "train/a/0.jpg": jpeg(5)[:300]})
+
+
+REASONS = {
+    "left by a Mac": "train/a/._0.jpg",
+    "no picture (.txt)": "train/a/notes.txt",
+    "neither in train nor in test": "elsewhere/b.jpg",
+}
+
+
+def test_seen_is_used_and_skipped_by_reason_with_an_example(tmp_path: Path) -> None:
+    place = ["--data", tree_with_odd_files(tmp_path), "--cache", tmp_path / "cache"]
+    (facts,) = json.loads(call("data", *place, "--json").stdout)
+    assert (facts["seen"], facts["used"], facts["images"], facts["unreadable"]) == (19, 15, 16, 1)
+    assert facts["seen"] == facts["used"] + sum(one["count"] for one in facts["skipped"])
+    found = {one["reason"]: one["example"] for one in facts["skipped"]}
+    assert {reason: found[reason] for reason in REASONS} == REASONS and len(found) == 4
+    output = call("data", *place).output
+    assert output.splitlines()[0].endswith("read as split/label: 16 images")
+    assert "19 files seen = 15 images used + 4 not used" in output
+    assert all(f"1 {reason} ({example})" in output for reason, example in found.items())
+
+
+def test_embed_says_what_it_passed_over_and_lists_it(tmp_path: Path) -> None:
+    place = ["--data", tree_with_odd_files(tmp_path), "--cache", tmp_path / "cache", "--results", tmp_path / "results"]
+    result = call("embed", *place, "--model", "nano", "--full", "--json")
+    assert result.exit_code == 2 and "Passed over 3 files: 1 left by a Mac (train/a/._0.jpg)" in result.stderr
+    listed = dict(pl.read_csv(tmp_path / "results/skipped.csv").select("path", "reason").rows())
+    assert {reason: path for path, reason in listed.items() if reason in REASONS} == REASONS
+    assert "not a readable image" in listed["train/a/0.jpg"] and len(listed) == 4
+    (tmp_path / "odd/train/a/0.jpg").unlink()
+    facts = json.loads(call("embed", *place, "--model", "nano", "--full", "--json").stdout)
+    assert facts["skipped"] == 0
+    assert {one["reason"]: one["example"] for one in facts["passed_over"]} == REASONS
+
+
+def test_where_nothing_can_be_read_the_first_is_named(tmp_path: Path) -> None:
+    lines = "".join(f"{s}/{n}.jpg,{n},{s}\n" for s in ("train", "test") for n in ("a", "b"))
+    (tmp_path / "list.csv").write_text(f"path,label,split\n{lines}")
+    place = ["--data", tmp_path / "list.csv", "--cache", tmp_path / "cache", "--results", tmp_path / "results"]
+    result = call("embed", *place, "--model", "nano")
+    assert result.exit_code == 2 and "4 images are listed and none could be read" in result.stderr
+    assert "The first is train/a.jpg: no such file" in result.stderr
+    assert pl.read_csv(tmp_path / "results/skipped.csv").height == 4
+    result = call("data", *place)
+    assert result.exit_code == 2 and "none of 4 images can be read: no such file" in result.stderr
+
+
+def test_how_data_is_read_can_be_said_outright(tmp_path: Path) -> None:
+    names = [f"x/{label}.{split}.{n}.jpg" for label in ("a", "bb") for split in ("train", "dev") for n in range(3)]
+    files = {name: jpeg(number) for number, name in enumerate(names)}
+    words = ["--data", write_folder(tmp_path / "d", files), "--cache", tmp_path / "cache", "--json"]
+    (facts,) = json.loads(call("data", *words, "--layout", "{label}.{split}.*").stdout)
+    assert facts["labels"] == ["a", "bb"] and facts["used"] == 12 and "dev is tested on" in facts["notes"][0]
+    (facts,) = json.loads(call("data", *words, "--layout", "{label}.*", "--test-share", "0.5").stdout)
+    assert {one["split"] for one in facts["counts"]} == {"train", "test"}
+    result = call("data", *words, "--columns", "kind=x")
+    assert result.exit_code == 2 and "--columns kind=x is not path=COLUMN,label=COLUMN" in result.stderr

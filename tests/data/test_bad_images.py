@@ -181,7 +181,7 @@ def test_every_image_is_either_embedded_or_listed_with_its_reason(embedded: Embe
     home, _, _ = embedded
     dataset = open_data(home / "corpus")
     hashed = hash_rows(dataset, dataset.rows)
-    (record,) = find_encoders(home / "cache", model="nano")
+    (record,) = find_encoders(home / "cache", lambda record: record.model == "nano")
     missing = set(Cache(home / "cache", record).missing_images(hashed["sha256"].drop_nulls().to_list()))
     unreadable = {path for path, key in hashed.select("path", "sha256").iter_rows() if key is None or key in missing}
     skipped = pl.read_csv(home / "results/skipped.csv", infer_schema=False)
@@ -213,7 +213,7 @@ def hash_of(data: bytes) -> str:
 
 def test_odd_names_are_embedded_like_any_other(embedded: Embedded) -> None:
     home, _, _ = embedded
-    (record,) = find_encoders(home / "cache", model="nano")
+    (record,) = find_encoders(home / "cache", lambda record: record.model == "nano")
     assert Cache(home / "cache", record).missing_images([hash_of(jpeg(7000 + n)) for n in range(4)]) == []
 
 

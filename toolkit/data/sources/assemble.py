@@ -9,12 +9,11 @@ import polars as pl
 
 from toolkit.data.manifest import SCHEMA, Dataset, Level, hash_rows, reasons
 from toolkit.data.sources.cifake import CATEGORIES, ODD, cifake_numbers
-from toolkit.data.sources.layout import Arranged, arrange
-from toolkit.data.sources.vocabulary import SPLIT_OF
+from toolkit.data.sources.layout import arrange
+from toolkit.data.sources.template import RESERVED, arrange_as
+from toolkit.data.sources.vocabulary import split_within
 from toolkit.errors import DataError
 
-INTERNAL = ("row", "sha256", "reason")
-"""Names that columns of the manifest have already."""
 MOST_NAMED = 5
 
 
@@ -58,13 +57,16 @@ class Found:
 
 def found_in_folders(paths: Sequence[str], passed_over: Sequence[tuple[str, str]], asked: Reading) -> Found:
     """What the folders of these pictures say."""
-    return _of_arranged(arrange(paths, asked.layout), passed_over)
-
-
-def _of_arranged(made: Arranged, passed_over: Sequence[tuple[str, str]]) -> Found:
-    names = list(dict.fromkeys([*SCHEMA, *(name for row in made.rows[:1] for name in row)]))
-    rows = pl.DataFrame(made.rows, schema=dict.fromkeys(names, pl.String))
-    return Found(rows, [*passed_over, *made.passed_over], made.levels, made.read_as, made.notes, by_words=made.by_words)
+    made = arrange_as(paths, asked.layout) if asked.layout else arrange(paths)
+    missing = [pl.lit(None, dtype=pl.String).alias(name) for name in SCHEMA if name not in made.rows.columns]
+    return Found(
+        made.rows.with_columns(missing),
+        [*passed_over, *made.passed_over],
+        made.levels,
+        made.read_as,
+        made.notes,
+        by_words=made.by_words,
+    )
 
 
 def assemble(
@@ -74,7 +76,7 @@ def assemble(
 
     Raises DataError where no image has a label, or no split is known and none is to be drawn.
     """
-    found.rows = found.rows.drop([one for one in INTERNAL if one in found.rows.columns])
+    found.rows = found.rows.drop([one for one in RESERVED if one != "path" and one in found.rows.columns])
     unlabelled = pl.col("label").is_null() | (pl.col("label") == "")
     found.drop(unlabelled, pl.lit("no label"))
     if found.rows.is_empty():
@@ -108,10 +110,9 @@ def _with_nulls(rows: pl.DataFrame) -> pl.DataFrame:
 
 def _settle_splits(found: Found, where: str, asked: Reading) -> None:
     """train and test alone remain. Validation is the test split where there is none; what is unknown never trains."""
-    word = pl.col("split").str.strip_chars().str.to_lowercase()
-    found.rows = found.rows.with_columns(
-        said=pl.col("split"), split=word.replace_strict(SPLIT_OF, default=None, return_dtype=pl.String)
-    )
+    known = {word: split_within(word) for word in found.rows["split"].drop_nulls().unique()}
+    split = pl.col("split").replace_strict(known, default=None, return_dtype=pl.String)
+    found.rows = found.rows.with_columns(said=pl.col("split"), split=split)
     splits = set(found.rows["split"].drop_nulls())
     if not splits:
         _require_a_share(found, where, asked)
@@ -189,6 +190,6 @@ def _nothing(found: Found, where: str) -> str:
     met = "; ".join(f"{count:,} {reason} ({path})" for reason, count, path in by_reason.head(3).rows())
     return (
         f"{where} holds no images in folders split/label/ or split/label/category/ (split: train or test; label: "
-        f"REAL, FAKE, or names of your own){': ' + met if met else ''}. --layout '{{split}}/{{label}}' says what "
-        f"folders mean."
+        f"REAL, FAKE, or names of your own){': ' + met if met else ''}. --layout says what folders and names mean, as "
+        f"in '{{split}}/{{label}}' or '{{split}}/{{label}}_*.jpg'."
     )

@@ -64,7 +64,7 @@ def columns_of(frame: pl.DataFrame, said: Mapping[str, str], where: str, needed:
         wanted = ",".join(f"{one}=NAME" for one in missing)
         raise DataError(
             f"{where} has no column {missing[0]!r} by any name known here: it has {', '.join(names) or 'no others'}; "
-            f"it needs path, label and split. --columns {wanted} says which they are."
+            f"it needs path, label and split, named in its first row. --columns {wanted} says which they are."
         )
     return found
 

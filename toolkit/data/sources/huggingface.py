@@ -3,6 +3,10 @@
 Their images are a column of structs with `bytes` and `path`, their labels numbers whose names the file's metadata
 tells. Polars reads both formats; no library of Hugging Face's is needed but the hub's client, which open_clip brings.
 Images stay in their files, which are read a part at a time.
+
+Why not the library `datasets`: it brings 376 MB (pyarrow 170, pandas 84; `pip install --target t datasets`, November
+2026) for files that Polars, which is here anyway, reads as well. What is guessed is no more than in any table: which
+columns hold what, and which split a file's name says.
 """
 
 import json
@@ -16,7 +20,7 @@ from typing import Any
 import polars as pl
 
 from toolkit.data.manifest import SCHEMA, Dataset, escape
-from toolkit.data.sources.assemble import AS_IT_LOOKS, INTERNAL, Found, Reading, assemble
+from toolkit.data.sources.assemble import AS_IT_LOOKS, Found, Reading, assemble
 from toolkit.data.sources.columns import as_text, columns_of
 from toolkit.data.sources.vocabulary import COLUMNS, plain_column, split_in_path
 from toolkit.errors import DataError, ImageError
@@ -115,7 +119,7 @@ def _rows(file: "_File", below: str, asked: Reading) -> tuple[pl.DataFrame, dict
     columns.pop("path", None)
     split = pl.lit(split_in_path(below.replace("partial-", "")), dtype=pl.String)
     none = pl.lit(None, dtype=pl.String)
-    taken = (*columns.values(), *SCHEMA, *INTERNAL, "original")
+    taken = (*columns.values(), *SCHEMA, *"original")
     rows = text.select(
         *[pl.col(one) for one in text.columns if one not in taken],
         path=pl.lit(escape(below)) + "/" + pl.int_range(pl.len()).cast(pl.String),

@@ -27,6 +27,7 @@ class Finder:
             if not ABSOLUTE.match(inside):
                 places = [f"{base}/{inside}", inside] if base else [inside]
                 found = next((name for name in map(self._below, map(_plain, places)) if name), None)
+                found = found or (None if "/" in inside else self._anywhere(inside))
             else:
                 found = self._of_another_computer(inside)
             if found:
@@ -44,7 +45,12 @@ class Finder:
         return None
 
     def _below(self, plain: str) -> str | None:
+        """The file at this place, or at the only one that is alike."""
         raise NotImplementedError
+
+    def _anywhere(self, name: str) -> str | None:
+        """The only file of this name, where a table gives no folders."""
+        return None
 
 
 class Names(Finder):
@@ -54,13 +60,19 @@ class Names(Finder):
         super().__init__()
         self.names = set(names)
         self.alike: dict[str, list[str]] = {}
+        self.called: dict[str, list[str]] = {}
         for name in self.names:
             self.alike.setdefault(_key(name), []).append(name)
+            self.called.setdefault(_key(name.rsplit("/", 1)[-1]), []).append(name)
 
     def _below(self, plain: str) -> str | None:
         name = escape(plain)
         alike = self.alike.get(_key(name), [])
         return name if name in self.names else alike[0] if len(alike) == 1 else None
+
+    def _anywhere(self, name: str) -> str | None:
+        found = self.called.get(_key(escape(name)), [])
+        return found[0] if len(found) == 1 else None
 
 
 class Files(Finder):
@@ -82,6 +94,12 @@ class Files(Finder):
                 return None
             at = f"{at}/{alike[0]}".lstrip("/")
         return escape(at)
+
+    def _anywhere(self, name: str) -> str | None:
+        """In the folders beside the table alone: below them may be a whole disk."""
+        folders = [one for names in self._alike_in("").values() for one in names]
+        found = [f"{folder}/{one}" for folder in folders for one in self._alike_in(folder).get(_key(name), [])]
+        return escape(found[0]) if len(found) == 1 else None
 
     def _alike_in(self, folder: str) -> dict[str, list[str]]:
         if folder not in self.listed:

@@ -13,8 +13,8 @@ import polars as pl
 
 from toolkit.data.manifest import SCHEMA
 from toolkit.data.sources.assemble import Found, Reading, found_in_folders
-from toolkit.data.sources.layout import RESERVED
 from toolkit.data.sources.shard_index import Shard
+from toolkit.data.sources.template import RESERVED
 from toolkit.data.sources.vocabulary import split_in_path, split_named
 from toolkit.errors import DataError
 

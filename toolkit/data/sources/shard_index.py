@@ -114,12 +114,11 @@ def _facts(suffix: str, content: bytes) -> dict[str, str]:
         return {}
     named = {str(name): value for name, value in found.items()} if isinstance(found, dict) else {}
     facts = {name: value for name, value in named.items() if isinstance(value, str) and len(value) <= LONGEST_TEXT}
+    spelled = {plain_column(name): name for name in reversed(named)}
     for meaning in ("label", "category", "split"):
-        spelled = {plain_column(name): name for name in reversed(named) if name not in facts or name == meaning}
-        spelled |= {plain_column(name): name for name in reversed(facts)}
-        column = next((spelled[word] for word in COLUMNS[meaning] if word in spelled), None)
-        value = named.get(column) if column else None
-        facts.pop(column or "", None)
+        column = next((spelled.pop(word) for word in COLUMNS[meaning] if word in spelled), "")
+        value = named.get(column)
+        facts.pop(column, None)
         if isinstance(value, str | int) and str(value):
             facts[meaning] = str(value)
     return facts

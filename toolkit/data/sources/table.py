@@ -8,12 +8,13 @@ from pathlib import Path
 import polars as pl
 
 from toolkit.data.manifest import Dataset, escape
-from toolkit.data.sources.assemble import AS_IT_LOOKS, INTERNAL, Found, Reading, assemble, found_in_folders
+from toolkit.data.sources.assemble import AS_IT_LOOKS, Found, Reading, assemble, found_in_folders
 from toolkit.data.sources.columns import MEANINGS, ROW, columns_of, read_table
 from toolkit.data.sources.files import is_address, read_whole, reader_below
 from toolkit.data.sources.folder import reader
 from toolkit.data.sources.listing import Listing
 from toolkit.data.sources.resolve import AsWritten, Files, Finder, Names
+from toolkit.data.sources.template import RESERVED
 from toolkit.data.sources.vocabulary import split_named, split_within
 from toolkit.errors import DataError
 
@@ -134,7 +135,7 @@ def _rows(
 ) -> tuple[pl.DataFrame, list[tuple[str, str]]]:
     """The manifest's columns and further ones of one table, and its rows without a path."""
     taken = set(columns.values())
-    further = [one for one in frame.columns if one not in taken and one not in (ROW, *INTERNAL, *MEANINGS, "table")]
+    further = [one for one in frame.columns if one not in taken and one not in (ROW, *RESERVED, *MEANINGS, "table")]
     none = pl.lit(None, dtype=pl.String)
     rows = frame.select(
         ROW,
