@@ -128,7 +128,7 @@ def test_a_stored_head_says_the_same() -> None:
 
 def test_c_at_the_edge_of_the_grid_is_said() -> None:
     X, y, groups = tokens(200)
-    assert "block 2" in LayerProbes(WIDTHS, grid=(1e-4, 1e-3)).fit(X, y, groups).notes_[0]
+    assert "edge of its grid for block" in LayerProbes(WIDTHS, grid=(1e-4, 1e-3)).fit(X, y, groups).notes_[0]
     assert not LayerProbes(WIDTHS, grid=(1e-4, *SHORT, 1e5)).fit(X, y, groups).notes_
 
 
