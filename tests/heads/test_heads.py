@@ -168,7 +168,7 @@ def test_the_length_of_a_vector_changes_nothing() -> None:
 
 
 def test_an_unknown_head_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(SelectionError, match="zero-shot, logreg, knn"):
+    with pytest.raises(SelectionError, match="zero-shot, logreg, layer-probes, knn"):
         make_head("forest", {})
 
 
