@@ -60,7 +60,7 @@ def test_probes_on_blocks_stand_in_the_table_and_prompts_pass_them_over(tmp_path
     shared = ["--data", str(data), "--model", "nano", "--train-per-label", "8", "--test-per-label", "2"]
     shared += ["--cache", str(tmp_path / "cache"), "--results", str(tmp_path / "results")]
     first = CliRunner().invoke(cli, ["embed", *shared, "--features", "blocks"])
-    assert first.exit_code == 0 and "16 images with the blocks" in first.output, first.output
+    assert first.exit_code == 0 and "images with the blocks" in first.output, first.output
     again = CliRunner().invoke(cli, ["embed", *shared, "--features", "blocks"])
     assert "Embedded 0 images" in again.output
     done = CliRunner().invoke(cli, ["compare", *shared, "--heads", "zero-shot,logreg", "--json"])

@@ -173,15 +173,15 @@ def test_it_refuses_rows_of_the_category_that_is_held_out(dataset: Dataset, tmp_
 
 def test_the_key_changes_with_everything_that_changes_the_weights(train: pl.DataFrame) -> None:
     base = nano().record
-    plain = describe(base, train, "cat", PROMPTS, RECIPE)["checkpoint"]
+    plain = describe(base, train, "cat", PROMPTS, RECIPE).checkpoint
     others = [
-        describe({**base, "identity": "other"}, train, "cat", PROMPTS, RECIPE),
+        describe(replace(base, identity="other"), train, "cat", PROMPTS, RECIPE),
         describe(base, train.reverse(), "cat", PROMPTS, RECIPE),
         describe(base, train, "dog-not-there", PROMPTS, RECIPE),
         describe(base, train, "cat", {**PROMPTS, "REAL": ["A photo."]}, RECIPE),
         describe(base, train, "cat", PROMPTS, Recipe(epochs=4, batch_size=8)),
     ]
-    assert len({plain, *(one["checkpoint"] for one in others)}) == 6
+    assert len({plain, *(one.checkpoint for one in others)}) == 6
 
 
 def test_the_default_recipe_is_the_studys() -> None:
