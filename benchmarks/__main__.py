@@ -7,6 +7,7 @@ from benchmarks.embedding import embedding
 from benchmarks.feel import feel
 from benchmarks.finetuning import finetuning
 from benchmarks.memory import memory, memory_once
+from benchmarks.near_copies import near_copies
 from benchmarks.others import others
 from benchmarks.reading import reading
 
@@ -16,7 +17,7 @@ def benchmarks() -> None:
     """Each prints one table and, with --json, writes the same figures."""
 
 
-for command in (embedding, reading, finetuning, comparing, others, feel, memory, memory_once):
+for command in (embedding, reading, finetuning, comparing, others, feel, memory, memory_once, near_copies):
     benchmarks.add_command(command)
 
 if __name__ == "__main__":
