@@ -44,7 +44,18 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small CIFAKE that was embedded, fine-tuned for one epoch and compared."""
     home = tmp_path_factory.mktemp("study")
     write_folder(home / "cifake", cifake_files(10, 6))
-    result = call("run", *options(home), "--epochs", 1, "--batch-size", 8, "--features", "blocks")
+    result = call(
+        "run",
+        *options(home),
+        "--epochs",
+        1,
+        "--batch-size",
+        8,
+        "--features",
+        "blocks",
+        "--heads",
+        ",".join(ON_EMBEDDINGS),
+    )
     assert result.exit_code == 0, result.output
     return home
 

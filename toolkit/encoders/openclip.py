@@ -144,7 +144,7 @@ class OpenClip:
         self.batch_size = 256 if self.device == "cuda" else 64 if self.image_size[0] <= 64 else 32
         self._half = half_precision.HalfWeights(model)
         self.record = self._describe(trained_on)
-        self.identity = self.record.identity
+        self.identity, self.dimension = self.record.identity, self.record.dimension
 
     @property
     def image_size(self) -> tuple[int, int]:

@@ -21,6 +21,7 @@ from toolkit.pipeline.embed import is_blocks_of
 from toolkit.pipeline.plan import Plan
 from toolkit.prediction import kept_heads
 from toolkit.results import run_records, tables
+from toolkit.results.studies import with_studies
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class Compared:
     @property
     def table(self) -> pl.DataFrame:
         """The results of this command alone, in the order in which they are stored."""
-        return tables.in_order(pl.concat([comparison.table for comparison in self.comparisons]))
+        every = pl.concat([comparison.table for comparison in self.comparisons])
+        return tables.in_order(with_studies(every, self.predictions)[0])
 
     @property
     def predictions(self) -> pl.DataFrame:
