@@ -200,7 +200,7 @@ def test_csv_is_a_table_whose_text_is_never_a_formula(
 def test_what_it_rests_on_is_said(study: Path, tmp_path: Path) -> None:
     (tmp_path / "[red]new.jpg").write_bytes(jpeg(1))
     output = " ".join(call("predict", tmp_path, *places(study)).output.split())
-    assert "the best of 6 of the last compare" in output and "48 images of cifake without cat" in output
+    assert "the best of 11 of the last compare" in output and "48 images of cifake without cat" in output
     assert "which flatters it" in output and "[red]new.jpg" in output
 
 
