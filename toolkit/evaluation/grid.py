@@ -95,13 +95,17 @@ def predict(
 ) -> pl.DataFrame:
     """The predictions of all fitted heads on all test sets: one row an image, with the columns of
     `columns.PREDICTIONS`."""
-    found, model = [], encoders[0].record
+    found, model, images = [], encoders[0].record, provenance.data_hash(split.rows())
     for cache in encoders:
         record = cache.record
         heads = {name: head for (identity, name), head in fitted.items() if identity == record.identity}
         for one in [one for one in sets if heads and (record.sees_perturbations or not one.perturbation)]:
             vectors = cache.read_images(one.rows["sha256"].to_list())
-            about = _about(record, model, split, settings) | dict(zip(columns.TEST, one.key(), strict=True))
+            about = (
+                _about(record, model, split, settings)
+                | {"images": images}
+                | dict(zip(columns.TEST, one.key(), strict=True))
+            )
             for name, head in heads.items():
                 of_head = {**about, "head": name, "chosen_by": head.choice_.get("by", "")}
                 # An encoder that is trained on none of our images meets them again in every comparison.
@@ -120,7 +124,8 @@ def tabulate(
         "config_hash": provenance.config_hash(vars(settings)),
         "created": datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S"),
     }
-    of_set = {one.key(): {"leaks_dropped": one.leaks, "data_hash": _data_hash(one, split)} for one in sets}
+    images = predictions["images"][0]
+    of_set = {one.key(): {"leaks_dropped": one.leaks, "data_hash": _data_hash(one, split, images)} for one in sets}
     rows = []
     for (identity, name), head in fitted.items():
         chosen = {"choice": json.dumps(head.choice_, sort_keys=True), **facts}
@@ -131,10 +136,10 @@ def tabulate(
     return with_p_best(table, predictions)
 
 
-def _data_hash(one: TestSet, split: Split) -> str:
-    """Over all of an ordinary comparison's images; over training images and `one` where that is not among them."""
+def _data_hash(one: TestSet, split: Split, images: str) -> str:
+    """`images`, over all of an ordinary comparison; over training images and `one` where that is not among them."""
     ordinary = not one.perturbation and not one.test_data
-    return provenance.data_hash(split.rows() if ordinary else pl.concat([split.train, one.rows]))
+    return images if ordinary else provenance.data_hash(pl.concat([split.train, one.rows]))
 
 
 def _about(record: EncoderRecord, model: EncoderRecord, split: Split, settings: Settings) -> dict[str, Any]:
@@ -151,7 +156,6 @@ def _about(record: EncoderRecord, model: EncoderRecord, split: Split, settings: 
         "test_per_label": settings.test_per_label,
         "labels": json.dumps(settings.labels.names),
         "split_by": split.by,
-        "images": provenance.data_hash(split.rows()),
         "study": "",
     }
 

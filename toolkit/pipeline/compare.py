@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 
 import polars as pl
 
@@ -32,13 +32,13 @@ class Compared:
     splits: list[Split]
     notes: list[str]
 
-    @property
+    @cached_property
     def table(self) -> pl.DataFrame:
         """The results of this command alone, in the order in which they are stored."""
         every = pl.concat([comparison.table for comparison in self.comparisons])
         return tables.in_order(with_studies(every, self.predictions)[0])
 
-    @property
+    @cached_property
     def predictions(self) -> pl.DataFrame:
         """The predictions of this command alone."""
         return pl.concat([comparison.predictions for comparison in self.comparisons])

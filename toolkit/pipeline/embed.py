@@ -57,8 +57,9 @@ def embed(plan: Plan, strict: bool = False, blocks: bool = False) -> Embedded:
     leaks, wanted = _read_what_is_needed(plan, contents)
     cache = plan.find_base() or Cache(plan.cache, remember_name(plan.cache, encoder().record))
     prompts, embedded = embedding.embed_prompts(plan.texts(), encoder, cache), 0
+    together = filled_together(cache, encoder, blocks)
     while True:
-        report = _embed_what_was_read(plan, contents, wanted, *filled_together(cache, encoder, blocks))
+        report = _embed_what_was_read(plan, contents, wanted, *together)
         embedded += report.embedded
         if report.skipped.is_empty():
             break

@@ -77,8 +77,8 @@ class Plan:
 
     def splits(self, contents: Contents) -> list[Split]:
         """One for each seed and each value that is held out; reads the images that it takes."""
-        look = self.near_copies()
-        turns = [(seed, held_out) for seed in self.every_seed() for held_out in self.held_out()]
+        look, values = self.near_copies(), self.held_out()
+        turns = [(seed, held_out) for seed in self.every_seed() for held_out in values]
         choices = [partial(self._select, contents, *turn) for turn in turns]
         return [select_without(look, choose) if self.drop_near_copies else choose() for choose in choices]
 
