@@ -11,7 +11,7 @@ RESULTS: dict[str, tuple[type[pl.DataType], str]] = {
         S,
         "`base` as published, `blocks` inside it, `finetuned` on the training images; `pixels`, `file facts`: no CLIP.",
     ),
-    "head": (S, "What turns embeddings into a label: `zero-shot`, `logreg`, `layer-probes`, `knn`, `cnn`, `shortcut`, …"),
+    "head": (S, "What turns embeddings into a label: `zero-shot`, `logreg`, `layer-probes`, `knn`, `cnn`, …"),
     "test": (S, "`base`: test images of the other categories. `novel`: of the held-out one. `other`: of `test_data`."),
     "class": (S, "A label, or `all`: the means over the labels."),
     "precision": (F, "Of the images called this class, the share that is. 0 for a class that is never predicted."),
