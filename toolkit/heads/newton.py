@@ -119,8 +119,8 @@ class LogisticFamily:
         return self.link.probabilities(logits.astype(np.float64))
 
     def _inverse_hessian(self, strength: float) -> np.ndarray:
-        """The inverse Hessian `[D + 1, D + 1]` float64 of the full fit at its present weights; several classes share one,
-        with their mean curvature."""
+        """The inverse Hessian `[D + 1, D + 1]` float64 of the full fit at its weights; several classes share one, with
+        their mean curvature."""
         share = self.link.shares(self._forward(self.whole))
         root = np.sqrt((strength * share * (1 - share)).mean(axis=2))
         hessian = np.zeros((len(self.whole), len(self.whole)))
