@@ -14,7 +14,7 @@ from toolkit.data.manifest import Dataset
 from toolkit.data.split import Split
 from toolkit.encoders.features import FACTS, FileFacts
 from toolkit.evaluation import columns
-from toolkit.evaluation.metrics import wilson
+from toolkit.evaluation.intervals import wilson
 
 if TYPE_CHECKING:
     from toolkit.evaluation.grid import Comparison

@@ -167,10 +167,14 @@ def _answers(
     odds = head.predict_proba(vectors)
     classes = [str(label) for label in head.classes_]
     named = {name: pl.lit(value, dtype=columns.PREDICTIONS[name][0]) for name, value in about.items()}
-    predicted = pl.Series([classes[number] for number in odds.argmax(axis=1)], dtype=pl.String)
-    p_positive = odds[:, classes.index(labels.positive)] if labels.positive else None
-    return (
-        rows.select("path", "sha256", "category", "label")
-        .with_columns(predicted=predicted, p_real=pl.Series(p_positive, dtype=pl.Float64), **named)
-        .select(list(columns.PREDICTIONS))
-    )
+    of_label = odds[np.arange(len(odds)), [classes.index(label) for label in rows["label"]]]
+    in_order = np.ascontiguousarray(odds[:, [classes.index(label) for label in labels]])
+    found = {
+        "predicted": pl.Series([classes[number] for number in odds.argmax(axis=1)], dtype=pl.String),
+        "p_real": pl.Series(odds[:, classes.index(labels.positive)] if labels.positive else None, dtype=pl.Float64),
+        "probabilities": pl.Series(in_order, dtype=pl.Array(pl.Float64, len(labels))).arr.to_list(),
+        "p_predicted": pl.Series(odds.max(axis=1)),
+        "p_label": pl.Series(of_label),
+    }
+    chosen = rows.select("path", "sha256", "category", "label")
+    return chosen.with_columns(**found, **named).select(list(columns.PREDICTIONS))
