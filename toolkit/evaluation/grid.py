@@ -78,14 +78,15 @@ def fit(split: Split, encoders: Sequence[Cache], settings: Settings) -> Fitted:
         if not names:
             continue
         vectors, labels = cache.read_images(split.train["sha256"].to_list()), split.train["label"].to_numpy()
-        texts = settings.prompts.items() if record.has_text else ()
-        prompts = {label: cache.read_prompts(list(some)) for label, some in texts}
+        prompts = {label: cache.read_prompts(some) for label, some in record.captions(settings.prompts).items()}
         chosen = record.trained_on.choice if record.trained_on else None
         for name in names:
             head = make_head(name, prompts, settings.choose_by, settings.seed, chosen, record.blocks)
             head.fit(vectors, labels, groups=split.groups())
             if chosen:  # what the encoder's recipe chose came before the head's own choice
                 head.choice_ = {"by": chosen["by"], **head.choice_, "recipe": chosen}
+            if record.has_label_vectors and head.needs_prompts:
+                head.choice_ = {**head.choice_, "prompts": "none: a trained vector a label"}
             fitted[record.identity, name] = head
     return fitted
 
