@@ -278,7 +278,7 @@ def _opened(chosen: dict[str, Any], reading: "Reading", as_json: bool) -> "Datas
     from toolkit.data.split import held_out_values, what_is_held_out
 
     dataset = open_data(chosen["data"], kept=chosen["cache"] / SHARD_INDEXES, asked=reading)
-    if line := what_is_held_out(dataset, held_out_values(dataset, chosen["split"], chosen["by"])):
+    if line := what_is_held_out(dataset, held_out_values(dataset, chosen["split"], by := chosen["by"]), by):
         say(line, as_json)  # first of all, since it decides what the figures can say
     say(f"Data: {dataset.description}", as_json)
     for told in [*dataset.notes, *passed_over(dataset.passed_over)]:

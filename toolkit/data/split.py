@@ -138,16 +138,31 @@ def held_out_values(dataset: Dataset, split: Sequence[str], by: str = CATEGORY) 
     return wanted
 
 
-def what_is_held_out(dataset: Dataset, held_out: Sequence[str]) -> str | None:
-    """A line for data of which nothing is held out: that it is so, and what could be, and how. None for others."""
+def what_is_held_out(dataset: Dataset, held_out: Sequence[str], by: str = CATEGORY) -> str | None:
+    """A line where nothing is held out: that it is so, what could be, and how. Else one on the labels that have no
+    value in the column `by`, or None where there is no such label."""
     if list(held_out) != [NONE]:
-        return None
+        return _line_on_labels_without(dataset, by)
     ways = [
         f"--split-by {name} --split {values[0]} (or all)" if name != CATEGORY else f"--split {values[0]} (or all)"
         for name, values in columns_to_split_by(dataset).items()
     ]
     could = f"What could be: {'; '.join(ways)}." if ways else "The data names no categories or other groups of images."
     return f"Nothing is held out, so nothing is said about images of a new kind. {could}"
+
+
+def _line_on_labels_without(dataset: Dataset, by: str) -> str | None:
+    without = labels_without(dataset.rows, by)
+    if not without:
+        return None
+    images, values = " and ".join(without), dataset.rows[by].n_unique() - 1
+    return f"{images} images have no {by}: by their content each is counted with one of the {values} that are held out."
+
+
+def labels_without(rows: pl.DataFrame, by: str) -> list[str]:
+    """The labels none of whose rows has a value in the column `by`, sorted."""
+    named = rows.group_by("label").agg(pl.col(by).count().alias("values"))
+    return named.filter(pl.col("values") == 0)["label"].sort().to_list()
 
 
 def _unknown_column(by: str, data: str, columns: list[str]) -> str:
@@ -177,8 +192,7 @@ def with_groups(dataset: Dataset, by: str, hash_rows: HashRows) -> pl.DataFrame:
     """
     rows = dataset.rows.with_columns(group=pl.col(by))
     values = rows["group"].drop_nulls().unique().cast(pl.String).sort()
-    with_values = set(rows.drop_nulls("group")["label"].unique())
-    without = [label for label in dataset.labels() if label not in with_values]
+    without = labels_without(rows, by)
     if values.is_empty() or not without:
         return rows
     found = []

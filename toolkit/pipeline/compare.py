@@ -35,13 +35,17 @@ class Compared:
     @cached_property
     def table(self) -> pl.DataFrame:
         """The results of this command alone, in the order in which they are stored."""
-        every = pl.concat([comparison.table for comparison in self.comparisons])
-        return tables.in_order(with_studies(every, self.predictions)[0])
+        return tables.in_order(self._with_studies[0])
 
     @cached_property
     def predictions(self) -> pl.DataFrame:
         """The predictions of this command alone."""
-        return pl.concat([comparison.predictions for comparison in self.comparisons])
+        return self._with_studies[1]
+
+    @cached_property
+    def _with_studies(self) -> tuple[pl.DataFrame, pl.DataFrame]:
+        frames = [(one.table, one.predictions) for one in self.comparisons]
+        return with_studies(*(pl.concat(of_each) for of_each in zip(*frames, strict=True)))
 
 
 def compare(plan: Plan, heads: Sequence[str], choose_by: str = "category", beyond: Beyond = NOTHING_BEYOND) -> Compared:
@@ -62,7 +66,11 @@ def compare(plan: Plan, heads: Sequence[str], choose_by: str = "category", beyon
         comparisons.append(compare_split(split, encoders, settings, more))
         _keep_heads(plan, comparisons[-1], split, encoders)
         notes += [*said, *comparisons[-1].notes()]
-    notes += [*extra.notes(), *audit.lines(comparisons, splits), *near_copies.notes(plan.near_copies(), splits)]
+    notes += [
+        *extra.notes(),
+        *audit.lines(comparisons, splits, plan.cache),
+        *near_copies.notes(plan.near_copies(), splits),
+    ]
     return _stored(plan, Compared(comparisons, splits, notes))
 
 

@@ -92,6 +92,11 @@ def _of_test(group: pl.DataFrame, test: str, labels: list[str]) -> dict[str, Any
     return found
 
 
+def in_plural(column: str) -> str:
+    """The name of a column whose values are held out, for several of them: `categories`, `generators`."""
+    return "categories" if column == "category" else f"{column}s"
+
+
 def left_out_means(table: pl.DataFrame) -> pl.DataFrame:
     """Mean and worst accuracy over the held-out categories, for each encoder and head that has more than one."""
     return (

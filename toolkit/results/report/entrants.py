@@ -11,7 +11,7 @@ from toolkit.errors import SelectionError
 from toolkit.evaluation import columns
 from toolkit.heads import HEADS, head_class
 from toolkit.results.published import study_figure
-from toolkit.results.summary import labels_of, standing
+from toolkit.results.summary import in_plural, labels_of, standing
 
 STUDY = [*columns.QUESTION, "study"]
 """Rows that share these are one study: its held-out values and its seeds are repetitions of one question."""
@@ -100,7 +100,7 @@ class Subject:
     @property
     def kinds(self) -> str:
         """The same in the plural."""
-        return "categories" if self.kind == "category" else f"{self.kind}s"
+        return in_plural(self.kind)
 
     @property
     def seeds(self) -> list[int]:
