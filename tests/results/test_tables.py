@@ -89,7 +89,8 @@ def test_one_row_is_the_best_among_all_that_were_scored_on_the_same_images(tmp_p
 
 
 def test_two_at_once_do_not_lose_each_others_rows(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["test_tables"])
     workers = [context.Process(target=store, args=(tmp_path,), kwargs={"dataset": f"set{n}"}) for n in range(4)]
     for worker in workers:
         worker.start()
