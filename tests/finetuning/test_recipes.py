@@ -12,7 +12,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from sklearn.linear_model import LogisticRegression
-from trees import cifake_files, jpeg, write_folder
+from trees import cifake_files, coloured_files, write_folder
 
 from toolkit.cli.main import cli
 from toolkit.data.sources import open_data
@@ -233,13 +233,7 @@ def test_odds_of_several_labels_are_read_at_the_temperature_with_the_least_log_l
 
 def test_several_labels_with_several_prompts_are_trained_and_read_as_chosen(tmp_path: Path) -> None:
     """The prompts of one label are no wrong answers to its images; more prompts than a batch cost no more than one."""
-    files = {
-        f"{split}/{label}/{number}.jpg": jpeg(10 * seed + number, "REAL" if seed % 2 else "FAKE")
-        for split in ("train", "test")
-        for seed, label in enumerate(("ant", "bee", "cow"))
-        for number in range(6)
-    }
-    dataset = open_data(write_folder(tmp_path / "data", files))
+    dataset = open_data(write_folder(tmp_path / "data", coloured_files(["ant", "bee", "cow"], 6, 2)))
     rows = select(dataset, "none", 6, 2)
     prompts = {label: [f"a {kind} photo of a {label}." for kind in ("good", "bad")] for label in dataset.labels()}
     for loss in ("contrastive", "supervised", "prompts"):

@@ -88,16 +88,17 @@ def solve_several(X: np.ndarray, codes: np.ndarray, strength: float, start: np.n
         objective, gradient = float((weights[:-1] ** 2).sum()) / 2, weights.copy()
         gradient[-1] = 0
         for first in range(0, len(X), ROWS_AT_ONCE):
-            rows, mine = unit(X[first : first + ROWS_AT_ONCE]), codes[first : first + ROWS_AT_ONCE]
-            logs = log_softmax((rows @ weights[:-1].astype(np.float32)).astype(np.float64) + weights[-1], axis=1)
+            rows = unit(X[first : first + ROWS_AT_ONCE]).astype(np.float64)  # in float32 it stops short of the optimum
+            mine = codes[first : first + ROWS_AT_ONCE]
+            logs = log_softmax(rows @ weights[:-1] + weights[-1], axis=1)
             objective -= strength * float(logs[np.arange(len(mine)), mine].sum())
             wrong = np.exp(logs)
             wrong[np.arange(len(mine)), mine] -= 1
-            gradient[:-1] += strength * (rows.T @ wrong.astype(np.float32))
+            gradient[:-1] += strength * (rows.T @ wrong)
             gradient[-1] += strength * wrong.sum(axis=0)
         return objective / (strength * len(X)), gradient.ravel() / (strength * len(X))
 
-    options = {"maxiter": MOST_PASSES, "ftol": 1e-12, "gtol": 1e-7, "maxcor": 20}
+    options = {"maxiter": MOST_PASSES, "ftol": 1e-13, "gtol": 1e-8, "maxcor": 20}
     return minimize(sums, start.ravel(), jac=True, method="L-BFGS-B", options=options).x.reshape(start.shape)
 
 
