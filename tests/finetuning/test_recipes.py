@@ -13,7 +13,7 @@ import torch
 from click.testing import CliRunner
 from sklearn.linear_model import LogisticRegression
 from tiny import tiny_source
-from trees import cifake_files, write_folder
+from trees import cifake_files, coloured_files, write_folder
 
 from toolkit.cli.main import cli
 from toolkit.data.sources import open_data
@@ -25,7 +25,7 @@ from toolkit.finetuning import checkpoints
 from toolkit.finetuning.augment import augment, check_steps
 from toolkit.finetuning.averaging import averaged
 from toolkit.finetuning.recipes import RECIPES, Grid, Recipe
-from toolkit.finetuning.search import Training, make, parts_of, platt
+from toolkit.finetuning.search import Training, make, parts_of, platt, scaled
 from toolkit.heads import make_head
 from toolkit.pipeline.plan import silent
 
@@ -230,3 +230,32 @@ def test_study_and_robust_stand_side_by_side_in_the_table(source: openclip.Sourc
     assert choice["epochs"] == 1 and choice["by"] == "folds"
     shown = CliRunner().invoke(cli, ["compare", *shared, "--heads", "zero-shot"]).output
     assert "Over the held-out categories" in shown and "finetuned (robust" in shown
+
+
+def test_odds_of_several_labels_are_read_at_the_temperature_with_the_least_log_loss() -> None:
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 5, 400)
+    cosines = 0.2 + 0.06 * np.eye(5)[codes] + 0.03 * rng.standard_normal((400, 5))
+    temperature, margin, loss = scaled(cosines, codes)
+
+    def by_hand(one: float) -> float:
+        odds = np.exp(cosines / one)
+        return float(-np.log(odds[np.arange(400), codes] / odds.sum(axis=1)).mean())
+
+    assert margin == 0 and loss == pytest.approx(by_hand(temperature), abs=1e-6)
+    assert loss <= min(by_hand(one) for one in np.geomspace(0.002, 1, 200)) + 1e-6
+    assert scaled(-cosines, codes)[0] == 0.07, "what speaks against the label is no way to read it"
+
+
+def test_several_labels_with_several_prompts_are_trained_and_read_as_chosen(tmp_path: Path) -> None:
+    """The prompts of one label are no wrong answers to its images; more prompts than a batch cost no more than one."""
+    dataset = open_data(write_folder(tmp_path / "data", coloured_files(["ant", "bee", "cow"], 6, 2)))
+    rows = select(dataset, "none", 6, 2)
+    prompts = {label: [f"a {kind} photo of a {label}." for kind in ("good", "bad")] for label in dataset.labels()}
+    for loss in ("contrastive", "supervised", "prompts"):
+        recipe = Recipe(loss=loss, epochs=1, batch_size=4, grid=Grid((1,), (1.0,)), choose_by="folds")
+        made = make(
+            replace(training(tmp_path / "data", rows, tmp_path / "cache", recipe), held_out="none", prompts=prompts)
+        )
+        choice = made.record.trained_on.choice
+        assert choice["margin"] == 0 and choice["temperature"] > 0 and np.isfinite(made.record.losses).all()

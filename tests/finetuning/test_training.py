@@ -71,6 +71,20 @@ def test_two_captions_encoded_once_give_the_loss_and_gradients_of_encoding_all(
         assert torch.allclose(gradients[0][name], gradients[1][name], atol=1e-6), name
 
 
+def test_captions_of_one_label_are_right_for_each_of_its_images() -> None:
+    """Two captions each of two labels: what a label's pairs say of its other caption is no error."""
+    rng = np.random.default_rng(0)
+    images, captions = (functional.normalize(torch.from_numpy(rng.normal(size=(n, 8))), dim=-1) for n in (6, 4))
+    which, labels = torch.tensor([0, 1, 2, 3, 1, 2]), torch.tensor([0, 0, 1, 1])
+    value = loss_of("supervised", images, captions, which, 0.07, labels)
+    logits, total = images @ captions[which].T / 0.07, 0.0
+    for i in range(6):
+        right = [j for j in range(6) if labels[which[j]] == labels[which[i]]]
+        for scores in (logits[i], logits[:, i]):
+            total -= torch.log_softmax(scores, 0)[right].mean().item() / 2
+    assert value.item() == pytest.approx(total / 6)
+
+
 def plain_loss(images: torch.Tensor, captions: torch.Tensor, which: torch.Tensor, loss: str) -> torch.Tensor:
     logits = images @ captions.T / 0.07
     total = torch.zeros((), dtype=logits.dtype)

@@ -59,11 +59,11 @@ def _one_by_one(
         yield [log_loss(m.predict_proba(X[out]), codes[out]) for m, (_, out) in zip(models, usable, strict=True)], None
 
 
-def _of_two_classes(strength: float, classes: np.ndarray, weights: np.ndarray) -> LogisticRegression:
-    """scikit-learn's model with `weights` `[D + 1]` float64, the intercept last."""
+def _with_weights(strength: float, classes: np.ndarray, weights: np.ndarray) -> LogisticRegression:
+    """scikit-learn's model with `weights` `[D + 1, M]` float64, the intercepts last; `M` is 1 for two classes."""
     model = LogisticRegression(C=strength)
     model.classes_, model.n_features_in_ = classes, len(weights) - 1
-    model.coef_, model.intercept_ = weights[None, :-1], weights[-1:]
+    model.coef_, model.intercept_ = weights[:-1].T, weights[-1]
     return model
 
 
@@ -112,7 +112,7 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         start = starts.get(best)
         if start is not None and len(self.classes_) == 2:
             weights = streamed.solve(X, codes == 1, self.grid[best], start[:, 0])
-            self.model_ = _of_two_classes(self.grid[best], self.classes_, weights)
+            self.model_ = _with_weights(self.grid[best], self.classes_, weights[:, None])
         else:
             self.model_ = _of_scikit_learn(X, self.classes_[codes], self.grid[best], start)
         return self
@@ -122,9 +122,12 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         rows = streamed.sample(X, self.seed)
         part = LogisticProbe(self.choose_by, self.grid, self.seed)
         part.fit(X[rows], codes[rows], None if groups is None else np.asarray(groups)[rows])
-        strength, start = part.model_.C, np.append(part.model_.coef_[0], part.model_.intercept_)
-        weights = streamed.solve(X, codes == 1, strength, start)
-        self.model_ = _of_two_classes(strength, self.classes_, weights)
+        strength, start = part.model_.C, np.append(part.model_.coef_.T, part.model_.intercept_[None], axis=0)
+        if len(self.classes_) == 2:
+            weights = streamed.solve(X, codes == 1, strength, start[:, 0])[:, None]
+        else:
+            weights = streamed.solve_several(X, codes, strength, start.astype(np.float64))
+        self.model_ = _with_weights(strength, self.classes_, weights)
         self.choice_ = {**part.choice_, "chosen_on": len(rows)}
         self.notes_ = [streamed.note(len(X), len(rows))]
         return self
