@@ -8,8 +8,8 @@ Newton's method, its steps by preconditioned conjugate gradients (Nocedal & Wrig
 It is our own because scikit-learn's solvers take about four times as long, or more, for the whole fit with its choice
 of C (90,000 x 512, one thread, processor time): two classes and nine folds 15 s, newton-cholesky 16 s a fold; ten
 classes and five folds 32 s, lbfgs with tol=1e-6 25 s a fold for the first three C alone. With its default tol=1e-4
-lbfgs is as fast, but it does not move from where the C before ended. Very wide rows, and the last fit of several
-classes, are scikit-learn's.
+lbfgs is as fast, but it does not move from where the C before ended. The last fit of several classes is
+scikit-learn's. Rows of more columns than `base.MOST_COLUMNS` come as coordinates in the space that they span.
 
 numpy alone multiplies: scipy brings a BLAS with threads of its own, and the two pools wait for each other.
 """
