@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 
 from toolkit.encoders.record import Sees
-from toolkit.heads.base import unit
+from toolkit.heads.base import softmax, unit
 
 
 class ZeroShot(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -46,14 +46,16 @@ class ZeroShot(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """`[N, D]` -> `[N, classes]` float64: the cosine to each class's prompts."""
         return np.asarray(unit(X) @ self.weights_.T, dtype=np.float64)
 
-    def predict_proba(self, X: np.ndarray) -> np.ndarray:
-        """`[N, D]` -> `[N, classes]` float64."""
+    def logits(self, X: np.ndarray) -> np.ndarray:
+        """`[N, D]` -> `[N, classes]` float64: what softmax makes probabilities of."""
         logits = self.cosines(X) / self.temperature
         if self.margin:
             logits[:, 1] -= self.margin / self.temperature
-        logits -= logits.max(axis=1, keepdims=True)
-        odds = np.exp(logits)
-        return np.asarray(odds / odds.sum(axis=1, keepdims=True))
+        return logits
+
+    def predict_proba(self, X: np.ndarray) -> np.ndarray:
+        """`[N, D]` -> `[N, classes]` float64."""
+        return softmax(self.logits(X))
 
     def predict(self, X: np.ndarray) -> np.ndarray:
         """The class of each row; of two equally likely ones, the first."""
