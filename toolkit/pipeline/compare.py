@@ -35,13 +35,18 @@ class Compared:
     @cached_property
     def table(self) -> pl.DataFrame:
         """The results of this command alone, in the order in which they are stored."""
-        every = pl.concat([comparison.table for comparison in self.comparisons])
-        return tables.in_order(with_studies(every, self.predictions)[0])
+        return tables.in_order(self._frames[0])
 
     @cached_property
     def predictions(self) -> pl.DataFrame:
         """The predictions of this command alone."""
-        return pl.concat([comparison.predictions for comparison in self.comparisons])
+        return self._frames[1]
+
+    @cached_property
+    def _frames(self) -> tuple[pl.DataFrame, pl.DataFrame]:
+        of_each = [(comparison.table, comparison.predictions) for comparison in self.comparisons]
+        table, predictions = (pl.concat(frames) for frames in zip(*of_each, strict=True))
+        return with_studies(table, predictions)
 
 
 def compare(plan: Plan, heads: Sequence[str], choose_by: str = "category", beyond: Beyond = NOTHING_BEYOND) -> Compared:
@@ -64,6 +69,22 @@ def compare(plan: Plan, heads: Sequence[str], choose_by: str = "category", beyon
         notes += [*said, *comparisons[-1].notes()]
     notes += [*extra.notes(), *audit.lines(comparisons, splits), *near_copies.notes(plan.near_copies(), splits)]
     return _stored(plan, Compared(comparisons, splits, notes))
+
+
+def compare_all(
+    plans: Sequence[Plan], heads: Sequence[str], choose_by: str = "category", beyond: Beyond = NOTHING_BEYOND
+) -> Compared:
+    """`compare` for each of several encoders on the same data, as one comparison, whose heads are what `predict` has to
+    choose from."""
+    done = [compare(plan, heads, choose_by, beyond) for plan in plans]
+    if len(done) == 1:
+        return done[0]
+    comparisons = [one for compared in done for one in compared.comparisons]
+    kept_heads.remember_last(plans[0].results / kept_heads.FOLDER, comparisons)
+    of_all = set.intersection(*(set(one.notes) for one in done))
+    pairs = [(plan.source.model, note) for plan, one in zip(plans, done, strict=True) for note in one.notes]
+    notes = [note if note in of_all else f"{model}: {note}" for model, note in pairs]
+    return Compared(comparisons, done[0].splits, list(dict.fromkeys(notes)))
 
 
 def compare_split(
