@@ -21,8 +21,9 @@ def compare(heads: str, choose_by: str, as_json: bool, **chosen: Any) -> None:
     """Score every head on every encoder in the cache, on base and novel images, and write the results."""
     from toolkit.pipeline.compare import compare as run
 
-    names, beyond = heads_of(heads), beyond_of(chosen)
+    names = heads_of(heads)
     plan = planned(chosen, as_json)
+    beyond = beyond_of(chosen, as_json)
     with watched(plan) as plan:
         done = run(plan, names, choose_by, beyond)
     show_compared(done, plan, as_json)
