@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 from sklearn import metrics as reference
 
-from toolkit.evaluation.metrics import auc_interval, calibration_error, mcnemar, summarise, wilson
+from toolkit.evaluation.intervals import wilson
+from toolkit.evaluation.metrics import mcnemar, summarise
+from toolkit.evaluation.probabilities import auc_interval, calibration_error
 
 CLASSES = ["FAKE", "REAL"]
 
@@ -19,10 +21,15 @@ def answers(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarr
     return y, np.where(p > 0.5, "REAL", "FAKE"), p
 
 
+def both(p: np.ndarray) -> np.ndarray:
+    """P(second) as the probabilities of both labels."""
+    return np.stack([1 - p, p], axis=1)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_figures_equal_scikit_learns(seed: int) -> None:
     y, predicted, p = answers(150, seed)
-    rows = {row["class"]: row for row in summarise(y, predicted, p, CLASSES)}
+    rows = {row["class"]: row for row in summarise(y, predicted, both(p), CLASSES)}
     report = reference.classification_report(y, predicted, output_dict=True)
     for label, theirs in (("FAKE", "FAKE"), ("REAL", "REAL"), ("all", "macro avg")):
         for ours, name in (
@@ -42,13 +49,13 @@ def test_figures_equal_scikit_learns(seed: int) -> None:
 
 def test_a_class_that_is_never_predicted_has_precision_zero_without_a_warning() -> None:
     y = np.array(["FAKE", "REAL"] * 100)
-    rows = summarise(y, np.full(200, "FAKE"), np.zeros(200), CLASSES)
+    rows = summarise(y, np.full(200, "FAKE"), both(np.zeros(200)), CLASSES)
     assert [(row["precision"], row["recall"]) for row in rows[:2]] == [(0.5, 1.0), (0.0, 0.0)]
     assert rows[1]["precision_low"] == 0.0 and rows[1]["precision_high"] == 1.0
 
 
 def test_a_test_set_of_one_class_has_no_auc_and_raises_nothing() -> None:
-    rows = summarise(np.full(10, "REAL"), np.full(10, "REAL"), np.full(10, 0.9), CLASSES)
+    rows = summarise(np.full(10, "REAL"), np.full(10, "REAL"), both(np.full(10, 0.9)), CLASSES)
     assert np.isnan(rows[2]["roc_auc"]) and rows[2]["accuracy"] == 1.0
 
 
@@ -65,7 +72,7 @@ def test_wilsons_interval_is_scipys_holds_the_share_and_shrinks(trials: int, dat
 
 def test_a_class_has_wilsons_interval_of_its_own_hits_and_accuracy_that_of_all() -> None:
     y, predicted, p = answers(180, 7)
-    rows = {row["class"]: row for row in summarise(y, predicted, p, CLASSES)}
+    rows = {row["class"]: row for row in summarise(y, predicted, both(p), CLASSES)}
     for label in CLASSES:
         hits = int(((y == label) & (predicted == label)).sum())
         of = {"precision": (hits, int((predicted == label).sum())), "recall": (hits, int((y == label).sum()))}
@@ -92,7 +99,7 @@ def test_calibration_error_by_hand() -> None:
 
 def test_bootstrap_intervals_agree_with_a_plain_loop() -> None:
     y, predicted, p = answers(200, 3)
-    row = summarise(y, predicted, p, CLASSES)[1]
+    row = summarise(y, predicted, both(p), CLASSES)[1]
     rng = np.random.default_rng(9)
     f1s, areas = [], []
     for _ in range(2000):

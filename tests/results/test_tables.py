@@ -36,7 +36,8 @@ def predictions(dataset: str = "made", head: str = "logreg", shift: float = 0.0,
         "predicted": ["REAL" if one > 0.5 else "FAKE" for one in p],
         "p_real": p,
     }
-    return pl.DataFrame({name: data[name] for name in columns.PREDICTIONS}, schema=columns.schema(columns.PREDICTIONS))
+    made = pl.DataFrame(data, schema_overrides=columns.schema(columns.PREDICTIONS))
+    return columns.brought_up_to_date(made, columns.PREDICTIONS)
 
 
 def table(of: pl.DataFrame) -> pl.DataFrame:

@@ -64,8 +64,8 @@ class Cache:
         return [key for key, have in zip(keys, found[places].tolist(), strict=True) if not have]
 
     def missing_prompts(self, prompts: Sequence[str]) -> list[str]:
-        """Which of the prompts have no vector yet: in their order, each once. None for an encoder without text."""
-        if not self.record.has_text:
+        """Which of the prompts have no vector yet: in their order, each once. None for an encoder without any."""
+        if not (self.record.has_text or self.record.has_label_vectors):
             return []
         self._refresh_prompts()
         have = {prompt for stored in self._prompts.values() for prompt in stored}

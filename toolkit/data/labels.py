@@ -7,6 +7,9 @@ from dataclasses import dataclass
 REAL = frozenset({"real", "reals", "nature", "natural", "authentic", "genuine", "original", "pristine", "human"})
 """Words for images that no generator made: of two labels, such a one is the positive."""
 
+NAMED = 10
+"""So many labels are named in a message."""
+
 
 @dataclass(frozen=True)
 class Labels:
@@ -47,6 +50,16 @@ class Labels:
 
     def __len__(self) -> int:
         return len(self.names)
+
+
+def some(names: Sequence[str]) -> str:
+    """Names for a message: all of them, or the first few and how many more there are.
+
+    >>> some([f"class {number}" for number in range(100)])
+    'class 0, class 1, class 2, class 3, class 4, class 5, class 6, class 7, class 8, class 9 and 90 more'
+    """
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
 
 
 def says_real(label: str) -> bool:

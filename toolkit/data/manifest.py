@@ -11,6 +11,7 @@ from typing import Any
 
 import polars as pl
 
+from toolkit.data.labels import some
 from toolkit.errors import ImageError, SelectionError, did_you_mean
 from toolkit.storage import distributed
 
@@ -85,7 +86,7 @@ class Dataset:
         unknown = [label for label in labels if label not in self.labels()]
         if unknown:
             guess = did_you_mean(unknown[0], self.labels())
-            raise SelectionError(f"{self.name} has no label {unknown[0]!r}: it has {', '.join(self.labels())}.{guess}")
+            raise SelectionError(f"{self.name} has no label {unknown[0]!r}: it has {some(self.labels())}.{guess}")
         return replace(self, rows=self.rows.filter(pl.col("label").is_in(list(labels))))
 
 

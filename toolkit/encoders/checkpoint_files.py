@@ -18,6 +18,8 @@ PREFIXES = ("module.", "model.")
 """What torch's DistributedDataParallel and training frameworks put before every name."""
 PREFIX = "visual."
 """What every name in an image tower begins with."""
+LABEL_VECTORS = "label_vectors"
+"""The labels' vectors among an image tower's weights, where it was fine-tuned."""
 COMPILED = "_orig_mod."
 """What `torch.compile` puts into names, also into the middle of one."""
 LOCAL_DIR = "local-dir:"
@@ -57,9 +59,9 @@ def load_into(model: "torch.nn.Module", path: Path) -> "torch.nn.Module":
             f"{path} has weights that are not numbers (NaN), {broken[0]} among {len(broken)} such tensors: its "
             "training went wrong. Take an earlier checkpoint."
         )
-    if all(name.startswith(PREFIX) for name in tensors):
+    if all(name.startswith(PREFIX) or name == LABEL_VECTORS for name in tensors):
         tower = image_tower(model)
-        tower.load_state_dict(tensors)
+        tower.load_state_dict({name: one for name, one in tensors.items() if name != LABEL_VECTORS})
         return tower
     with _as_open_clip_reads_it(path, found, tensors) as file:
         open_clip.load_checkpoint(model, str(file))

@@ -1,16 +1,37 @@
 """An image tower alone: what is left of a CLIP whose checkpoint has no text tower."""
 
+from collections.abc import Sequence
+
 import torch
+
+from toolkit.encoders.checkpoint_files import LABEL_VECTORS
 
 
 class ImageTower(torch.nn.Module):
-    """The image tower `visual` of a model of open_clip's, under that model's names. It has no `encode_text`."""
+    """The image tower `visual` of a model of open_clip's, under that model's names. It has no `encode_text`.
+
+    Once fine-tuned, it has a trained vector for each of `labels` in place of prompts: `label_vectors` `[labels, D]`.
+    """
 
     def __init__(self, visual: torch.nn.Module):
         super().__init__()
         self.visual = visual
+        self.labels: tuple[str, ...] = ()
 
     def encode_image(self, images: torch.Tensor) -> torch.Tensor:
         """`[N, 3, H, W]` floats -> `[N, D]`, projected, not normalised."""
         vectors: torch.Tensor = self.visual(images)
         return vectors
+
+    def set_labels(self, labels: Sequence[str], vectors: torch.Tensor) -> None:
+        """Give each of `labels` its row of `vectors` `[labels, D]`, a weight from then on."""
+        self.labels = tuple(labels)
+        self.register_parameter(LABEL_VECTORS, torch.nn.Parameter(vectors))
+
+    def encode_labels(self, labels: Sequence[str]) -> torch.Tensor:
+        """The vectors of `labels`, `[P, D]`. Raises NotImplementedError for one that has none."""
+        unknown = [label for label in labels if label not in self.labels]
+        if unknown:
+            raise NotImplementedError(f"an image tower alone has no prompts, and {unknown[0]!r} is no label of its own")
+        vectors: torch.Tensor = self.get_parameter(LABEL_VECTORS)
+        return vectors[[self.labels.index(label) for label in labels]]

@@ -233,11 +233,14 @@ class OpenClip:
             torch.set_num_threads(cores)
 
     def embed_prompts(self, prompts: Sequence[str]) -> np.ndarray:
-        """`P` prompts -> `[P, D]` float32: projected, not normalised. NotImplementedError without a text tower."""
+        """`P` prompts -> `[P, D]` float32: projected, not normalised.
+
+        Of an image tower with label vectors, those of these labels; without, raises NotImplementedError.
+        """
         import torch
 
         if self.tokenizer is None:
-            raise NotImplementedError("an image tower alone has no prompts")
+            return np.array(self.model.encode_labels(prompts).detach().float().cpu().numpy())
         with torch.inference_mode(), arithmetic(self.device, self.source.precision):
             vectors = self._to_embed_with().encode_text(self.tokenizer(list(prompts)).to(self.device))
         return np.asarray(vectors.float().cpu().numpy())

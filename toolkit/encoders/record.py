@@ -72,6 +72,17 @@ class EncoderRecord:
         return f"finetuned {seen}".strip() if self.trained_on else seen or "base"
 
     @property
+    def has_label_vectors(self) -> bool:
+        """Whether it has no text, and was fine-tuned with a trained vector a label in place of prompts."""
+        return not self.has_text and self.trained_on is not None and self.sees == Sees.LAST_LAYER
+
+    def captions(self, prompts: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+        """What it embeds for each label: its prompts; with label vectors, the label itself; nothing for neither."""
+        if self.has_label_vectors:
+            return {label: [label] for label in sorted(prompts)}
+        return {label: list(texts) for label, texts in prompts.items()} if self.has_text else {}
+
+    @property
     def sees_perturbations(self) -> bool:
         """False for file facts: a perturbed image is a new file, whose facts say nothing of the data's."""
         return self.sees != Sees.FILE_FACTS
@@ -129,7 +140,7 @@ class Encoder(Protocol):
         ...
 
     def embed_prompts(self, prompts: Sequence[str]) -> np.ndarray:
-        """`P` prompts -> `[P, record.dimension]` float32. Only where `record.has_text`."""
+        """`P` prompts -> `[P, record.dimension]` float32. Only what `record.captions` names."""
         ...
 
 

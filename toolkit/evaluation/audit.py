@@ -13,7 +13,7 @@ from toolkit.cache.store import Cache
 from toolkit.data.manifest import Dataset
 from toolkit.data.split import Split
 from toolkit.encoders.features import FACTS, FileFacts
-from toolkit.evaluation.metrics import wilson
+from toolkit.evaluation.intervals import wilson
 
 if TYPE_CHECKING:
     from toolkit.evaluation.grid import Comparison

@@ -78,14 +78,15 @@ def fit(split: Split, encoders: Sequence[Cache], settings: Settings) -> Fitted:
         if not names:
             continue
         vectors, labels = cache.read_images(split.train["sha256"].to_list()), split.train["label"].to_numpy()
-        texts = settings.prompts.items() if record.has_text else ()
-        prompts = {label: cache.read_prompts(list(some)) for label, some in texts}
+        prompts = {label: cache.read_prompts(some) for label, some in record.captions(settings.prompts).items()}
         chosen = record.trained_on.choice if record.trained_on else None
         for name in names:
             head = make_head(name, prompts, settings.choose_by, settings.seed, chosen, record.blocks)
             head.fit(vectors, labels, groups=split.groups())
             if chosen:  # what the encoder's recipe chose came before the head's own choice
                 head.choice_ = {"by": chosen["by"], **head.choice_, "recipe": chosen}
+            if record.has_label_vectors and head.needs_prompts:
+                head.choice_ = {**head.choice_, "prompts": "none: a trained vector a label"}
             fitted[record.identity, name] = head
     return fitted
 
@@ -167,10 +168,14 @@ def _answers(
     odds = head.predict_proba(vectors)
     classes = [str(label) for label in head.classes_]
     named = {name: pl.lit(value, dtype=columns.PREDICTIONS[name][0]) for name, value in about.items()}
-    predicted = pl.Series([classes[number] for number in odds.argmax(axis=1)], dtype=pl.String)
-    p_positive = odds[:, classes.index(labels.positive)] if labels.positive else None
-    return (
-        rows.select("path", "sha256", "category", "label")
-        .with_columns(predicted=predicted, p_real=pl.Series(p_positive, dtype=pl.Float64), **named)
-        .select(list(columns.PREDICTIONS))
-    )
+    of_label = odds[np.arange(len(odds)), [classes.index(label) for label in rows["label"]]]
+    in_order = np.ascontiguousarray(odds[:, [classes.index(label) for label in labels]])
+    found = {
+        "predicted": pl.Series([classes[number] for number in odds.argmax(axis=1)], dtype=pl.String),
+        "p_real": pl.Series(odds[:, classes.index(labels.positive)] if labels.positive else None, dtype=pl.Float64),
+        "probabilities": pl.Series(in_order, dtype=pl.Array(pl.Float64, len(labels))).arr.to_list(),
+        "p_predicted": pl.Series(odds.max(axis=1)),
+        "p_label": pl.Series(of_label),
+    }
+    chosen = rows.select("path", "sha256", "category", "label")
+    return chosen.with_columns(**found, **named).select(list(columns.PREDICTIONS))

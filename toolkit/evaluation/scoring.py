@@ -14,13 +14,14 @@ from toolkit.evaluation.metrics import mcnemar, summarise
 def score(predictions: pl.DataFrame, labels: Sequence[str], seed: int) -> list[dict[str, Any]]:
     """The rows of the table, one a key and class, without what only `compare` knows (choice, hashes).
 
-    `predictions` has the columns of `columns.PREDICTIONS`; `labels` are the two classes, in their order.
+    `predictions` has the columns of `columns.PREDICTIONS`; `labels` are the classes, in the order of `probabilities`.
     """
     rows = []
-    for key, group in predictions.group_by(columns.KEY, maintain_order=True):
+    for key, group in columns.with_probabilities(predictions).group_by(columns.KEY, maintain_order=True):
         named = dict(zip(columns.KEY, key, strict=True))
-        y, predicted, p = (group[name].to_numpy() for name in ("label", "predicted", "p_real"))
-        rows += [{**named, **metrics} for metrics in summarise(y, predicted, p, labels, seed)]
+        y, predicted = (group[name].to_numpy() for name in ("label", "predicted"))
+        odds = group["probabilities"].list.to_array(len(labels)).to_numpy()
+        rows += [{**named, **metrics} for metrics in summarise(y, predicted, odds, labels, seed)]
     return rows
 
 

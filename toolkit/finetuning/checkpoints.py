@@ -16,6 +16,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from toolkit.encoders.checkpoint_files import LABEL_VECTORS, image_tower
 from toolkit.encoders.openclip import OpenClip, Source, create, file_sha256
 from toolkit.encoders.record import TrainedOn
 from toolkit.errors import CacheError, EncoderError
@@ -32,8 +33,8 @@ WEIGHTS, RECORD = "weights.safetensors", "record.json"
 class CheckpointRecord:
     """What made a checkpoint's weights.
 
-    `prompts` maps each label to its prompts, `train_keys` are the SHA-256 of the training images in their order,
-    `losses` the mean loss of each epoch, `processes` how many trained together.
+    `prompts` maps each label to its prompts (for an encoder without text, to itself), `train_keys` are the SHA-256 of
+    the training images in their order, `losses` the mean loss of each epoch, `processes` how many trained together.
     """
 
     VERSION: ClassVar[int] = 2
@@ -154,6 +155,9 @@ def weights(checkpoint: Checkpoint) -> "dict[str, torch.Tensor]":
 def load_finetuned(checkpoint: Checkpoint, origin: Source) -> OpenClip:
     """The encoder in a checkpoint, with the device of `origin`. Raises EncoderError where its weights are damaged."""
     tensors = weights(checkpoint)
-    model = create(origin, load_weights=False)
+    model: Any = create(origin, load_weights=False)
+    if LABEL_VECTORS in tensors:
+        model = image_tower(model)
+        model.set_labels(list(checkpoint.record.prompts), tensors[LABEL_VECTORS].clone())
     model.load_state_dict(tensors, strict=True)
     return OpenClip(model, origin, checkpoint.record.trained_on)

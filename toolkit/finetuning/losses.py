@@ -66,7 +66,7 @@ def _of_each(captions: "Tensor", which: "Tensor") -> "Tensor":
 
 
 def encode_captions(encoder: OpenClip, prompts: Sequence[str]) -> "Tensor":
-    """The prompts' unit vectors `[P, D]`, with gradients.
+    """The prompts' unit vectors `[P, D]`, with gradients; without a text tower, those of the labels of these names.
 
     Under a causal mask nothing behind the end-of-text token reaches the pooled vector, so the context is cut there.
     """
@@ -74,7 +74,8 @@ def encode_captions(encoder: OpenClip, prompts: Sequence[str]) -> "Tensor":
     import torch.nn.functional as functional
 
     model = encoder.model
-    assert encoder.tokenizer is not None, "fine-tuning asks for a text tower before it begins"
+    if encoder.tokenizer is None:
+        return functional.normalize(model.encode_labels(prompts), dim=-1)
     tokens = encoder.tokenizer(list(prompts)).to(encoder.device)
     tower = getattr(model, "text", model)
     if getattr(tower, "pool_type", getattr(tower, "text_pool_type", "")) != "argmax" or tower.attn_mask is None:

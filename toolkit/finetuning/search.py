@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from toolkit.cache.store import Cache
 from toolkit.data.images import decode
 from toolkit.data.manifest import Dataset
 from toolkit.data.split import groups_of
 from toolkit.encoders.openclip import OpenClip
 from toolkit.encoders.record import EncoderRecord, TrainedOn
 from toolkit.errors import CacheError
-from toolkit.finetuning import checkpoints
+from toolkit.finetuning import checkpoints, label_vectors
 from toolkit.finetuning.checkpoints import Checkpoint
 from toolkit.finetuning.interpolate import mix
 from toolkit.finetuning.recipes import Recipe
@@ -66,6 +67,13 @@ class Training:
         """What the encoder will have been trained on, and its key (`training.describe`)."""
         return describe(self.base, self.train, self.held_out, self.prompts, self.recipe)
 
+    def start(self, rows: pl.DataFrame) -> OpenClip:
+        """A fresh base encoder to train on `rows`; one without text has label vectors then, of a probe on these."""
+        encoder = self.load()
+        if not self.base.has_text:
+            label_vectors.add(encoder, Cache(self.cache, self.base), rows, self.recipe)
+        return encoder
+
     @property
     def folder(self) -> Path:
         """Where its checkpoint lies, or will lie."""
@@ -83,7 +91,7 @@ def make(training: Training) -> Checkpoint:
         return _interpolated(training)
     stage = f"Fine-tuning without {training.held_out}{training.of_seed}"
     return finetune(
-        training.load(),
+        training.start(training.train),
         training.dataset,
         training.train,
         training.held_out,
@@ -97,7 +105,7 @@ def make(training: Training) -> Checkpoint:
 def _interpolated(training: Training) -> Checkpoint:
     """The encoder between the base and what the same recipe trains with `alpha` 1, which is kept for the next one."""
     whole = make(replace(training, recipe=replace(training.recipe, alpha=1.0)))
-    mixed = mix(training.load().model.state_dict(), checkpoints.weights(whole), training.recipe.alpha)
+    mixed = mix(training.start(training.train).model.state_dict(), checkpoints.weights(whole), training.recipe.alpha)
     return finish(training.folder, mixed, replace(whole.record, trained_on=training.trained_on))
 
 
@@ -153,9 +161,10 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 def _score_part(training: Training, recipe: Recipe, left_out: np.ndarray, path: Path) -> dict[str, Any]:
     """Train without a part and score it after each epoch of the grid -> a record, which is kept at `path`."""
-    grid, encoder = recipe.grid, training.load()
+    grid = recipe.grid
     assert grid is not None
     fitting, out = training.train.filter(~left_out), _some(training.train.filter(left_out), recipe.seed)
+    encoder = training.start(fitting)
     last = max(grid.epochs)
     plain = replace(recipe, grid=None, epochs=last)
     stage = f"Choosing for {training.held_out}{training.of_seed}, {path.stem}"

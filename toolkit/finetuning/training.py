@@ -96,7 +96,7 @@ def describe(
     recipe = recipe.for_model(base.model)
     facts: dict[str, Any] = {
         "base_identity": base.identity,
-        "recipe": recipe.label(base.model),
+        "recipe": recipe.label(base.model) + ("" if base.has_text else " label-vectors"),
         "settings": recipe.settings(),
         "seed": recipe.seed,
         "held_out": held_out,

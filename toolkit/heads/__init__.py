@@ -59,7 +59,7 @@ def head_class(name: str) -> type[Head]:
 def fits(name: str, record: EncoderRecord) -> bool:
     """Whether the head can be fitted on what this encoder gives."""
     head = head_class(name)
-    return record.sees in head.reads and (record.has_text or not head.needs_prompts)
+    return record.sees in head.reads and (record.has_text or record.has_label_vectors or not head.needs_prompts)
 
 
 def check_names(names: Sequence[str]) -> list[str]:

@@ -1,7 +1,7 @@
 """A small convolutional network on the pixels: the one that CIFAKE was published with (Bird & Lotfi 2023).
 
 Two convolution layers of 32 filters (3x3, ReLU), each followed by max-pooling, a dense layer of 64 (ReLU), one sigmoid
-output; binary cross-entropy, Adam. It is trained on the very rows that the other heads are fitted on.
+output; binary cross-entropy, Adam. It is trained on the same rows as the other heads.
 """
 
 from collections.abc import Iterator
@@ -31,10 +31,10 @@ Weights = dict[str, np.ndarray]
 class SmallCNN(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Bird & Lotfi's network. `X` are pixels `[N, 3 x 32 x 32]` from 0 to 255 (`toolkit.encoders.features.Pixels`).
 
-    The paper does not say when to stop in terms that carry over to other numbers of images, so the number of epochs is
-    chosen like everything else, inside the training rows: three networks, each without a third of the categories
-    (or of the random folds), are trained side by side until their mean log loss on the left-out rows has not fallen for
-    `PATIENCE` epochs; then one is trained on all rows for the best number. Weights are kept as numpy arrays.
+    The number of epochs is chosen inside the training rows, since the paper's does not carry over to other numbers of
+    images: three networks, each trained without a third of the categories (or of the random folds), run until their
+    mean log loss on the left-out rows has not fallen for `PATIENCE` epochs. One network is then trained on all rows for
+    the best number of epochs. Weights are kept as numpy arrays.
     """
 
     reads = frozenset({Sees.PIXELS})
@@ -108,7 +108,7 @@ def _logits(weights: "dict[str, Tensor]", pixels: "Tensor") -> "Tensor":
 
 
 def _train(X: np.ndarray, codes: np.ndarray, seed: int) -> Iterator[Weights]:
-    """The weights after each epoch, without end. The order of the rows depends on seed and epoch alone."""
+    """Yields the weights after each epoch, forever. The order of the rows depends only on seed and epoch."""
     import torch
     import torch.nn.functional as functional
 

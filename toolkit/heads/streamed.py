@@ -1,9 +1,9 @@
-"""Logistic regression on more rows than are good to hold twice: Newton's method, its sums taken part by part.
+"""Logistic regression on more rows than fit in memory twice: Newton's method, with its sums taken part by part.
 
-Stochastic steps would do with one part at a time, too, but end near the optimum and not at it. The sums that Newton's
-method needs (the gradient and the Hessian, columns times columns) are as small for a billion rows as for a thousand, so
-a pass over the parts is one step, and some ten steps end where scikit-learn's solver ends (Nocedal & Wright 2006,
-algorithm 3.2). The rows are never copied as a whole: they may be a memory-mapped file.
+Newton's method needs two sums over the rows, the gradient and the Hessian. Both have the same small size for any number
+of rows, so one pass over the parts gives one step, and about ten steps reach the optimum that scikit-learn's solver
+finds (Nocedal & Wright 2006, algorithm 3.2). Stochastic gradient steps would only come near it. The rows are never
+copied as a whole: they may be a memory-mapped file.
 """
 
 import numpy as np
@@ -11,10 +11,10 @@ import numpy as np
 from toolkit.heads.base import unit
 
 MOST_VALUES = 1 << 28
-"""Rows times columns that are fitted at once: 524,288 rows of 512 columns, 1 GiB as float32, 4 GiB while fitting."""
+"""The most rows times columns fitted at once: 524,288 rows of 512 columns, 1 GiB as float32, 4 GiB while fitting."""
 
 SAMPLE = 100_000
-"""So many rows choose `C` where all are too many."""
+"""How many rows choose `C` where there are too many rows to fit at once."""
 
 ROWS_AT_ONCE = 16_384
 STEPS = 40
@@ -35,8 +35,8 @@ def sample(X: np.ndarray, seed: int) -> np.ndarray:
 def solve(X: np.ndarray, positive: np.ndarray, strength: float, start: np.ndarray) -> np.ndarray:
     """The weights `[D + 1]` float64, intercept last, of L2-regularised logistic regression with C = `strength`.
 
-    `X` `[N, D]` is brought to unit length part by part, `positive` `[N]` is bool, `start` `[D + 1]` is where to begin.
-    scikit-learn's objective: the squared weights, but for the intercept, and C times the sum of the log losses.
+    Each row of `X` `[N, D]` is scaled to unit length, `positive` `[N]` is bool, `start` `[D + 1]` is where to begin.
+    The objective is scikit-learn's: half the squared weights without the intercept, plus C times the sum of log losses.
     """
     from scipy.linalg import solve as solve_linear
 

@@ -98,14 +98,14 @@ def _settings(plan: Plan, heads: Sequence[str], choose_by: str, seed: int) -> Se
 
 def _ready_encoders(plan: Plan, base: Cache, split: Split, heads: Sequence[str]) -> tuple[list[Cache], list[str]]:
     """The encoders that hold all of the split's images, the base encoder's first; and what the user should know."""
-    keys, texts = split.rows()["sha256"].to_list(), plan.texts()
-    missing, prompts = base.missing_images(keys), base.missing_prompts(texts)
+    keys = split.rows()["sha256"].to_list()
+    missing, prompts = base.missing_images(keys), _missing_captions(plan, base)
     if missing or prompts:
         what = f"{len(missing)} images and {len(prompts)} prompts"
         raise MissingEmbeddings(f"{what} are not embedded yet. Run {plan.command('embed')}")
-    finetuned = _ready(plan, keys, texts, lambda record: _was_trained_on(record, base.record, split))
+    finetuned = _ready(plan, keys, lambda record: _was_trained_on(record, base.record, split))
     towers = [base.record, *(cache.record for cache in finetuned)]
-    blocks = _ready(plan, keys, (), lambda record: any(is_blocks_of(record, tower) for tower in towers))
+    blocks = _ready(plan, keys, lambda record: any(is_blocks_of(record, tower) for tower in towers))
     wanted = {sees for name in heads for sees in head_class(name).reads if sees in WITHOUT_MODEL}
     watch = partial(plan.progress, "Reading")
     others, notes = read_without_model(plan.dataset, split.rows(), sorted(wanted), plan.cache, watch)
@@ -126,10 +126,15 @@ def _left_out(heads: Sequence[str], encoders: Sequence[Cache]) -> list[str]:
     return [f"{name} is left out: {why}." for name in useless]
 
 
-def _ready(plan: Plan, keys: list[str], texts: Sequence[str], wanted: Callable[[EncoderRecord], bool]) -> list[Cache]:
-    """The caches of the `wanted` encoders that hold all of these images and, where they embed prompts, of these."""
+def _ready(plan: Plan, keys: list[str], wanted: Callable[[EncoderRecord], bool]) -> list[Cache]:
+    """The caches of the `wanted` encoders that hold all of these images and, where they embed any, the prompts."""
     caches = [Cache(plan.cache, record) for record in find_encoders(plan.cache, wanted)]
-    return [cache for cache in caches if not cache.missing_images(keys) and not cache.missing_prompts(texts)]
+    return [cache for cache in caches if not cache.missing_images(keys) and not _missing_captions(plan, cache)]
+
+
+def _missing_captions(plan: Plan, cache: Cache) -> list[str]:
+    captions = cache.record.captions(plan.prompts)
+    return cache.missing_prompts([text for texts in captions.values() for text in texts])
 
 
 def _was_trained_on(record: EncoderRecord, base: EncoderRecord, split: Split) -> bool:

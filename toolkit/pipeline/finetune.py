@@ -35,27 +35,23 @@ class Finetuned:
 def finetune(plan: Plan, recipe: Recipe, blocks: bool = False) -> list[Finetuned]:
     """Fine-tune once for each value that is held out, and embed everything again with the new encoder.
 
-    With `blocks`, the blocks of its image tower as well. What was trained or embedded before is not done again. Raises
-    what `embed` raises.
+    With `blocks`, the blocks of its image tower as well. What was trained or embedded before is not done again. An
+    encoder without text is trained with a vector a label in place of prompts. Raises what `embed` raises.
     """
     base = embed(plan)
-    if not base.cache.record.has_text:
-        raise EncoderError(
-            f"{plan.source.model} with weights {plan.source.pretrained!r} is an image tower alone, and recipes train "
-            f"towards prompts: a probe needs none, {plan.command('compare')}"
-        )
     of_splits = [(_training(plan, recipe, base.cache.record, split), split) for split in base.splits]
     return [_finetune_one(plan, training, split, blocks) for training, split in of_splits]
 
 
 def _training(plan: Plan, recipe: Recipe, base: EncoderRecord, split: Split) -> Training:
+    captions = plan.prompts if base.has_text else {label: [label] for label in sorted(plan.prompts)}
     return Training(
         base,
         lambda: load(plan.source),
         plan.dataset,
         split.train,
         split.held_out,
-        plan.prompts,
+        captions,
         replace(recipe, seed=split.seed),
         plan.cache,
         plan.progress,
@@ -67,7 +63,8 @@ def _finetune_one(plan: Plan, training: Training, split: Split, blocks: bool) ->
     checkpoint = before or make(training)
     encoder = cache(lambda: _load_or_train_again(training, checkpoint, plan.source))
     vectors = _cache_of(training, encoder, trained=before is None)
-    embedding.embed_prompts(plan.texts(), encoder, vectors)
+    texts = [text for texts in training.prompts.values() for text in texts]
+    embedding.embed_prompts(texts, encoder, vectors)
     watch = partial(plan.progress, "Embedding again")
     report = embedding.embed_images(plan.dataset, split.rows(), *filled_together(vectors, encoder, blocks), watch)
     losses = list(checkpoint.record.losses)

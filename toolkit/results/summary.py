@@ -61,7 +61,7 @@ def summary(table: pl.DataFrame) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=_summary_schema(labels))
 
 
-def _summary_schema(labels: list[str]) -> dict[str, type[pl.DataType]]:
+def _summary_schema(labels: list[str]) -> dict[str, columns.Kind]:
     """Names and types of the summary's columns, which hold where the table has no row or no novel test, too."""
     schema = {name: columns.RESULTS[name][0] for name in ROW}
     for test in ("base", "novel"):
