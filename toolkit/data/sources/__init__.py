@@ -1,6 +1,7 @@
 """Where images come from. `open_data` decides by looking; each kind of source has a file of its own."""
 
 import re
+from dataclasses import replace
 from glob import escape
 from pathlib import Path, PurePosixPath
 
@@ -48,6 +49,21 @@ def open_data(
             f"or a CSV or Parquet of paths; leave it out to use the built-in sample."
         )
     return _open(place, name or PurePosixPath(place).stem, kept, asked)
+
+
+def open_other(path: str, without_split: str, asked: Reading = AS_IT_LOOKS, kept: Path | None = None) -> Dataset:
+    """Another data set beside the user's own, to score or to calibrate on. Raises DataError.
+
+    It is read as `asked` says of the user's own data where that fits, else as it looks. Where it names no split, all of
+    it belongs to `without_split`.
+    """
+    asked = replace(asked, test_share=None, without_split=without_split)
+    try:
+        return open_data(path, kept=kept, asked=asked)
+    except DataError:
+        if not asked.layout and not asked.columns:
+            raise
+        return open_data(path, kept=kept, asked=Reading(without_split=without_split))
 
 
 def place_of(path: str | Path | None = None) -> str:

@@ -21,11 +21,13 @@ MOST_NAMED = 5
 class Reading:
     """How to read data, as far as the user says it outright: folders by a `layout` (`{split}/{label}`), a table by
     `columns` (path, label, split, category -> the column), and the share of images to test on where there is no split.
+    `without_split` (`train` or `test`) is the split of all images where the data names none.
     """
 
     layout: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     test_share: float | None = None
+    without_split: str | None = None
 
     def facts(self) -> dict[str, Any]:
         """As plain values; `Reading(**facts)` is the same again."""
@@ -116,7 +118,7 @@ def _settle_splits(found: Found, where: str, asked: Reading) -> None:
     splits = set(found.rows["split"].drop_nulls())
     if not splits:
         _require_a_share(found, where, asked)
-        found.rows = found.rows.with_columns(split=pl.lit("train")).drop("said")
+        found.rows = found.rows.with_columns(split=pl.lit(asked.without_split or "train")).drop("said")
         return
     said = pl.col("said").fill_null("")
     unknown = (
@@ -139,9 +141,9 @@ def _settle_splits(found: Found, where: str, asked: Reading) -> None:
 
 
 def _require_a_share(found: Found, where: str, asked: Reading) -> None:
-    if asked.test_share is not None:
-        return
     said = sorted(set(found.rows["said"].drop_nulls()) - {""})
+    if asked.test_share is not None or (asked.without_split and not said):
+        return
     counts = found.rows["label"].value_counts(sort=True).rows()
     labels = ", ".join(f"{label} ({count:,})" for label, count in counts[:MOST_NAMED])
     more = f" and {len(counts) - MOST_NAMED:,} more" if len(counts) > MOST_NAMED else ""

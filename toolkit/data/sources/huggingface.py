@@ -99,6 +99,8 @@ def open_files(paths: Sequence[Path], root: Path, name: str, asked: Reading = AS
     said = {meaning: column for _, columns in parts for meaning, column in columns.items()}
     further = {one: one for one in rows.columns if one not in (*SCHEMA, "original")}
     levels = [(f"column {column}", meaning) for meaning, column in {**said, **further}.items()]
+    if "split" not in said and rows["split"].count():
+        levels.append(("file name", "split"))
     found = Found(rows, [], levels, kind="huggingface")
     what = "images in one file," if len(files) == 1 else f"images in {len(files)} files,"
     where = str(paths[0] if len(files) == 1 else root)
