@@ -1,19 +1,25 @@
-"""Who trains and who tests. The novel value never trains: `_known_to_differ` alone decides it."""
+"""Who trains and who tests. What is held out never trains: `_known_to_differ` alone decides it.
+
+Either values of a column are held out, as one category, and every test has all labels; or labels are (`--split-by
+label`), the base and new classes of Zhou et al. 2022 (CoCoOp, section 4.1): then each half is tested among its own.
+"""
 
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
+from toolkit.data.labels import some
 from toolkit.data.manifest import SCHEMA, Dataset
 from toolkit.data.manifest import hash_rows as hash_all
 from toolkit.errors import SelectionError, did_you_mean
 
 NONE = "none"
 CATEGORY = "category"
+LABEL, HALF = "label", "half"
 FEWEST = 2
 MOST_VALUES = 200
 """A column with more values than these, or as many as images, is no column to hold values of out."""
@@ -32,6 +38,7 @@ class TestSet:
 
     `test` is `base` or `novel`, or `other` where the rows are another data set's, `test_data`. `perturbation` says what
     was done to the images. `leaks` counts those that were passed over because their bytes are in the training set.
+    `labels` are what the images are told apart by, where these are not all labels of the comparison.
     """
 
     __test__ = False  # pytest takes the name for a test
@@ -41,6 +48,7 @@ class TestSet:
     leaks: int = 0
     perturbation: str = ""
     test_data: str = ""
+    labels: tuple[str, ...] = ()
 
     def key(self) -> tuple[str, ...]:
         """Its values of the columns `columns.TEST`."""
@@ -55,7 +63,8 @@ class Split:
     and `base` hold no image of that value, `novel` holds test images of it alone. A row whose value is unknown might
     have it, so where something is held out such a row is in none of them. `leaks` counts the test images that were
     passed over because their bytes are in `train`, `near_copies` those that are copies of a training image in other
-    bytes (`data.near_copies`). `seed` chose the training rows and decides all else that is random.
+    bytes (`data.near_copies`). `seed` chose the training rows and decides all else that is random. `new_labels` are the
+    labels that are held out, where labels are.
     """
 
     held_out: str
@@ -66,6 +75,16 @@ class Split:
     seed: int = 0
     by: str = CATEGORY
     near_copies: int = 0
+    new_labels: tuple[str, ...] = ()
+
+    @property
+    def held_out_groups(self) -> frozenset[str]:
+        """The groups that training must not hold; none where nothing is held out."""
+        return frozenset(self.new_labels) or frozenset({self.held_out} - {NONE})
+
+    def known_labels(self, labels: Sequence[str]) -> list[str]:
+        """Those of the comparison's `labels` that training knows, in their order."""
+        return [label for label in labels if label not in self.new_labels]
 
     def tests(self) -> dict[str, pl.DataFrame]:
         """The test sets that have images: `base`, and `novel` where a value is held out."""
@@ -73,7 +92,9 @@ class Split:
 
     def test_sets(self) -> list[TestSet]:
         """The same as sets to score."""
-        return [TestSet(name, rows, self.leaks) for name, rows in self.tests().items()]
+        known = tuple(self.train["label"].unique().sort()) if self.new_labels else ()
+        labels = {"base": known, "novel": tuple(sorted(self.new_labels))}
+        return [TestSet(name, rows, self.leaks, labels=labels[name]) for name, rows in self.tests().items()]
 
     def rows(self) -> pl.DataFrame:
         """Every row of the comparison."""
@@ -117,9 +138,11 @@ def columns_to_split_by(dataset: Dataset) -> dict[str, list[str]]:
 def held_out_values(dataset: Dataset, split: Sequence[str], by: str = CATEGORY) -> list[str]:
     """The values of the column `by` that `--split` names, each held out in its turn; `none` stands for no value.
 
-    Without a name it is what `HELD_OUT` says of this kind of data, or `none`. Raises SelectionError for a column or a
-    value that the data does not have.
+    Without a name it is what `HELD_OUT` says of this kind of data, or `none`. By `label`, the labels named are held out
+    together, or `half` of them. Raises SelectionError for a column or a value that the data does not have.
     """
+    if by == LABEL:
+        return [_held_out_labels(dataset, split)]
     columns = columns_to_split_by(dataset)
     wanted = list(dict.fromkeys(name.strip() for part in split for name in part.split(",") if name.strip()))
     if by != CATEGORY and by not in columns:
@@ -138,9 +161,43 @@ def held_out_values(dataset: Dataset, split: Sequence[str], by: str = CATEGORY) 
     return wanted
 
 
+def _held_out_labels(dataset: Dataset, split: Sequence[str]) -> str:
+    """`half`, or the labels that `--split` names, joined by commas."""
+    labels = dataset.labels()
+    wanted = list(dict.fromkeys(name.strip() for part in split for name in part.split(",") if name.strip()))
+    if wanted == [HALF] and HALF not in labels:
+        if len(labels) < 4:
+            raise SelectionError(f"Half of {len(labels)} labels cannot be told apart from each other: it takes 4.")
+        return HALF
+    for name in wanted:
+        if name not in labels:
+            guess = did_you_mean(name, labels)
+            raise SelectionError(f"{dataset.name} has no label {name!r}.{guess} --split takes half or {some(labels)}.")
+    if len(wanted) < 2 or len(labels) - len(wanted) < 2:
+        raise SelectionError(
+            f"--split-by label takes two labels or more to hold out, and leaves two or more to train on: --split half, "
+            f"or some of {some(labels)}."
+        )
+    return ",".join(wanted)
+
+
+def new_labels(labels: Sequence[str], held_out: str, by: str) -> tuple[str, ...]:
+    """The labels that are held out, sorted; none where another column is split by.
+
+    `half` holds out the second half of the sorted labels; the first one has one more where their number is odd (Zhou et
+    al. 2022, CoOp's and CoCoOp's base and new classes).
+    """
+    if by != LABEL or held_out == NONE:
+        return ()
+    return tuple(sorted(labels)[(len(labels) + 1) // 2 :] if held_out == HALF else sorted(held_out.split(",")))
+
+
 def what_is_held_out(dataset: Dataset, held_out: Sequence[str], by: str = CATEGORY) -> str | None:
     """A line where nothing is held out: that it is so, what could be, and how. Else one on the labels that have no
     value in the column `by`, or None where there is no such label."""
+    if new := new_labels(dataset.labels(), held_out[0], by):
+        known = len(dataset.labels()) - len(new)
+        return f"{len(new)} of {known + len(new)} labels are held out: {some(new)}. Each part is tested among its own."
     if list(held_out) != [NONE]:
         return _line_on_labels_without(dataset, by)
     ways = [
@@ -226,17 +283,17 @@ def select(
     than 0 draws the training rows by chance instead. Only the rows that are needed are hashed. Raises SelectionError
     where a label has fewer than two training images or no test image.
     """
-    rows = with_groups(dataset, by, hash_rows)
+    rows, new = with_groups(dataset, by, hash_rows), new_labels(dataset.labels(), held_out, by)
+    groups = new or tuple({held_out} - {NONE})
     trainable, tests = (rows.filter(pl.col("split") == split) for split in ("train", "test"))
-    trainable = _shuffled(_known_to_differ(trainable, held_out), seed)
+    trainable = _shuffled(_known_to_differ(trainable, groups), seed)
     train = _first(dataset, trainable, train_per_label, hash_rows, NOTHING)[0]
     seen = pl.concat([NOTHING if keep_leaks else train["sha256"], also_passed_over])
-    base, passed_base = _first(dataset, _known_to_differ(tests, held_out), test_per_label, hash_rows, seen)
-    is_novel = (pl.col("group") == held_out) & (held_out != NONE)
-    novel, passed_novel = _first(dataset, tests.filter(is_novel), test_per_label, hash_rows, seen)
+    base, passed_base = _first(dataset, _known_to_differ(tests, groups), test_per_label, hash_rows, seen)
+    novel, passed_novel = _first(dataset, tests.filter(_is_one_of(groups)), test_per_label, hash_rows, seen)
     passed = pl.concat([passed_base, passed_novel])
     leaks = int(passed.is_in(train["sha256"].implode()).sum())
-    split = Split(held_out, train, base, novel, leaks, seed, by, len(passed) - leaks)
+    split = Split(held_out, train, base, novel, leaks, seed, by, len(passed) - leaks, new)
     _require_whole(split, seen)
     _require_enough(dataset, split)
     sizes = (len(split.train), len(split.base), len(split.novel), split.leaks)
@@ -268,12 +325,18 @@ def first_fresh(dataset: Dataset, held_out: str, per_label: int, seen: pl.Series
     rows = dataset.rows if by in dataset.rows.columns else dataset.rows.with_columns(pl.lit(None, pl.String).alias(by))
     trainable = rows.filter(pl.col("split") == "train").with_columns(group=pl.col(by))
     known = trainable["group"].null_count() < len(trainable)
-    return _first(dataset, _known_to_differ(trainable, held_out) if known else trainable, per_label, hash_all, seen)[0]
+    groups = new_labels(dataset.labels(), held_out, by) or tuple({held_out} - {NONE})
+    return _first(dataset, _known_to_differ(trainable, groups) if known else trainable, per_label, hash_all, seen)[0]
 
 
-def _known_to_differ(rows: pl.DataFrame, held_out: str) -> pl.DataFrame:
-    """The rows whose group is known not to be the held-out value; a comparison with null is no knowledge."""
-    return rows if held_out == NONE else rows.filter(pl.col("group") != held_out)
+def _known_to_differ(rows: pl.DataFrame, held_out: Collection[str]) -> pl.DataFrame:
+    """The rows whose group is known to be none of those held out; of a group that is null nothing is known."""
+    return rows.filter(~_is_one_of(held_out)) if held_out else rows
+
+
+def _is_one_of(held_out: Collection[str]) -> pl.Expr:
+    """Whether the group is held out; null where it is unknown."""
+    return pl.col("group").cast(pl.String).is_in(list(held_out), nulls_equal=False)
 
 
 def _shuffled(rows: pl.DataFrame, seed: int) -> pl.DataFrame:
@@ -313,18 +376,23 @@ def _first_of_label(
 
 def _require_whole(split: Split, seen: pl.Series) -> None:
     """What must hold whatever the data; anything else is a mistake in this file, not the user's."""
-    if split.held_out != NONE:
+    if split.held_out_groups:
         for name, rows in (("training", split.train), ("base test", split.base)):
-            if rows["group"].null_count() or (rows["group"] == split.held_out).any():
+            if rows["group"].null_count() or rows["group"].is_in(list(split.held_out_groups)).any():
                 raise AssertionError(f"an image that may be of the novel value is in the {name} set")
     if any(rows["sha256"].is_in(seen.implode()).any() for rows in (split.base, split.novel)):
         raise AssertionError("the bytes of a test image are in the training set")
 
 
 def _require_enough(dataset: Dataset, split: Split) -> None:
-    novel = [("novel test", split.novel, 1)] if split.held_out != NONE else []
-    for name, rows, fewest in [("training", split.train, FEWEST), ("base test", split.base, 1), *novel]:
-        for label in dataset.labels():
+    known = split.known_labels(dataset.labels())
+    novel = [("novel test", split.novel, 1, split.new_labels or known)] if split.held_out != NONE else []
+    for name, rows, fewest, labels in [
+        ("training", split.train, FEWEST, known),
+        ("base test", split.base, 1, known),
+        *novel,
+    ]:
+        for label in labels:
             count = int((rows["label"] == label).sum())
             if count < fewest:
                 raise SelectionError(

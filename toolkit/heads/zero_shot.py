@@ -42,6 +42,11 @@ class ZeroShot(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.choice_: dict[str, object] = {}
         return self
 
+    def with_prompts(self, prompts: Mapping[str, np.ndarray]) -> "ZeroShot":
+        """The same head for other classes, which have these prompts. A margin lies between the old ones: it goes."""
+        y = np.array(list(prompts))
+        return ZeroShot(prompts, self.temperature).fit(np.empty((len(y), self.weights_.shape[1])), y)
+
     def cosines(self, X: np.ndarray) -> np.ndarray:
         """`[N, D]` -> `[N, classes]` float64: the cosine to each class's prompts."""
         return np.asarray(unit(X) @ self.weights_.T, dtype=np.float64)
