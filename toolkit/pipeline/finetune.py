@@ -8,8 +8,9 @@ from pathlib import Path
 from toolkit.cache import embedding
 from toolkit.cache.store import Cache, find_encoders
 from toolkit.data.split import Split
-from toolkit.encoders.openclip import OpenClip, Source, load
+from toolkit.encoders.openclip import OpenClip, load
 from toolkit.encoders.record import EncoderRecord
+from toolkit.encoders.source import Source
 from toolkit.errors import EncoderError
 from toolkit.finetuning import checkpoints
 from toolkit.finetuning.checkpoints import Checkpoint
