@@ -1,12 +1,13 @@
 """`compare`: every head on every encoder in the cache, as one table."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from toolkit.cli.group import Command
 from toolkit.cli.options import as_json, beyond_of, beyond_options, head_options, heads_of, plan_options, planned
-from toolkit.cli.output import print_json, print_table, watched
+from toolkit.cli.output import bars, print_json, print_table
 
 if TYPE_CHECKING:
     from toolkit.pipeline.plan import Plan
@@ -19,25 +20,26 @@ if TYPE_CHECKING:
 @as_json
 def compare(heads: str, choose_by: str, as_json: bool, **chosen: Any) -> None:
     """Score every head on every encoder in the cache, on base and novel images, and write the results."""
-    from toolkit.pipeline.compare import compare as run
+    from toolkit.pipeline.compare import compare_all
 
-    names = heads_of(heads)
-    plan = planned(chosen, as_json)
+    names, plans = heads_of(heads), planned(chosen, as_json)
     beyond = beyond_of(chosen, as_json)
-    with watched(plan) as plan:
-        done = run(plan, names, choose_by, beyond)
-    show_compared(done, plan, as_json)
+    with bars() as progress:
+        done = compare_all([replace(plan, progress=progress) for plan in plans], names, choose_by, beyond)
+    show_compared(done, plans[0], as_json)
 
 
 def show_compared(done: Any, plan: "Plan", as_json: bool) -> None:
-    """The table like the study's, the notes, and where the files are."""
+    """The table like the study's, several encoders side by side, the notes, and where the files are."""
     if as_json:
         print_json(done.table.to_dicts())
         return
-    from toolkit.cli.tables import tables
+    from toolkit.cli.tables import encoders, tables
 
     for table in tables(done.table, done.predictions):
         print_table(table)
+    if side_by_side := encoders(done.table, done.predictions):
+        print_table(side_by_side)
     for note in done.notes:
         click.echo(note)
     click.echo(f"Written: {plan.results / 'results.xlsx'} (also .csv, .parquet) and predictions beside it.")

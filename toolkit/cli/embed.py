@@ -6,7 +6,7 @@ import click
 
 from toolkit.cli.group import Command
 from toolkit.cli.options import as_json, features_option, option, plan_options, planned
-from toolkit.cli.output import print_json, watched
+from toolkit.cli.output import of_each, prefix, print_json
 
 if TYPE_CHECKING:
     from toolkit.pipeline.plan import Plan
@@ -21,22 +21,31 @@ def embed(strict: bool, features: str | None, as_json: bool, **chosen: Any) -> N
     """Embed images and prompts into the cache; what is there already is not embedded again."""
     from toolkit.pipeline.embed import embed as run
 
-    plan = planned(chosen, as_json)
-    with watched(plan) as plan:
-        done = run(plan, strict, blocks=features is not None)
-    show_embedded(done, plan, as_json, features)
+    plans = planned(chosen, as_json)
+    done = of_each(plans, lambda plan: run(plan, strict, blocks=features is not None))
+    show_embedded(done, plans, as_json, features)
 
 
-def show_embedded(done: Any, plan: "Plan", as_json: bool, features: str | None) -> None:
-    """What `embed` did, in a line or two."""
-    facts = {"embedded": done.embedded, "cached": done.cached, "prompts": done.prompts, "skipped": len(done.skipped)}
+def show_embedded(done: list[Any], plans: "list[Plan]", as_json: bool, features: str | None) -> None:
+    """What `embed` did with each encoder, in a line or two; as JSON one object, or a list of them for several."""
     if as_json:
-        facts |= {"passed_over": plan.dataset.passed_over_by_reason()}
-        print_json({**facts, "leaks": done.leaks, "notes": done.notes, "encoder": done.cache.record.identity})
+        facts = [_facts(one, plan) for one, plan in zip(done, plans, strict=True)]
+        print_json(facts if len(facts) > 1 else facts[0])
         return
+    for one, plan in zip(done, plans, strict=True):
+        _show(one, plan, features, prefix(plan, plans))
+
+
+def _facts(done: Any, plan: "Plan") -> dict[str, Any]:
+    facts = {"embedded": done.embedded, "cached": done.cached, "prompts": done.prompts, "skipped": len(done.skipped)}
+    facts |= {"passed_over": plan.dataset.passed_over_by_reason()}
+    return {**facts, "leaks": done.leaks, "notes": done.notes, "encoder": done.cache.record.identity}
+
+
+def _show(done: Any, plan: "Plan", features: str | None, about: str) -> None:
     blocks = " with the blocks inside the image tower" if features else ""
     click.echo(
-        f"Embedded {done.embedded:,} images{blocks} and {done.prompts} prompts; "
+        f"{about}Embedded {done.embedded:,} images{blocks} and {done.prompts} prompts; "
         f"{done.cached:,} images were in the cache."
     )
     if len(done.skipped):

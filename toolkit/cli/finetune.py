@@ -1,6 +1,6 @@
 """`finetune`: another encoder, trained without the held-out category."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,7 +15,10 @@ from toolkit.cli.options import (
     recipe_options,
     section,
 )
-from toolkit.cli.output import print_json, watched
+from toolkit.cli.output import of_each, prefix, print_json
+
+if TYPE_CHECKING:
+    from toolkit.pipeline.plan import Plan
 
 
 @click.command(cls=Command, epilog="Example: python cli.py finetune --split cat --epochs 5")
@@ -29,20 +32,23 @@ def finetune(choose_by: str, features: str | None, as_json: bool, **chosen: Any)
     from toolkit.pipeline.finetune import finetune as run
 
     recipe = recipe_of(chosen, choose_by)
-    plan = planned(chosen, as_json)
-    with watched(plan) as plan:
-        done = run(plan, recipe, blocks=features is not None)
-    show_finetuned(done, as_json)
+    plans = planned(chosen, as_json)
+    done = of_each(plans, lambda plan: run(plan, recipe, blocks=features is not None))
+    show_finetuned(done, plans, as_json)
 
 
-def show_finetuned(done: Any, as_json: bool) -> None:
-    """What `finetune` did, a line for each held-out category."""
+def show_finetuned(done: list[Any], plans: "list[Plan]", as_json: bool) -> None:
+    """What `finetune` did with each encoder, a line for each held-out category."""
+    every = [(one, plan) for trained, plan in zip(done, plans, strict=True) for one in trained]
     if as_json:
-        print_json([{**vars(one), "folder": str(one.folder)} for one in done])
+        models = [{"model": plan.source.model} if len(plans) > 1 else {} for _, plan in every]
+        found = [{**vars(one), "folder": str(one.folder)} for one, _ in every]
+        print_json([model | facts for model, facts in zip(models, found, strict=True)])
         return
-    for one in done:
+    for one, plan in every:
         without = "" if one.held_out == "none" else f" without {one.held_out}"
         without += f" (seed {one.seed})" if one.seed else ""
         losses = " → ".join(f"{loss:.3f}" for loss in one.losses)
         state = f"Fine-tuned{without}: loss {losses}" if one.trained else f"Was fine-tuned{without} before"
-        click.echo(f"{state}; embedded {one.embedded:,} images again, {one.cached:,} were in the cache.")
+        counts = f"embedded {one.embedded:,} images again, {one.cached:,} were in the cache."
+        click.echo(f"{prefix(plan, plans)}{state}; {counts}")

@@ -13,6 +13,7 @@ from toolkit.cli.output import passed_over, say
 if TYPE_CHECKING:
     from toolkit.data.manifest import Dataset
     from toolkit.data.sources import Reading
+    from toolkit.encoders.openclip import Source
     from toolkit.evaluation.test_sets import Beyond
     from toolkit.pipeline.plan import Plan
 
@@ -153,12 +154,18 @@ model_options = section(
     "Model",
     option(
         "--model",
-        help="nano, one of open_clip's, hf-hub:OWNER/NAME, or local-dir:FOLDER.  [default: ViT-B-32; sample: nano]",
+        "models",
+        multiple=True,
+        metavar="NAME",
+        help="nano, one of open_clip's, hf-hub:OWNER/NAME, or local-dir:FOLDER; repeat it for several encoders.  "
+        "[default: ViT-B-32; sample: nano]",
     ),
     option(
         "--pretrained",
+        multiple=True,
         metavar="TAG|FILE",
-        help="Weights: a tag of open_clip's or a file.  [default: the model's best known]",
+        help="Weights: a tag of open_clip's or a file; with several models one for each, in their order, or one for "
+        "all.  [default: the model's best known]",
     ),
     chosen("device", "auto", "Where the model runs."),
     chosen("precision", "fp32", "The model's arithmetic."),
@@ -246,24 +253,22 @@ def beyond_of(chosen: dict[str, Any], as_json: bool) -> "Beyond":
     return Beyond(perturbations, found)
 
 
-def planned(chosen: dict[str, Any], as_json: bool) -> "Plan":
-    """The plan that the shared options ask for; says which data it is about."""
+def planned(chosen: dict[str, Any], as_json: bool) -> "list[Plan]":
+    """The plans that the shared options ask for, one an encoder; says which data they are about."""
     from toolkit.data.sources import place_of
-    from toolkit.encoders import openclip
     from toolkit.errors import SelectionError
-    from toolkit.pipeline.plan import default_model, make_plan
+    from toolkit.pipeline.plan import default_model, make_plan, plans_of
 
     if chosen["seed"] and chosen["seeds"]:
         raise SelectionError("--seeds N does it for the seeds 0 to N-1: leave --seed out.")
     reading = reading_of(chosen)
     dataset = _opened(chosen, reading, as_json)
-    model = chosen["model"] or default_model(dataset)
-    source = openclip.source(model, chosen["pretrained"], chosen["precision"], chosen["device"])
-    for note in source.notes:
+    sources = _sources(chosen, default_model(dataset))
+    for note in dict.fromkeys(note for source in sources for note in source.notes):
         say(note, as_json)
-    return make_plan(
+    plan = make_plan(
         dataset,
-        source,
+        sources[0],
         chosen["labels"] and chosen["labels"].split(","),
         prompts_of(chosen["prompts"]),
         chosen["positive"],
@@ -282,6 +287,23 @@ def planned(chosen: dict[str, Any], as_json: bool) -> "Plan":
         data=place_of(chosen["data"]),
         reading=reading,
     )
+    return plans_of(plan, sources)
+
+
+def _sources(chosen: dict[str, Any], default: str) -> "list[Source]":
+    """What --model and --pretrained name, each encoder once."""
+    from toolkit.encoders.openclip import source
+    from toolkit.errors import SelectionError
+
+    models, weights = chosen["models"] or (default,), chosen["pretrained"] or (None,)
+    if len(weights) not in (1, len(models)):
+        raise SelectionError(
+            f"--pretrained is given {len(weights)} times and --model {len(models)} times: give one for each model, in "
+            "their order, or one for all, or none for each model's best known."
+        )
+    weights = weights * len(models) if len(weights) == 1 else weights
+    pairs = dict.fromkeys(zip(models, weights, strict=True))
+    return list(dict.fromkeys(source(*pair, chosen["precision"], chosen["device"]) for pair in pairs))
 
 
 def _opened(chosen: dict[str, Any], reading: "Reading", as_json: bool) -> "Dataset":

@@ -25,6 +25,20 @@ def watched(plan: "Plan") -> Iterator["Plan"]:
         yield replace(plan, progress=progress)
 
 
+def of_each(plans: "list[Plan]", step: Callable[["Plan"], Any]) -> list[Any]:
+    """What `step` makes of each plan in its turn, with progress bars."""
+    done = []
+    for one in plans:
+        with watched(one) as plan:
+            done.append(step(plan))
+    return done
+
+
+def prefix(plan: "Plan", plans: "list[Plan]") -> str:
+    """What begins a line that is about one of several encoders: its name and weights."""
+    return f"{plan.source.model} {plan.source.pretrained}: " if len(plans) > 1 else ""
+
+
 @contextmanager
 def bars() -> Iterator[Callable[[str, int, int], None]]:
     """A progress bar for each stage, on standard error; silent where that is no terminal."""

@@ -18,7 +18,7 @@ from toolkit.cli.options import (
     recipe_of,
     recipe_options,
 )
-from toolkit.cli.output import watched
+from toolkit.cli.output import of_each
 from toolkit.cli.report import draw
 
 
@@ -30,20 +30,18 @@ from toolkit.cli.report import draw
 @as_json
 def run(heads: str, choose_by: str, features: str | None, as_json: bool, **chosen: Any) -> None:
     """Embed, fine-tune and compare in one go."""
-    from toolkit.pipeline.compare import compare
+    from toolkit.pipeline.compare import compare_all
     from toolkit.pipeline.embed import embed
     from toolkit.pipeline.finetune import finetune
 
     recipe = recipe_of(chosen, choose_by)
     names = heads_of(heads)
-    plan = planned(chosen, as_json)
-    with watched(plan) as plan:
-        embedded = embed(plan, blocks=features is not None)
+    plans = planned(chosen, as_json)
+    embedded = of_each(plans, lambda plan: embed(plan, blocks=features is not None))
     if not as_json:
-        show_embedded(embedded, plan, as_json, features)
-    with watched(plan) as plan:
-        finetuned = finetune(plan, recipe)
+        show_embedded(embedded, plans, as_json, features)
+    finetuned = of_each(plans, lambda plan: finetune(plan, recipe))
     if not as_json:
-        show_finetuned(finetuned, as_json)
-    show_compared(compare(plan, names, choose_by), plan, as_json)
-    draw(plan, as_json)
+        show_finetuned(finetuned, plans, as_json)
+    show_compared(compare_all(plans, names, choose_by), plans[0], as_json)
+    draw(plans[0], as_json)

@@ -37,6 +37,27 @@ def tables(table: pl.DataFrame, predictions: pl.DataFrame) -> Iterator[Table]:
         yield _means(means.join(against_study(predictions), on=LEFT_OUT, how="left", nulls_equal=True))
 
 
+def encoders(table: pl.DataFrame, predictions: pl.DataFrame) -> Table | None:
+    """The best head of each encoder of several models, side by side, as on the page; None for one model."""
+    from toolkit.results.report.encoders import side_by_side
+    from toolkit.results.report.entrants import subject
+    from toolkit.results.report.words import p_value
+
+    if table.select("model", "pretrained").unique().height < 2:
+        return None
+    rows = side_by_side(table, predictions, shown := subject(table, predictions))
+    made = Table(title="Encoders side by side: one head each, chosen without test images", **PLAIN)
+    for name in ("Encoder", "Head", *shown.tests, f"Difference on {shown.decides}", "p, corrected"):
+        made.add_column(name, no_wrap=name != "Encoder")
+    for row in rows:
+        scores = [row.entrant.scores.get(test) for test in shown.tests]
+        figures = [f"{one.mean:.3f} [{one.low:.2f}–{one.high:.2f}]" if one else "" for one in scores]
+        duel = row.duel
+        against = f"{duel.difference:+.3f} [{duel.low:+.3f}, {duel.high:+.3f}]" if duel else "best"
+        made.add_row(row.name, row.entrant.head, *figures, against, "" if row.p is None else p_value(row.p))
+    return made if rows else None
+
+
 def _comparison(group: pl.DataFrame) -> Table:
     about, labels = group.row(0, named=True), labels_of(group)
     held_out = "" if about["held_out"] == "none" else f", {about['held_out']} held out"

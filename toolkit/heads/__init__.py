@@ -18,8 +18,11 @@ from toolkit.errors import SelectionError, did_you_mean
 HEADS = {
     "zero-shot": "zero_shot.ZeroShot",
     "logreg": "logreg.LogisticProbe",
+    "lda": "lda.DiscriminantAnalysis",
     "layer-probes": "layer_probes.LayerProbes",
     "knn": "knn.NearestNeighbours",
+    "tip-adapter": "tip_adapter.TipAdapter",
+    "clap": "clap.ClassAdaptiveProbe",
     "cnn": "cnn.SmallCNN",
     "shortcut": "shortcut.Shortcut",
 }

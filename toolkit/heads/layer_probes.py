@@ -16,7 +16,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from threadpoolctl import threadpool_limits
 
-from toolkit.heads.base import VECTORS, fold_numbers, log_loss, unit, usable_folds
+from toolkit.heads.base import VECTORS, fold_numbers, log_loss, softmax, unit, usable_folds
 
 GRID = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 PATIENCE = 2
@@ -109,7 +109,7 @@ class LayerProbes(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         for number in range(len(folds)):
             inside = fold == number
             weights, bias = _stack(logits[:, ~inside], truth[~inside])
-            losses.append(log_loss(_softmax(_added(logits[:, inside], weights, bias)), truth[inside]))
+            losses.append(log_loss(softmax(_added(logits[:, inside], weights, bias)), truth[inside]))
         self.log_loss_ = round(float(np.mean(losses)), 4) if losses else 0.0
 
     def _fit_all(self, blocks: Sequence[np.ndarray], codes: np.ndarray, choices: Sequence[_Choice]) -> None:
@@ -137,7 +137,7 @@ class LayerProbes(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """`[N, D]` -> `[N, classes]` float64."""
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float32, reset=False)
-        return _softmax(np.concatenate(self._split(X), axis=1) @ self.coef_.T + self.intercept_)
+        return softmax(np.concatenate(self._split(X), axis=1) @ self.coef_.T + self.intercept_)
 
     def predict(self, X: np.ndarray) -> np.ndarray:
         """The likeliest class of each row; of equally likely ones, the first."""
@@ -155,7 +155,7 @@ def _choose(block: np.ndarray, codes: np.ndarray, folds: Folds, grid: Sequence[f
         for model, (fit, out), (fitting, held_out) in zip(models, folds, sides, strict=True):
             slopes, constant = _of_every_class(model.set_params(C=strength).fit(fitting, codes[fit]))
             logits.append(held_out @ slopes.T + constant)
-            losses.append(log_loss(_softmax(logits[-1]), codes[out]))
+            losses.append(log_loss(softmax(logits[-1]), codes[out]))
         tried.append(_Choice(strength, float(np.mean(losses)) if losses else 0.0, np.concatenate(logits)))
         recent = [one.log_loss for one in tried[-PATIENCE - 1 :]]
         if len(recent) > PATIENCE and (np.diff(recent) > 0).all():
@@ -199,7 +199,7 @@ def _stack(logits: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
     def objective(both: np.ndarray) -> tuple[float, np.ndarray]:
         weights, bias = both[:blocks], np.append(0.0, both[blocks:])
-        shares = _softmax(_added(logits, weights, bias))
+        shares = softmax(_added(logits, weights, bias))
         wrong = (shares - truth) / rows
         away = weights - equal
         slopes = np.einsum("bnk,nk->b", logits, wrong) + PULL * away
@@ -213,8 +213,3 @@ def _stack(logits: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarra
 def _added(logits: np.ndarray, weights: np.ndarray, bias: np.ndarray) -> np.ndarray:
     """`[B, N, classes]` -> `[N, classes]`."""
     return np.tensordot(weights, logits, axes=1) + bias
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True), dtype=np.float64)

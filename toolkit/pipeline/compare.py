@@ -74,6 +74,22 @@ def compare(plan: Plan, heads: Sequence[str], choose_by: str = "category", beyon
     return _stored(plan, Compared(comparisons, splits, notes))
 
 
+def compare_all(
+    plans: Sequence[Plan], heads: Sequence[str], choose_by: str = "category", beyond: Beyond = NOTHING_BEYOND
+) -> Compared:
+    """`compare` for each of several encoders on the same data, as one comparison, whose heads are what `predict` has to
+    choose from."""
+    done = [compare(plan, heads, choose_by, beyond) for plan in plans]
+    if len(done) == 1:
+        return done[0]
+    comparisons = [one for compared in done for one in compared.comparisons]
+    kept_heads.remember_last(plans[0].results / kept_heads.FOLDER, comparisons)
+    of_all = set.intersection(*(set(one.notes) for one in done))
+    pairs = [(plan.source.model, note) for plan, one in zip(plans, done, strict=True) for note in one.notes]
+    notes = [note if note in of_all else f"{model}: {note}" for model, note in pairs]
+    return Compared(comparisons, done[0].splits, list(dict.fromkeys(notes)))
+
+
 def compare_split(
     split: Split, encoders: Sequence[Cache], settings: Settings, more: Sequence[TestSet] = ()
 ) -> Comparison:

@@ -1,7 +1,7 @@
 """The plan that every step works on: from what a user names (a path, a model, labels) to a typed value."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,8 @@ class Plan:
 
     `prompts` maps each label to its prompts. `split` names the values of the column `by` that are held out, each in its
     turn. `asked` is how the user chose all this on the command line, for the commands that messages name; `typed` is
-    the whole command, `data` where the images are and `reading` how they are read, for whoever runs it again.
+    the whole command, `data` where the images are and `reading` how they are read, for whoever runs it again. `read` is
+    what plans on the same data share, so that several encoders read it once.
     """
 
     dataset: Dataset
@@ -54,6 +55,7 @@ class Plan:
     data: str = ""
     reading: Reading = AS_IT_LOOKS
     progress: Progress = silent
+    read: Contents | None = None
 
     def every_seed(self) -> Sequence[int]:
         """The seeds for which everything is done: `seed` alone, or the first `seeds` from 0 on."""
@@ -72,8 +74,8 @@ class Plan:
         return [text for texts in self.prompts.values() for text in texts]
 
     def contents(self) -> Contents:
-        """The images' contents; nothing is read yet."""
-        return Contents(self.dataset, self.cache, partial(self.progress, "Reading"))
+        """The images' contents; nothing is read yet, but for what plans that share it have read."""
+        return self.read or Contents(self.dataset, self.cache, partial(self.progress, "Reading"))
 
     def splits(self, contents: Contents) -> list[Split]:
         """One for each seed and each value that is held out; reads the images that it takes."""
@@ -132,6 +134,14 @@ def make_plan(
         raise SelectionError(f"--positive {positive!r} is none of the labels {some(names)}.{guess}")
     made = Labels.of(names, positive)
     return Plan(dataset.with_labels(made.names), source, made, _prompts(made, prompts or {}), **fields)
+
+
+def plans_of(plan: Plan, sources: Sequence[Source]) -> list[Plan]:
+    """The same plan for each of several encoders; together they read the data once."""
+    if len(sources) == 1:
+        return [replace(plan, source=sources[0])]
+    read = plan.contents()
+    return [replace(plan, source=source, read=read) for source in sources]
 
 
 def default_model(dataset: Dataset) -> str:

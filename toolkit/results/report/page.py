@@ -13,7 +13,7 @@ import polars as pl
 
 from toolkit.errors import ResultsError, SelectionError, did_you_mean
 from toolkit.results import run_records, tables
-from toolkit.results.report import again, charts, parts, pictures, verdict, words
+from toolkit.results.report import again, charts, encoders, parts, pictures, verdict, words
 from toolkit.results.report.entrants import WAYS, Subject, studies, subject
 from toolkit.results.report.parts import Detail
 from toolkit.results.report.pictures import Picture
@@ -72,6 +72,8 @@ def write(
     noted = run_records.read(folder)
     detail = _detail(shown, reached, noted, held_out)
     context, drawn = _contents(shown, reached, detail, cache, data)
+    context["encoders"] = encoders.side_by_side(table, predictions, shown)
+    context["encoders_rule"] = encoders.RULE
     context["others"] = [
         {**one, "number": n, "place": run_records.of(noted, one["last"]).get("data")}
         for n, one in enumerate(studies(table), start=1)

@@ -1,0 +1,127 @@
+"""Several encoders side by side: the best head of each, on the same images."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import polars as pl
+
+from toolkit.evaluation import columns
+from toolkit.heads import HEADS, head_class
+from toolkit.results.report.entrants import REPETITION, Entrant, Subject, studies, subject
+from toolkit.results.report.verdict import Duel, duel
+
+SAME = [name for name in columns.QUESTION if name not in ("model", "pretrained")]
+"""What the studies of several models share, beside the images of each repetition."""
+
+RULE = (
+    "Each encoder is represented by one head, picked without a look at the test images: of a frozen encoder the one "
+    "with the least log loss on training images left out in choosing, or the prompts, where nothing else was compared; "
+    "of a fine-tuned one what it was trained towards, since on images that trained the encoder every head looks good. "
+    "Each is set against the most accurate of them on the same images; p is McNemar’s exact one, multiplied as Holm "
+    "(1979) has it for as many comparisons as there are. That one is picked on these images, which flatters it a "
+    "little."
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One encoder. `duel` is with the best one on the test set that decides, None for that one itself, and `p` the
+    corrected p-value."""
+
+    model: str
+    entrant: Entrant
+    duel: Duel | None = None
+    p: float | None = None
+
+    @property
+    def name(self) -> str:
+        """The model, and what was done with it."""
+        return f"{self.model} · {self.entrant.encoder}"
+
+
+def side_by_side(table: pl.DataFrame, predictions: pl.DataFrame, shown: Subject) -> list[Row]:
+    """Every encoder that was compared on the images of `shown`, the most accurate first; none where only one model was.
+
+    `table` and `predictions` are a results folder's.
+    """
+    rivals = _rivals(table, predictions, shown)
+    if len(rivals) < 2:
+        return []
+    twice = {name for name in (one.about["model"] for one in rivals) if _count(rivals, name) > 1}
+    rows, images = [], []
+    for number, rival in enumerate(rivals):
+        model, weights = rival.about["model"], rival.about["pretrained"]
+        keyed = {entrant.key: f"{number} {entrant.key}" for entrant in rival.entrants}
+        images.append(rival.predictions.with_columns(pl.col("entrant").replace_strict(keyed)))
+        for entrant in _one_an_encoder(rival):
+            rows.append(
+                Row(f"{model} ({weights})" if model in twice else model, replace(entrant, key=keyed[entrant.key]))
+            )
+    best, *others = sorted(rows, key=lambda row: -row.entrant.scores[shown.decides].mean)
+    every = pl.concat(images)
+    duels = [duel(every, row.entrant.key, best.entrant.key, shown.decides) for row in others]
+    corrected = holm([one.p for one in duels])
+    return [best, *(replace(row, duel=d, p=p) for row, d, p in zip(others, duels, corrected, strict=True))]
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p-values corrected for how many there are (Holm 1979, section 2): each smallest one, then the next, times as
+    many as are left, and never less than the one before.
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    corrected, least = [0.0] * len(p_values), 0.0
+    for before, number in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        least = max(least, min(1.0, (len(p_values) - before) * p_values[number]))
+        corrected[number] = least
+    return corrected
+
+
+def _rivals(table: pl.DataFrame, predictions: pl.DataFrame, shown: Subject) -> list[Subject]:
+    """The newest study of each model with the same question and the same images in each repetition as `shown`."""
+    found: dict[tuple[str, str], Subject] = {}
+    for number, about in enumerate(studies(table), start=1):
+        model = about["model"], about["pretrained"]
+        if model not in found and all(about[name] == shown.about[name] for name in SAME):
+            one = subject(table, predictions, number)
+            if _repetitions(one) == _repetitions(shown):
+                found[model] = one
+    return list(found.values())
+
+
+def _repetitions(one: Subject) -> set[tuple[Any, ...]]:
+    return set(one.table.select(*REPETITION, "images").iter_rows())
+
+
+def _count(rivals: Sequence[Subject], model: str) -> int:
+    return sum(one.about["model"] == model for one in rivals)
+
+
+def _one_an_encoder(rival: Subject) -> list[Entrant]:
+    """One entrant for each encoder of a study, by `RULE`; what does without CLIP is left out."""
+    losses = _left_out_losses(rival.table)
+    encoders: dict[tuple[bool, str], list[Entrant]] = {}
+    for entrant in rival.entrants:
+        if entrant.way != "reference" and rival.decides in entrant.scores:
+            encoders.setdefault((entrant.way == "finetune", entrant.encoder), []).append(entrant)
+    return [min(entrants, key=lambda one: _rank(one, tuned, losses)) for (tuned, _), entrants in encoders.items()]
+
+
+def _rank(entrant: Entrant, tuned: bool, losses: Mapping[str, float]) -> tuple[bool, float]:
+    name = entrant.head.split(" ")[0]  # behind it may stand how it chose
+    prompts = name in HEADS and head_class(name).needs_prompts
+    return (not prompts if tuned else prompts), losses.get(entrant.key, float("inf"))
+
+
+def _left_out_losses(table: pl.DataFrame) -> dict[str, float]:
+    """The mean log loss on training images left out, of each entrant that chose something by it."""
+    choices = table.filter(pl.col("class") == "all").unique(["entrant", *REPETITION], maintain_order=True)
+    found: dict[str, list[float]] = {}
+    for key, choice in choices.select("entrant", "choice").iter_rows():
+        loss = json.loads(choice or "{}").get("log_loss")
+        if loss is not None:
+            found.setdefault(key, []).append(float(loss))
+    return {key: sum(each) / len(each) for key, each in found.items()}
