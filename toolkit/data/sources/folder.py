@@ -13,11 +13,11 @@ from toolkit.data.sources.listing import sort_out
 from toolkit.errors import DataError, ImageError
 
 OUTSIDE = "a link that leads outside the data's folder"
-BACK = "a link back to a folder that it is in, or that was met before"
+BACK = "a link to a folder that contains it or was read before"
 
 
 def open_folder(root: Path, name: str, asked: Reading = AS_IT_LOOKS) -> Dataset:
-    """The data set below `root`. Raises DataError where neither its folders nor a table say splits and labels."""
+    """The data set below `root`. Raises DataError if neither its folders nor a table tell splits and labels."""
     from toolkit.data.sources.table import open_listing
 
     passed_over: list[tuple[str, str]] = []
@@ -26,7 +26,7 @@ def open_folder(root: Path, name: str, asked: Reading = AS_IT_LOOKS) -> Dataset:
 
 
 def open_folder_at(address: str, name: str, asked: Reading = AS_IT_LOOKS) -> Dataset:
-    """The data set below an address of fsspec's. Raises DataError as `open_folder` does."""
+    """The data set below an fsspec address. Raises DataError as `open_folder` does."""
     from toolkit.data.sources.table import open_listing
 
     listing = sort_out(names_below(address), head_below(address))
@@ -34,8 +34,8 @@ def open_folder_at(address: str, name: str, asked: Reading = AS_IT_LOOKS) -> Dat
 
 
 def files_below(root: Path, passed_over: list[tuple[str, str]]) -> Iterator[str]:
-    """Escaped paths of all files, relative to `root`. Links are followed where they stay inside, and no folder is met
-    twice through them, so that no loop is; others are added to `passed_over`. Raises DataError."""
+    """Escaped paths of all files, relative to `root`. Links that stay inside are followed, to each folder once, which
+    excludes loops; other links are added to `passed_over`. Raises DataError."""
     top = os.path.realpath(os.fsencode(root))
     met: set[bytes] = set()
 
@@ -73,13 +73,13 @@ def _is_in(folder: bytes, other: bytes) -> bool:
 
 
 def head_of(root: Path) -> Callable[[str], bytes]:
-    """Reads the first bytes of files below `root`; of nothing else than plain files."""
+    """Reads the first bytes of regular files below `root`."""
     top = os.path.realpath(os.fsencode(root))
     return lambda name: _read_file(os.path.join(top, unescape(name)), top, HEAD)
 
 
 def reader(root: Path) -> Callable[[str], bytes]:
-    """Reads files below `root` by their escaped paths, and nothing else: no device, no pipe, nothing outside."""
+    """Reads regular files below `root` by their escaped paths; refuses devices, pipes and paths that lead outside."""
     top = os.path.realpath(os.fsencode(root))
 
     def read(path: str) -> bytes:
@@ -95,7 +95,7 @@ def reader(root: Path) -> Callable[[str], bytes]:
 
 
 def _read_file(place: bytes, top: bytes, size: int = -1) -> bytes:
-    """Only the file's real place counts, whatever links and `..` lead there."""
+    """The file's real path after links and `..`, which must be inside `root`."""
     real = os.path.realpath(place)
     if os.path.commonpath([real, top]) != top:
         raise ImageError("outside the data's folder")
@@ -103,9 +103,9 @@ def _read_file(place: bytes, top: bytes, size: int = -1) -> bytes:
 
 
 def read_regular(real: bytes, size: int = -1) -> bytes:
-    """The bytes of a regular file, all or the first `size`. Raises ImageError for a device, a pipe or a huge file,
-    OSError where `open` does."""
-    # Opening a pipe would wait for a writer for ever, so it is opened without waiting and looked at first.
+    """The bytes of a regular file, all or the first `size`. Raises ImageError for a device, a pipe or a huge file, and
+    OSError as `open` does."""
+    # Opening a pipe blocks until there is a writer, so the file is opened without blocking and checked first.
     handle = os.open(real, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     with open(handle, "rb") as file:
         facts = os.fstat(handle)
