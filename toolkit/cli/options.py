@@ -135,7 +135,7 @@ data_options = section(
         metavar="COLUMN",
         default="category",
         show_default=True,
-        help="The column of the data whose values --split names, as generator or camera.",
+        help="The column whose values --split names, as generator or camera; label: see docs/data.md.",
     ),
     option("--train-per-label", type=click.IntRange(2), default=450, show_default=True, help="First N to train on."),
     option("--test-per-label", type=click.IntRange(1), default=100, show_default=True, help="First N to test on."),
