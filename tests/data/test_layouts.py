@@ -49,7 +49,7 @@ def test_a_layout_is_the_same_in_a_folder_a_zip_and_a_tar_whatever_is_around_it(
     assert read_as(dataset) == "split/category/label" and "read as split/category/label" in dataset.description
     assert values(dataset, "label") == {"0_real", "1_fake"} and values(dataset, "category") == {"horse", "zebra"}
     assert dataset.rows["split"].value_counts().sort("split")["count"].to_list() == [12, 12]
-    assert "val is tested on" in dataset.notes[0] and dataset.seen == len(files)
+    assert "val is used as the test split" in dataset.notes[0] and dataset.seen == len(files)
 
 
 def test_generators_may_have_categories_or_not(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from toolkit.data.split import LABEL
 from toolkit.evaluation import columns
 from toolkit.evaluation.metrics import mcnemar, summarise
 
@@ -50,6 +51,19 @@ def with_p_best(table: pl.DataFrame, predictions: pl.DataFrame) -> pl.DataFrame:
     joined = table.join(p_values, on=columns.KEY, how="left", nulls_equal=True, maintain_order="left")
     p_best = pl.when(pl.col("tested")).then("p_found").otherwise("p_best").alias("p_best")
     return joined.with_columns(p_best).select(table.columns)
+
+
+def with_harmonic_mean(table: pl.DataFrame) -> pl.DataFrame:
+    """Fill `harmonic_mean` on the rows of `all` labels, where labels are held out (Xian et al. 2017, section 4.2)."""
+    same = [name for name in columns.KEY if name != "test"]
+    every = table.filter((pl.col("class") == "all") & (pl.col("split_by") == LABEL))
+    of_test = {name: every.filter(pl.col("test") == name).select(*same, "accuracy") for name in ("base", "novel")}
+    both = of_test["base"].join(of_test["novel"], on=same, nulls_equal=True, suffix="_new")
+    base, new = pl.col("accuracy"), pl.col("accuracy_new")
+    means = both.select(*same, mean=pl.when(base + new > 0).then(2 * base * new / (base + new)).otherwise(0.0))
+    joined = table.join(means, on=same, how="left", nulls_equal=True, maintain_order="left")
+    mean = pl.when(pl.col("class") == "all").then("mean")
+    return joined.with_columns(harmonic_mean=mean).select(table.columns)
 
 
 def _rivals(predictions: pl.DataFrame) -> list[dict[tuple[Any, ...], np.ndarray]]:

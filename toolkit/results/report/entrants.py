@@ -165,7 +165,7 @@ def way_of(row: dict[str, Any]) -> str:
         return "reference"
     if row["recipe"]:
         return "finetune"
-    return "prompt" if row["head"] in HEADS and head_class(row["head"]).needs_prompts else "probe"
+    return "prompt" if row["head"] in HEADS and not head_class(row["head"]).learns else "probe"
 
 
 def _of(table: pl.DataFrame, about: dict[str, Any]) -> pl.DataFrame:
