@@ -7,6 +7,7 @@ import polars as pl
 from rich.table import Table
 
 from toolkit.evaluation import columns
+from toolkit.results.classes import HARMONIC_MEAN, MACRO, worst_first
 from toolkit.results.published import study_figure
 from toolkit.results.summary import LEFT_OUT, against_study, in_plural, labels_of, left_out_means, over_seeds
 
@@ -16,6 +17,10 @@ LEGEND = "★ the most accurate; ≈ not distinguishable from it (exact McNemar 
 PLAIN: dict[str, Any] = {"box": None, "header_style": "bold", "title_justify": "left", "caption_justify": "left"}
 MOST_SIDE_BY_SIDE = 5
 """So many perturbations fit beside each other on a line of 120 characters."""
+MOST_LABELS = 2
+"""Up to so many labels have columns of their own; of more there are the averages over them."""
+WORST = 3
+"""So many labels are named under the averages: those with the lowest recall."""
 LEGEND_MEANS = "Against the study's way: mean accuracy minus that of zero-shot on finetuned (study), 95 % interval."
 
 
@@ -66,6 +71,36 @@ def _comparison(group: pl.DataFrame) -> Table:
     shown = Table(title=title, caption=LEGEND, **PLAIN)
     for name in ("Encoder", "Head", "Test", "Accuracy"):
         shown.add_column(name, no_wrap=name != "Encoder")
+    return _averages(shown, group) if len(labels) > MOST_LABELS else _of_each_label(shown, group, labels)
+
+
+def _averages(shown: Table, group: pl.DataFrame) -> Table:
+    """A line for each head and test set with the averages over the labels; below it the hardest labels."""
+    headings = {name: text for name, text in MACRO.items() if group[name].count()}
+    headings |= {"harmonic_mean": HARMONIC_MEAN} if group["harmonic_mean"].count() else {}
+    for text in headings.values():
+        shown.add_column(text, justify="right")
+    for row in group.filter(pl.col("class") == "all").iter_rows(named=True):
+        figures = ["" if row[name] is None else f"{row[name]:.3f}" for name in headings]
+        shown.add_row(*_first_cells(row), *figures)
+    shown.caption = "\n".join([LEGEND, *_hardest(group)])
+    return shown
+
+
+def _hardest(group: pl.DataFrame) -> list[str]:
+    """A line for each test set: the labels that its most accurate head recognises worst."""
+    lines = []
+    for (test,), rows in group.group_by("test", maintain_order=True):
+        best = rows.sort("accuracy", descending=True, maintain_order=True).head(1)
+        mine = rows.join(best, on=columns.KEY, how="semi", nulls_equal=True, maintain_order="left")
+        worst = [f"{label} {recall:.2f}" for label, recall in worst_first(mine).select("class", "recall").iter_rows()]
+        name = f"{best['head'][0]} on {_encoder(best.row(0, named=True))}"
+        lines.append(f"Lowest recall on {test} ({name}): {', '.join(worst[:WORST])}.")
+    return lines
+
+
+def _of_each_label(shown: Table, group: pl.DataFrame, labels: list[str]) -> Table:
+    """A line for each head and test set with the figures of two labels side by side."""
     for label in labels:
         for name in (f"{label} prec.", "recall", "F1", "images"):
             shown.add_column(name, justify="right")
@@ -79,14 +114,18 @@ def _comparison(group: pl.DataFrame) -> Table:
 
 def _line(rows: pl.DataFrame, labels: list[str]) -> list[str]:
     first: dict[str, Any] = rows.row(0, named=True)
-    mark = "★" if first["p_best"] is None else "≈" if first["p_best"] >= ALPHA else " "
-    interval = f"{first['accuracy']:.3f} [{first['accuracy_low']:.2f}–{first['accuracy_high']:.2f}] {mark}"
-    cells = [_encoder(first), first["head"], first["test"], interval.rstrip()]
+    cells = _first_cells(first)
     for label in labels:
         row = rows.filter(pl.col("class") == label).row(0, named=True)
         cells += [f"{row['precision']:.2f}", f"{row['recall']:.2f}", f"{row['f1']:.2f}", f"{row['support']:,}"]
     figure = study_figure(first, first["test"], "accuracy")
     return [*cells, f"{figure:.2f}" if figure is not None else ""]
+
+
+def _first_cells(row: dict[str, Any]) -> list[str]:
+    mark = "★" if row["p_best"] is None else "≈" if row["p_best"] >= ALPHA else " "
+    interval = f"{row['accuracy']:.3f} [{row['accuracy_low']:.2f}–{row['accuracy_high']:.2f}] {mark}"
+    return [_encoder(row), row["head"], row["test"], interval.rstrip()]
 
 
 def _perturbed(group: pl.DataFrame, kinds: list[str]) -> Table:
