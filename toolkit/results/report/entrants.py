@@ -77,6 +77,10 @@ class Subject:
         """Whether there are more than two labels."""
         return len(self.labels) > 2
 
+    def labels_on(self, test: str) -> list[str]:
+        """The labels that a test set is about, in the order of `probabilities`: all, unless labels are held out."""
+        return labels_of(self.table.filter(pl.col("test") == test))
+
     @property
     def tests(self) -> list[str]:
         """`base`, and `novel` where a category was held out."""

@@ -185,7 +185,7 @@ def _opening(shown: Subject, reached: verdict.Verdict | None) -> dict[str, Any]:
         "rule": verdict.RULE,
         "p_words": words.p_words(shown),
         "table_note": words.of_table(shown, _chance(shown)),
-        "average_headings": by_label.headings(shown) if shown.many else [],
+        "average_headings": by_label.headings(shown) if shown.many else {},
         "averages_note": words.of_averages(shown),
         "bars": words.bars(shown),
     }

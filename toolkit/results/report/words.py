@@ -132,15 +132,14 @@ def _most_frequent(shown: Subject) -> str:
 
 def of_averages(shown: Subject) -> str:
     """The small print under the averages over labels."""
-    top5 = " Top-5 accuracy is the share of images whose label is among the five most probable." * (
-        len(shown.labels) > 5
+    said = ["Balanced accuracy and macro F1 are means over the labels: rare labels count as much as frequent ones."]
+    if len(shown.labels) > 5:
+        said.append("Top-5 accuracy is the share of images whose label is among the five most probable.")
+    said.append(
+        "ROC AUC is the mean of each label against all others. Calibration error compares the probability of the "
+        "predicted label with how often it was right (15 equal bins)."
     )
-    return (
-        f"On {'novel' if len(shown.tests) > 1 else 'the test'} images. Balanced accuracy and macro F1 are means over "
-        f"the labels, so that rare labels count as much as frequent ones.{top5} ROC AUC is the mean of each label "
-        "against all others. Calibration error compares the probability of the predicted label with how often it was "
-        "right (15 equal bins)."
-    )
+    return " ".join(said)
 
 
 def of_card(shown: Subject, test: str, figures: dict[str, Any], worst: Sequence[Pair]) -> str:
