@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 
 from toolkit.evaluation import columns
+from toolkit.evaluation.intervals import of_mean, sign_flip
 from toolkit.evaluation.metrics import paired_difference
 from toolkit.results.published import study_figure
 
@@ -105,19 +106,28 @@ def in_plural(column: str) -> str:
 
 
 def left_out_means(table: pl.DataFrame) -> pl.DataFrame:
-    """Mean and worst accuracy over the held-out categories, for each encoder and head that has more than one."""
-    return (
+    """Mean and worst accuracy over the held-out categories, for each encoder and head that has more than one.
+
+    `mean_low`, `mean_high` are the ends of the mean's t interval (`intervals.of_mean`), whose unit is the category.
+    """
+    means = (
         columns.ordinary(table)
         .filter(pl.col("class") == "all")
         .group_by(LEFT_OUT, maintain_order=True)
         .agg(
             categories=pl.col("held_out").n_unique(),
             mean=pl.col("accuracy").mean(),
+            each=pl.col("accuracy"),
+            auc=pl.col("roc_auc").mean(),
             worst=pl.col("accuracy").min(),
             worst_category=pl.col("held_out").sort_by("accuracy").first(),
         )
         .filter(pl.col("categories") > 1)
     )
+    ends = pl.DataFrame(
+        [of_mean(np.array(each)) for each in means["each"]], schema=["mean_low", "mean_high"], orient="row"
+    ).cast(pl.Float64)
+    return means.drop("each").hstack(ends)
 
 
 OVER_SEEDS = ("seeds", "mean", "deviation", "lowest", "highest")
@@ -153,6 +163,11 @@ def over_seeds(table: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+AGAINST = (
+    *("difference", "difference_low", "difference_high"),
+    *("categories_low", "categories_high", "p_categories", "wins", "losses"),
+)
+
 STUDIED_ROW = {"encoder": "finetuned", "recipe": "study", "head": "zero-shot"}
 """The study's own way: its recipe, its two prompts."""
 
@@ -161,12 +176,14 @@ def against_study(predictions: pl.DataFrame) -> pl.DataFrame:
     """How much more accurate each encoder and head is than the study's way, on the same images, over the categories.
 
     `predictions` has the columns of `columns.PREDICTIONS`. One row for each line of `left_out_means` whose held-out
-    categories the study's way was scored on, too: `difference` of the mean accuracies, and its 95 % interval
-    `difference_low`, `difference_high` (`metrics.paired_difference`, drawn among the images of a category and label).
-    The interval covers the choice of test images, not that of training images or of the seed.
+    categories the study's way was scored on, too: `difference` of the mean accuracies, and two 95 % intervals of it.
+    `difference_low`, `difference_high` are about these categories: images are drawn (`metrics.paired_difference`, among
+    those of a category and label). `categories_low`, `categories_high` are about categories that nobody trained on:
+    the unit is the category (`intervals.of_mean`); `p_categories` is the sign-flip test over them, `wins` and `losses`
+    count them. Neither covers the choice of training images or of the seed.
     """
     several = [*columns.QUESTION, "study", "seed", "test"]
-    names = [*LEFT_OUT, *(f"difference{end}" for end in ("", "_low", "_high"))]
+    names = [*LEFT_OUT, *AGAINST]
     is_study = pl.all_horizontal(pl.col(name) == value for name, value in STUDIED_ROW.items())
     right = columns.ordinary(predictions).with_columns(right=(pl.col("label") == pl.col("predicted")).cast(pl.Int8))
     studied = right.filter(is_study).select(*several, "held_out", "path", studied="right")
@@ -174,9 +191,16 @@ def against_study(predictions: pl.DataFrame) -> pl.DataFrame:
     for key, group in right.filter(~is_study).group_by(LEFT_OUT, maintain_order=True):
         paired = group.join(studied, on=[*several, "held_out", "path"], nulls_equal=True)
         if paired["held_out"].n_unique() > 1 and len(paired) == len(group):
-            rows.append((*key, *_difference(paired)))
+            rows.append((*key, *_difference(paired), *_by_category(paired)))
     kinds = {name: predictions.schema.get(name, pl.Float64()) for name in names}
     return pl.DataFrame(rows, schema=kinds, orient="row")
+
+
+def _by_category(paired: pl.DataFrame) -> tuple[float, float, float, float, float]:
+    """Interval, p-value, wins and losses of the differences of one held-out category each."""
+    gains = paired.group_by("held_out", maintain_order=True).agg(gain=(pl.col("right") - pl.col("studied")).mean())
+    each = gains["gain"].to_numpy()
+    return *of_mean(each), sign_flip(each), float((each > 0).sum()), float((each < 0).sum())
 
 
 def _difference(paired: pl.DataFrame) -> tuple[float, float, float]:

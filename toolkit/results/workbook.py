@@ -43,7 +43,9 @@ TERMS = {
     "least 0.05, corrected for picking the best of all rows on these images). Empty: worse than it.",
     "Changed by, Loss": "What was done to the test images before they were embedded, and how much accuracy that costs.",
     "Against the study's way": "Mean accuracy minus that of zero-shot on the encoder fine-tuned by the recipe study, "
-    "on the same images; from, to: its paired 95 % interval.",
+    "on the same images; from, to: its paired 95 % interval for these categories, images being drawn anew.",
+    "Mean from, Mean to, By category": "95 % intervals (Student's t) whose unit is the held-out category: what to "
+    "expect of a category that nobody trained on. p by category: sign-flip test over the categories.",
     "Images (hash)": "Lines where it differs are about other images, or hold nothing out: they are never compared.",
     "Drop": "Base minus novel accuracy: what an unseen category costs. A head at chance has nothing to lose.",
     "Study": "The figures of the study's own run (ViT-B/32, OpenAI weights), where the data is CIFAKE without cats.",
@@ -166,12 +168,15 @@ def _results_sheet(sheet: Any, table: pl.DataFrame, formats: Formats) -> None:
 
 def _means_sheet(sheet: Any, means: pl.DataFrame, predictions: pl.DataFrame | None, formats: Formats) -> None:
     names = {"dataset": "Data", "model": "Model", "encoder": "Encoder", "head": "Head", "recipe": "Recipe"}
-    names |= {"test": "Test", "categories": "Categories", "mean": "Mean accuracy", "worst": "Worst accuracy"}
-    names |= {"worst_category": "Held out when worst"}
+    names |= {"test": "Test", "categories": "Categories", "mean": "Mean accuracy"}
+    names |= {"mean_low": "Mean from", "mean_high": "Mean to", "auc": "Mean AUC"}
+    names |= {"worst": "Worst accuracy", "worst_category": "Held out when worst"}
     if predictions is not None and len(against := against_study(predictions)):
         means = means.join(against, on=LEFT_OUT, how="left", nulls_equal=True, maintain_order="left")
         names |= {"difference": "Against the study's way", "difference_low": "Difference from"}
-        names |= {"difference_high": "Difference to"}
+        names |= {"difference_high": "Difference to", "categories_low": "By category from"}
+        names |= {"categories_high": "By category to", "p_categories": "p by category", "wins": "Wins"}
+        names |= {"losses": "Losses"}
     names |= AFTER_CLASSES
     sheet.write_string(0, 0, ABOUT_MEANS, formats["note"])
     _write_table(sheet, 1, means.select(list(names)), formats, names)
