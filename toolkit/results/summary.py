@@ -35,7 +35,7 @@ def standing(accuracy: float | None, p_best: float | None) -> str:
 
 
 def labels_of(table: pl.DataFrame) -> list[str]:
-    """The two labels of a table, in their order."""
+    """The labels of a table, in their order."""
     return table.filter(pl.col("class") != "all")["class"].unique(maintain_order=True).to_list()
 
 
