@@ -21,14 +21,12 @@ def test_a_prompt_wins_over_templates_which_win_over_the_plain_sentence() -> Non
         "n02": ["It swims."],
         "n03": ["This is a n03 image."],
     }
+    shark = NAMES["n03"]
     both = make_prompts(LABELS, given, ["a {}.", "the {} ({})."], NAMES)
     assert both == {
         "n01": ["a tench.", "the tench (tench)."],
         "n02": ["It swims."],
-        "n03": [
-            "a great white shark, white shark.",
-            "the great white shark, white shark (great white shark, white shark).",
-        ],
+        "n03": [f"a {shark}.", f"the {shark} ({shark})."],
     }
     assert make_prompts(Labels.of(["FAKE", "REAL"]), {})["REAL"] == ["This is a real image."]
 

@@ -26,7 +26,7 @@ OF_OPEN_CLIP = {"openai-imagenet": "OPENAI_IMAGENET_TEMPLATES", "openai-imagenet
 
 PUBLISHED = (*OF_OPEN_CLIP, "openai-cifar")
 
-Names = Mapping[str, str] | Path
+Names = Mapping[str, str] | Path | str
 
 
 def make_prompts(
@@ -38,9 +38,9 @@ def make_prompts(
     """Each label's prompts: those `given`, else the `templates` filled with its name, else the study's, else a plain
     sentence with its name.
 
-    A template holds {}, or is the name of published ones (`PUBLISHED`). `names` say what a label is called, as a mapping
-    or a file (`read_names`); without them labels are called what they are. Raises SelectionError for a prompt of
-    another label, a template without {}, and labels that `names` leave out.
+    A template holds {}, or is the name of published ones (`PUBLISHED`). `names` say what a label is called, as a
+    mapping or a file (`read_names`); without them labels are called what they are. Raises SelectionError for a prompt
+    of another label, a template without {}, and labels that `names` leave out.
     """
     for label in given:
         if label not in labels.names:
@@ -60,11 +60,8 @@ def templates_of(wanted: Sequence[str]) -> list[str]:
     found: list[str] = []
     for one in wanted:
         if "{}" not in one and one not in PUBLISHED:
-            known = f"or is one of {', '.join(PUBLISHED)}"
-            guess = did_you_mean(one, PUBLISHED)
-            raise SelectionError(
-                f"--template {one!r} holds no {{}} for the label, as 'a photo of a {{}}.', {known}.{guess}"
-            )
+            known = f"and is none of {', '.join(PUBLISHED)}.{did_you_mean(one, PUBLISHED)}"
+            raise SelectionError(f"--template {one!r} holds no {{}} for the label, as 'a photo of a {{}}.', {known}")
         found += _published(one) if one in PUBLISHED else [one]
     return list(dict.fromkeys(found))
 
@@ -82,7 +79,7 @@ def _published(name: str) -> Sequence[str]:
 def _called(labels: Sequence[str], names: Names | None) -> Mapping[str, str]:
     if names is None:
         return dict(zip(labels, labels, strict=True))
-    known, place = (read_names(names), str(names)) if isinstance(names, Path) else (names, "names")
+    known, place = (names, "names") if isinstance(names, Mapping) else (read_names(Path(names)), str(names))
     without = [label for label in labels if not known.get(label, "").strip()]
     if without:
         which = f"{len(without)} of {len(labels)} labels: {some(without)}"
