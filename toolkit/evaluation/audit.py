@@ -1,5 +1,5 @@
 """What gives the label away without a look at the picture: formats, sizes, compression, metadata; and contents that
-carry both labels."""
+carry several labels."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -48,7 +48,7 @@ def summary(
 
 def line(head: Any, accuracy: tuple[float, float, float], chance: float, clashes: int = 0) -> str | None:
     """The sentences for a fitted `Shortcut`, its accuracy on base with its interval, what guessing the more frequent
-    label gets, and the number of contents that carry both labels; None where nothing is to be said."""
+    label gets, and the number of contents that carry several labels; None where nothing is to be said."""
     found, low, high = accuracy
     lines = []
     if low > chance:
@@ -57,7 +57,7 @@ def line(head: Any, accuracy: tuple[float, float, float], chance: float, clashes
             f"these facts alone {found:.3f} [{low:.2f}–{high:.2f}] of the test images are told, guessing {chance:.3f}."
         )
     if clashes:
-        lines.append(f"Careful: {clashes} {'image carries' if clashes == 1 else 'images carry'} both labels.")
+        lines.append(f"Careful: {clashes} {'image carries' if clashes == 1 else 'images carry'} more than one label.")
     return " ".join(lines) or None
 
 

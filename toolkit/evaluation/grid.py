@@ -171,7 +171,7 @@ def _answers(
     in_order = np.ascontiguousarray(odds[:, [classes.index(label) for label in labels]])
     found = {
         "predicted": pl.Series([classes[number] for number in odds.argmax(axis=1)], dtype=pl.String),
-        "p_real": pl.Series(odds[:, classes.index(labels.positive)] if labels.positive else None, dtype=pl.Float64),
+        "p_real": pl.Series(odds[:, classes.index(labels.positive)]) if labels.positive else pl.lit(None, pl.Float64),
         "probabilities": pl.Series(in_order, dtype=pl.Array(pl.Float64, len(labels))).arr.to_list(),
         "p_predicted": pl.Series(odds.max(axis=1)),
         "p_label": pl.Series(of_label),
