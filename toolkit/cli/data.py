@@ -130,7 +130,7 @@ def _oddities(facts: dict[str, Any]) -> str:
     meanings = {
         "duplicates": "{} are copies of another one of the same split and label",
         "leaks": "{} of the test set have their bytes in train, too (compare passes them over)",
-        "contradictions": "{} bear both labels",
+        "contradictions": "{} bear more than one label",
     }
     found = [text.format(f"{facts[name]:,} images") for name, text in meanings.items() if facts[name]]
     found += _near_copies(facts)

@@ -24,6 +24,9 @@ LEGEND = (
     "★ the most accurate; ≈ not distinguishable from it (p ≥ 0.05, corrected for picking the best). [95 % interval]"
 )
 PLAIN: dict[str, Any] = {"box": None, "header_style": "bold", "title_justify": "left", "caption_justify": "left"}
+OF_ALL = {"balanced": "balanced_accuracy", "macro F1": "f1", "log loss": "log_loss"}
+OF_ALL |= {"calib. error": "top_calibration_error"}
+"""What is shown of more than two labels: heading and column, on the row `all`."""
 MOST_SIDE_BY_SIDE = 5
 """So many perturbations fit beside each other on a line of 120 characters."""
 LEGEND_INTERVAL = "95 % intervals (Student's t) have the held-out value as their unit."
@@ -80,9 +83,8 @@ def _comparison(group: pl.DataFrame) -> Table:
     shown = Table(title=title, caption=f"{LEGEND}{_flattery(group)}", **PLAIN)
     for name in ("Encoder", "Head", "Test", "Accuracy"):
         shown.add_column(name, no_wrap=name != "Encoder")
-    for label in labels:
-        for name in (f"{label} prec.", "recall", "F1", "images"):
-            shown.add_column(name, justify="right")
+    for name in _headings(labels):
+        shown.add_column(name, justify="right")
     studied = [study_figure(row, row["test"], "accuracy") for row in group.iter_rows(named=True)]
     if any(figure is not None for figure in studied):
         shown.add_column("Study", justify="right")
@@ -103,11 +105,25 @@ def _line(rows: pl.DataFrame, labels: list[str]) -> list[str]:
     mark = {"best": "★", "≈ best": "≈"}.get(standing(first["accuracy"], p_against_best(first)), " ")
     interval = f"{first['accuracy']:.3f} [{first['accuracy_low']:.2f}–{first['accuracy_high']:.2f}] {mark}"
     cells = [_encoder(first), first["head"], first["test"], interval.rstrip()]
-    for label in labels:
+    if len(labels) > 2:
+        cells += _of_all(rows.filter(pl.col("class") == "all").row(0, named=True))
+    for label in labels if len(labels) == 2 else ():
         row = rows.filter(pl.col("class") == label).row(0, named=True)
         cells += [f"{row['precision']:.2f}", f"{row['recall']:.2f}", f"{row['f1']:.2f}", f"{row['support']:,}"]
     figure = study_figure(first, first["test"], "accuracy")
     return [*cells, f"{figure:.2f}" if figure is not None else ""]
+
+
+def _headings(labels: list[str]) -> list[str]:
+    """Of two labels those of each; of more those of all together."""
+    if len(labels) == 2:
+        return [name for label in labels for name in (f"{label} prec.", "recall", "F1", "images")]
+    return [*OF_ALL, *(["top-5"] if len(labels) > 5 else []), "images"]
+
+
+def _of_all(row: dict[str, Any]) -> list[str]:
+    figures = [f"{row[name]:.3f}" for name in (*OF_ALL.values(), "top5_accuracy") if row[name] is not None]
+    return [*figures, f"{row['support']:,}"]
 
 
 def _perturbed(group: pl.DataFrame, kinds: list[str]) -> Table:

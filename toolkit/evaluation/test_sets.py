@@ -23,7 +23,7 @@ Progress = Callable[[str, int, int], None]
 @dataclass(frozen=True)
 class Beyond:
     """What `compare` is to score beside base and novel: those again under each of `perturbations`, and the test images
-    of the data set `other`, which has the same two labels."""
+    of the data set `other`, which has the same labels."""
 
     perturbations: Sequence[Perturbation] = ()
     other: Dataset | None = None
@@ -48,7 +48,7 @@ class Images:
 class MoreSets:
     """Finds the sets that `beyond` asks for and embeds them with every encoder.
 
-    `labels` are the two labels of the comparison; raises SelectionError where the other data set lacks one.
+    `labels` are those of the comparison; raises SelectionError where the other data set lacks one.
     """
 
     def __init__(self, beyond: Beyond, labels: Sequence[str], root: Path, loaders: Loaders, progress: Progress):

@@ -18,7 +18,7 @@ from toolkit.data.split import CATEGORY, NOTHING, Split, held_out_values, select
 from toolkit.encoders.openclip import OpenClip, load
 from toolkit.encoders.source import Source
 from toolkit.errors import MissingEmbeddings, SelectionError, did_you_mean
-from toolkit.results.published import PROMPTS
+from toolkit.pipeline.prompts import Names, make_prompts
 
 Progress = Callable[[str, int, int], None]
 
@@ -121,20 +121,23 @@ def make_plan(
     labels: Sequence[str] | None = None,
     prompts: Mapping[str, str | Sequence[str]] | None = None,
     positive: str | None = None,
+    templates: Sequence[str] = (),
+    names: Names | None = None,
     **fields: Any,
 ) -> Plan:
     """A plan for two or more labels of `dataset`: all of the data's own where `labels` are not given.
 
-    `prompts` maps labels to a prompt or several; those without one get the study's, or a plain sentence. `positive` is
-    the label whose probability is reported (see `Labels.of`). `fields` are those of `Plan`. Raises SelectionError where
-    the labels are fewer than two, or not the data's, or a prompt is for another.
+    `prompts` maps labels to a prompt or several; those without one get `templates` filled with what `names` call them
+    (`prompts.make_prompts`), else the study's, or a plain sentence. `positive` is the label whose probability is
+    reported (see `Labels.of`). `fields` are those of `Plan`. Raises SelectionError where the labels are fewer than two,
+    or not the data's, and what `make_prompts` raises.
     """
-    names = _told_apart(labels, dataset.labels())
-    if positive is not None and positive not in names:
-        guess = did_you_mean(positive, names)
-        raise SelectionError(f"--positive {positive!r} is none of the labels {some(names)}.{guess}")
-    made = Labels.of(names, positive)
-    return Plan(dataset.with_labels(made.names), source, made, _prompts(made, prompts or {}), **fields)
+    wanted = _told_apart(labels, dataset.labels())
+    if positive is not None and positive not in wanted:
+        guess = did_you_mean(positive, wanted)
+        raise SelectionError(f"--positive {positive!r} is none of the labels {some(wanted)}.{guess}")
+    made, selected = Labels.of(wanted, positive), dataset.with_labels(wanted)
+    return Plan(selected, source, made, make_prompts(made, prompts or {}, templates, names), **fields)
 
 
 def plans_of(plan: Plan, sources: Sequence[Source]) -> list[Plan]:
@@ -161,13 +164,3 @@ def _told_apart(wanted: Sequence[str] | None, present: list[str]) -> list[str]:
         wrong = f"--labels names {twice!r} twice" if twice is not None else f"--labels names {labels[0]} alone"
         raise SelectionError(f"{wrong}: name two labels or more, --labels A,B. The data has {some(present)}.")
     return labels
-
-
-def _prompts(labels: Labels, given: Mapping[str, str | Sequence[str]]) -> dict[str, list[str]]:
-    """Each label's prompts: those given, else the study's, else the label's name in a plain sentence."""
-    for label in given:
-        if label not in labels.names:
-            guess = did_you_mean(label, labels.names)
-            raise SelectionError(f"A prompt is for {label!r}, which is none of the labels {some(labels.names)}.{guess}")
-    prompts = {label: [texts] if isinstance(texts, str) else list(texts) for label, texts in given.items()}
-    return {label: prompts.get(label) or [PROMPTS.get(label, f"This is a {label} image.")] for label in labels.names}

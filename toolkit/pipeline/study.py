@@ -70,10 +70,10 @@ class Study:
 
     `data` is what `--data` takes (None: CIFAKE where it lies in `data/`, else the built-in sample), `model` what
     `--model` takes, `split` the category to hold out, several of them, `all`, or `none` (None: `cat`). `settings` are
-    the other options by their names: `pretrained`, `precision`, `device`, `labels` (two), `prompts` (label -> one or
-    several), `train_per_label`, `test_per_label` (None: every image), `keep_leaks`, `seed`, `layout`, `columns` (path,
-    label, split, category -> the column), `test_share`, `cache` and `results` (folders), and `progress`, called with
-    (stage, done, total).
+    the other options by their names: `pretrained`, `precision`, `device`, `labels` (two or more), `positive`, `prompts`
+    (label -> one or several), `templates`, `names` (label -> name, or a file), `train_per_label`, `test_per_label`
+    (None: every image), `keep_leaks`, `seed`, `layout`, `columns` (path, label, split, category -> the column),
+    `test_share`, `cache` and `results` (folders), and `progress`, called with (stage, done, total).
 
     Nothing is read or computed before a method asks for it, and what is in the cache is never computed again. Methods
     raise `toolkit.ToolkitError` for what the user can mend.
@@ -97,7 +97,7 @@ class Study:
 
     @property
     def manifest(self) -> pl.DataFrame:
-        """Every image of the two labels: path, label, category (null where there is none), split; all String."""
+        """Every image of the labels: path, label, category (null where there is none), split; all String."""
         return self.plan.dataset.rows
 
     @property

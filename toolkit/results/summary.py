@@ -43,7 +43,7 @@ def p_against_best(row: Mapping[str, Any]) -> float | None:
 
 
 def labels_of(table: pl.DataFrame) -> list[str]:
-    """The two labels of a table, in their order."""
+    """The labels of a table, in their order."""
     return table.filter(pl.col("class") != "all")["class"].unique(maintain_order=True).to_list()
 
 
