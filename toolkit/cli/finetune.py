@@ -40,9 +40,11 @@ def show_finetuned(done: Any, as_json: bool) -> None:
     if as_json:
         print_json([{**vars(one), "folder": str(one.folder)} for one in done])
         return
+    sizes = len({one.train_per_label for one in done})
     for one in done:
         without = "" if one.held_out == "none" else f" without {one.held_out}"
         without += f" (seed {one.seed})" if one.seed else ""
+        without += f" on {one.train_per_label} a label" if sizes > 1 else ""
         losses = " → ".join(f"{loss:.3f}" for loss in one.losses)
         state = f"Fine-tuned{without}: loss {losses}" if one.trained else f"Was fine-tuned{without} before"
         click.echo(f"{state}; embedded {one.embedded:,} images again, {one.cached:,} were in the cache.")

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -55,7 +55,8 @@ class Split:
     and `base` hold no image of that value, `novel` holds test images of it alone. A row whose value is unknown might
     have it, so where something is held out such a row is in none of them. `leaks` counts the test images that were
     passed over because their bytes are in `train`, `near_copies` those that are copies of a training image in other
-    bytes (`data.near_copies`). `seed` chose the training rows and decides all else that is random.
+    bytes (`data.near_copies`). `seed` chose the training rows and decides all else that is random. `train_per_label` is
+    how many of them were asked for of each label; None: all.
     """
 
     held_out: str
@@ -66,6 +67,7 @@ class Split:
     seed: int = 0
     by: str = CATEGORY
     near_copies: int = 0
+    train_per_label: int | None = None
 
     def tests(self) -> dict[str, pl.DataFrame]:
         """The test sets that have images: `base`, and `novel` where a value is held out."""
@@ -210,7 +212,7 @@ def select(
     A test image whose bytes are in the training set is passed over before the first N are taken, unless `keep_leaks`,
     and so is one whose content (SHA-256, hex) is in `also_passed_over`: near copies of training images. A `seed` other
     than 0 draws the training rows by chance instead. Only the rows that are needed are hashed. Raises SelectionError
-    where a label has fewer than two training images or no test image.
+    where a label has fewer than two training images (one, if no more are asked for) or no test image.
     """
     rows = with_groups(dataset, by, hash_rows)
     trainable, tests = (rows.filter(pl.col("split") == split) for split in ("train", "test"))
@@ -222,12 +224,23 @@ def select(
     novel, passed_novel = _first(dataset, tests.filter(is_novel), test_per_label, hash_rows, seen)
     passed = pl.concat([passed_base, passed_novel])
     leaks = int(passed.is_in(train["sha256"].implode()).sum())
-    split = Split(held_out, train, base, novel, leaks, seed, by, len(passed) - leaks)
+    split = Split(held_out, train, base, novel, leaks, seed, by, len(passed) - leaks, train_per_label)
     _require_whole(split, seen)
     _require_enough(dataset, split)
     sizes = (len(split.train), len(split.base), len(split.novel), split.leaks)
     log.info("%s held out: %d train, %d base, %d novel, %d leaks dropped", held_out, *sizes)
     return split
+
+
+def with_fewer(split: Split, train_per_label: int | None) -> Split:
+    """The same comparison with the first N training images of each label alone (None: all that it has).
+
+    Fewer are always among more, and the test images stay: none is in the training set of the largest number.
+    """
+    if train_per_label is None:
+        return split
+    first = pl.int_range(pl.len()).over("label") < train_per_label
+    return replace(split, train=split.train.filter(first), train_per_label=train_per_label)
 
 
 def first_tests(
@@ -309,7 +322,8 @@ def _require_whole(split: Split, seen: pl.Series) -> None:
 
 def _require_enough(dataset: Dataset, split: Split) -> None:
     novel = [("novel test", split.novel, 1)] if split.held_out != NONE else []
-    for name, rows, fewest in [("training", split.train, FEWEST), ("base test", split.base, 1), *novel]:
+    fewest_to_train = min(FEWEST, split.train_per_label or FEWEST)
+    for name, rows, fewest in [("training", split.train, fewest_to_train), ("base test", split.base, 1), *novel]:
         for label in dataset.labels():
             count = int((rows["label"] == label).sum())
             if count < fewest:

@@ -20,7 +20,7 @@ from toolkit.heads import fits, head_class
 from toolkit.pipeline.embed import is_blocks_of
 from toolkit.pipeline.plan import Plan
 from toolkit.prediction import kept_heads
-from toolkit.results import run_records, tables
+from toolkit.results import learning, run_records, tables
 from toolkit.results.studies import with_studies
 
 
@@ -35,13 +35,18 @@ class Compared:
     @cached_property
     def table(self) -> pl.DataFrame:
         """The results of this command alone, in the order in which they are stored."""
-        every = pl.concat([comparison.table for comparison in self.comparisons])
-        return tables.in_order(with_studies(every, self.predictions)[0])
+        return tables.in_order(self._both[0])
 
-    @cached_property
+    @property
     def predictions(self) -> pl.DataFrame:
         """The predictions of this command alone."""
-        return pl.concat([comparison.predictions for comparison in self.comparisons])
+        return self._both[1]
+
+    @cached_property
+    def _both(self) -> tuple[pl.DataFrame, pl.DataFrame]:
+        every = [(comparison.table, comparison.predictions) for comparison in self.comparisons]
+        table, predictions = (pl.concat(frames) for frames in zip(*every, strict=True))
+        return with_studies(table, predictions)
 
 
 def compare(plan: Plan, heads: Sequence[str], choose_by: str = "category", beyond: Beyond = NOTHING_BEYOND) -> Compared:
@@ -55,15 +60,19 @@ def compare(plan: Plan, heads: Sequence[str], choose_by: str = "category", beyon
     extra = MoreSets(beyond, plan.labels.names, plan.cache, loaders, plan.progress)
     comparisons, notes = [], []
     for split in splits:
-        settings = _settings(plan, heads, choose_by, split.seed)
+        settings = _settings(plan, heads, choose_by, split)
         encoders, said = _ready_encoders(plan, base, split, heads)
         said += _left_out(heads, encoders)
         more = extra.of(plan.dataset, split, encoders, plan.test_per_label, plan.keep_leaks)
         comparisons.append(compare_split(split, encoders, settings, more))
-        _keep_heads(plan, comparisons[-1], split, encoders)
+        if split.train_per_label == plan.every_size()[-1]:
+            _keep_heads(plan, comparisons[-1], split, encoders)
         notes += [*said, *comparisons[-1].notes()]
     notes += [*extra.notes(), *audit.lines(comparisons, splits), *near_copies.notes(plan.near_copies(), splits)]
-    return _stored(plan, Compared(comparisons, splits, notes))
+    done = Compared(comparisons, splits, notes)
+    if len(plan.every_size()) > 1:
+        done = replace(done, notes=[*notes, *learning.lines(done.table, done.predictions)])
+    return _stored(plan, done)
 
 
 def compare_split(
@@ -82,10 +91,10 @@ def compare_split(
     return Comparison(grid.tabulate(predictions, fitted, split, settings, sets), predictions, fitted)
 
 
-def _settings(plan: Plan, heads: Sequence[str], choose_by: str, seed: int) -> Settings:
-    sizes = plan.train_per_label, plan.test_per_label
+def _settings(plan: Plan, heads: Sequence[str], choose_by: str, split: Split) -> Settings:
+    sizes = split.train_per_label, plan.test_per_label
     of_plan = plan.dataset.name, plan.labels, plan.prompts
-    return Settings(*of_plan, tuple(heads), choose_by, seed, *sizes, plan.keep_leaks)
+    return Settings(*of_plan, tuple(heads), choose_by, split.seed, *sizes, plan.keep_leaks)
 
 
 def _ready_encoders(plan: Plan, base: Cache, split: Split, heads: Sequence[str]) -> tuple[list[Cache], list[str]]:

@@ -21,7 +21,7 @@ from toolkit.results.workbook import LARGE_DROP
 from toolkit.storage.records import write_whole
 
 PAGE, PICTURES = "report.html", "pictures"
-OURS = r"(base-against-novel|roc|leave-one-out|head-\d+|map-\d+|robustness-[a-z0-9-]+)\.(svg|png)"
+OURS = r"(base-against-novel|roc|leave-one-out|head-\d+|map-\d+|robustness-[a-z0-9-]+|learning-[a-z]+)\.(svg|png)"
 WHAT = {
     "prompt": "Words alone; nothing is trained.",
     "probe": "A small head on frozen CLIP.",
@@ -29,6 +29,9 @@ WHAT = {
 }
 SETTINGS = ["held_out", "encoder", "recipe", "head", "choice", "chosen_by", "seed", "train_rows", "leaks_dropped"]
 SETTINGS += ["encoder_id", "data_hash", "config_hash", "code_version", "created"]
+
+Frames = tuple[pl.DataFrame, pl.DataFrame]
+"""Results and predictions."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ def write(
     reached = verdict.reach(shown)
     noted = run_records.read(folder)
     detail = _detail(shown, reached, noted, held_out)
-    context, drawn = _contents(shown, reached, detail, cache, data)
+    context, drawn = _contents(shown, reached, detail, cache, data, (table, predictions))
     context["others"] = [
         {**one, "number": n, "place": run_records.of(noted, one["last"]).get("data")}
         for n, one in enumerate(studies(table), start=1)
@@ -105,9 +108,9 @@ def render(context: Mapping[str, Any]) -> str:
 
 
 def _contents(
-    shown: Subject, reached: verdict.Verdict | None, detail: Detail, cache: Path | None, data: str | None
+    shown: Subject, reached: verdict.Verdict | None, detail: Detail, cache: Path | None, data: str | None, every: Frames
 ) -> tuple[dict[str, Any], list[Picture]]:
-    """Everything that the template asks for, and the pictures in it."""
+    """Everything that the template asks for, and the pictures in it. `every` are all rows of the results folder."""
     with pictures.drawing():
         scatter, heat = charts.base_against_novel(shown.entrants), charts.heat_map(shown)
         roc = charts.roc_of_best(list(reached.best.values()) if reached else [], shown, detail.predictions)
@@ -115,6 +118,7 @@ def _contents(
         place = cache or Path(detail.noted.get("cache", "cache"))
         mapped = parts.space(shown, detail, place)
         curves = parts.curves(shown)
+        learned = parts.learned(shown, every)
     best = reached.best[reached.way] if reached else shown.entrants[0]
     context = {
         **_opening(shown, reached),
@@ -139,11 +143,14 @@ def _contents(
         "map_reason": f"The embeddings are not in {place}, so the map cannot be drawn: --cache says where they are.",
         **parts.images(shown, detail, best, data),
         "curves": curves,
+        "learned": learned,
         "elsewhere": parts.elsewhere(shown),
         **again.how(shown, detail.table, detail.noted),
         "settings": shown.table.select(SETTINGS).unique(maintain_order=True),
     }
-    drawn = [one for one in (scatter, roc, heat, *mapped, *curves) if one] + [card["picture"] for card in cards]
+    drawn = [one for one in (scatter, roc, heat, *mapped, *curves, *learned["pictures"]) if one] + [
+        card["picture"] for card in cards
+    ]
     return context, drawn
 
 
