@@ -152,6 +152,11 @@ data_options = section(
         help="The column whose values --split names, as generator or camera; label: see docs/data.md.",
     ),
     option("--train-per-label", type=click.IntRange(2), default=450, show_default=True, help="First N to train on."),
+    option(
+        "--shots",
+        metavar="1,2,4,…",
+        help="Train on so many of each label, each in its turn, in place of --train-per-label: learning curves.",
+    ),
     option("--test-per-label", type=click.IntRange(1), default=100, show_default=True, help="First N to test on."),
     option("--full", is_flag=True, help="Every image instead of the first N."),
     option("--keep-leaks", is_flag=True, help="Keep test images whose bytes are in the training set."),
@@ -291,6 +296,7 @@ def planned(chosen: dict[str, Any], as_json: bool) -> "list[Plan]":
         split=chosen["split"],
         by=chosen["by"],
         train_per_label=None if chosen["full"] else chosen["train_per_label"],
+        shots=shots_of(chosen["shots"]),
         test_per_label=None if chosen["full"] else chosen["test_per_label"],
         keep_leaks=chosen["keep_leaks"],
         drop_near_copies=chosen["drop_near_copies"],
@@ -383,6 +389,19 @@ def _given(wanted: Collection[str] | None, sources: tuple[click.core.ParameterSo
             values = value if isinstance(value, tuple) else (value,)
             words += [word for one in values for word in ([name] if one is True else [name, str(one)])]
     return shlex.join(words)
+
+
+def shots_of(given: str | None) -> tuple[int, ...]:
+    """What --shots says."""
+    from toolkit.errors import SelectionError
+
+    parts = [part.strip() for part in (given or "").split(",") if part.strip()]
+    if given is not None and not (parts and all(part.isdecimal() and int(part) > 0 for part in parts)):
+        raise SelectionError(f"--shots {given!r} is not numbers of images from 1 on, as in --shots 1,2,4,8,16")
+    source = click.get_current_context().get_parameter_source("train_per_label")
+    if parts and source == click.core.ParameterSource.COMMANDLINE:
+        raise SelectionError("--shots says how many images of each label train: leave --train-per-label out.")
+    return tuple(map(int, parts))
 
 
 def prompts_of(given: tuple[str, ...]) -> dict[str, list[str]]:

@@ -7,6 +7,7 @@ import polars as pl
 from rich.table import Table
 
 from toolkit.evaluation import columns
+from toolkit.results import learning
 from toolkit.results.published import study_figure
 from toolkit.results.summary import (
     LEFT_OUT,
@@ -37,7 +38,15 @@ LEGEND_MEANS = (
 
 
 def tables(table: pl.DataFrame, predictions: pl.DataFrame) -> Iterator[Table]:
-    """One table for each comparison, in the study's layout; and the means over held-out categories, if several."""
+    """One table for each comparison, in the study's layout; and the means over held-out categories, if several.
+
+    Of several numbers of training images the largest alone has those; behind them stand the learning curves.
+    """
+    if table["train_per_label"].n_unique() > 1:
+        largest = pl.col("train_per_label") == table["train_per_label"].max()
+        yield from tables(table.filter(largest), predictions.filter(largest))
+        yield from map(_learning, learning.find(table, predictions))
+        return
     for _, group in columns.ordinary(table).group_by(columns.COMPARISON, maintain_order=True):
         yield _comparison(group)
     for _, group in table.group_by(columns.COMPARISON, maintain_order=True):
@@ -73,6 +82,21 @@ def encoders(table: pl.DataFrame, predictions: pl.DataFrame) -> Table | None:
         against = f"{duel.difference:+.3f} [{duel.low:+.3f}, {duel.high:+.3f}]" if duel else "best"
         made.add_row(row.name, row.entrant.head, *figures, against, "" if row.p is None else p_value(row.p))
     return made if rows else None
+
+
+def _learning(curve: learning.Curve) -> Table:
+    """A line for each encoder, head and test set, a column for each number of training images: mean accuracies."""
+    seeds = curve.table["seed"].n_unique()
+    means = f", means over {seeds} seeds" if seeds > 1 else ""
+    title = f"Accuracy by training images a label: {curve.about['dataset']}, {curve.about['model']}{means}"
+    shown = Table(title=title, **PLAIN)
+    for name in ("Encoder", "Head", "Test", *(f"{size:,}" for size in curve.sizes)):
+        shown.add_column(name, no_wrap=True, justify="left" if name in ("Encoder", "Head", "Test") else "right")
+    for _, rows in curve.points.group_by("entrant", "test", maintain_order=True):
+        first, found = rows.row(0, named=True), dict(rows.select("train_per_label", "mean").iter_rows())
+        figures = [f"{found[size]:.3f}" if size in found else "" for size in curve.sizes]
+        shown.add_row(_encoder(first), first["head"], first["test"], *figures)
+    return shown
 
 
 def _comparison(group: pl.DataFrame) -> Table:

@@ -14,7 +14,7 @@ from toolkit.data.labels import Labels, some
 from toolkit.data.manifest import Dataset
 from toolkit.data.near_copies import NearCopies, select_without
 from toolkit.data.sources.assemble import AS_IT_LOOKS, Reading
-from toolkit.data.split import CATEGORY, NOTHING, Split, held_out_values, select
+from toolkit.data.split import CATEGORY, NOTHING, Split, held_out_values, select, with_fewer
 from toolkit.encoders.openclip import OpenClip, load
 from toolkit.encoders.source import Source
 from toolkit.errors import MissingEmbeddings, SelectionError, did_you_mean
@@ -32,8 +32,9 @@ class Plan:
     """What the commands share: the data, the encoder, who trains and who tests, and where things are kept.
 
     `prompts` maps each label to its prompts. `split` names the values of the column `by` that are held out, each in its
-    turn. `asked` is how the user chose all this on the command line, for the commands that messages name; `typed` is
-    the whole command, `data` where the images are and `reading` how they are read, for whoever runs it again. `read` is
+    turn. Where `shots` are given, each of these numbers of images of a label trains in its turn, not `train_per_label`.
+    `asked` is how the user chose all this on the command line, for the commands that messages name; `typed` is the
+    whole command, `data` where the images are and `reading` how they are read, for whoever runs it again. `read` is
     what plans on the same data share, so that several encoders read it once.
     """
 
@@ -44,6 +45,7 @@ class Plan:
     split: tuple[str, ...] = ()
     by: str = CATEGORY
     train_per_label: int | None = 450
+    shots: tuple[int, ...] = ()
     test_per_label: int | None = 100
     keep_leaks: bool = False
     drop_near_copies: bool = False
@@ -62,6 +64,10 @@ class Plan:
         """The seeds for which everything is done: `seed` alone, or the first `seeds` from 0 on."""
         return [self.seed] if self.seeds is None else range(self.seeds)
 
+    def every_size(self) -> Sequence[int | None]:
+        """How many images of each label train, for which everything is done, the fewest first; None is all."""
+        return sorted(set(self.shots)) or [self.train_per_label]
+
     def held_out(self) -> list[str]:
         """The values that are held out, each in its turn. Raises SelectionError for one that the data does not have."""
         return held_out_values(self.dataset, self.split, self.by)
@@ -79,14 +85,18 @@ class Plan:
         return self.read or Contents(self.dataset, self.cache, partial(self.progress, "Reading"))
 
     def splits(self, contents: Contents) -> list[Split]:
-        """One for each seed and each value that is held out; reads the images that it takes."""
+        """One for each seed, each value that is held out, and each size; reads the images that they take."""
+        return [with_fewer(largest, size) for largest in self.largest(contents) for size in self.every_size()]
+
+    def largest(self, contents: Contents) -> list[Split]:
+        """Of the splits those of the largest size, whose images are all that the others take."""
         look, values = self.near_copies(), self.held_out()
         turns = [(seed, held_out) for seed in self.every_seed() for held_out in values]
         choices = [partial(self._select, contents, *turn) for turn in turns]
         return [select_without(look, choose) if self.drop_near_copies else choose() for choose in choices]
 
     def _select(self, contents: Contents, seed: int, held_out: str, passed_over: pl.Series = NOTHING) -> Split:
-        sizes = self.train_per_label, self.test_per_label
+        sizes = self.every_size()[-1], self.test_per_label
         read = contents.hash_rows
         return select(contents.dataset, held_out, *sizes, self.keep_leaks, seed, read, self.by, passed_over)
 

@@ -15,6 +15,7 @@ import xlsxwriter
 from xlsxwriter.utility import xl_col_to_name
 
 from toolkit.evaluation import columns
+from toolkit.results import learning
 from toolkit.results.summary import LEFT_OUT, PER_CLASS, against_study, labels_of, left_out_means, over_seeds, summary
 
 LARGE_DROP, SMALL_DROP = 0.10, 0.03
@@ -34,6 +35,11 @@ ABOUT_MEANS = "Each category was held out in its turn; mean and worst accuracy o
 ABOUT_SEEDS = (
     "Other seeds draw other training images, and decide all that is random in fine-tuning and in a network: mean and "
     "spread of the accuracy over them."
+)
+
+ABOUT_CURVES = (
+    "Mean accuracy over the seeds by the number of training images of each label, all on the same test images. Gain is "
+    "against the prompts of the frozen encoder; from, to: its 95 % interval over test images and seeds."
 )
 
 TERMS = {
@@ -90,6 +96,8 @@ def workbook_bytes(table: pl.DataFrame, predictions: pl.DataFrame | None = None)
             _means_sheet(book.add_worksheet("Leave-one-out"), means, predictions, formats)
         if len(spread := over_seeds(table)):
             _seeds_sheet(book.add_worksheet("Seeds"), spread, formats)
+        if len(curves := learning_curves(table, predictions)):
+            _curves_sheet(book.add_worksheet("Learning curves"), curves, formats)
         if len(changed := changed_images(table)):
             _changed_sheet(book.add_worksheet("Changed images"), changed, formats)
         _definitions_sheet(book.add_worksheet("Definitions"), formats)
@@ -191,6 +199,40 @@ def _seeds_sheet(sheet: Any, spread: pl.DataFrame, formats: Formats) -> None:
     sheet.write_string(0, 0, ABOUT_SEEDS, formats["note"])
     _write_table(sheet, 1, spread.select(list(names)), formats, names)
     sheet.freeze_panes(2, 5)
+
+
+CURVES = {"dataset": "Data", "model": "Model", "encoder": "Encoder", "head": "Head", "recipe": "Recipe"}
+CURVES |= {"test": "Test", "train_per_label": "Train per label", "seeds": "Seeds", "mean": "Mean accuracy"}
+CURVES |= {"deviation": "Standard deviation", "gain": "Gain over prompts", "low": "Gain from", "high": "Gain to"}
+
+
+def learning_curves(table: pl.DataFrame, predictions: pl.DataFrame | None) -> pl.DataFrame:
+    """One line for each learning curve's encoder, head, test set and size: the columns of `CURVES`."""
+    frames = []
+    for curve in learning.find(table, predictions) if predictions is not None else ():
+        prompts = curve.best("prompt")
+        pairs = curve.points.select("entrant", "test").unique(maintain_order=True).rows() if prompts else []
+        gains = [
+            (entrant, test, one.size, one.mean, one.low, one.high)
+            for entrant, test in pairs
+            if entrant != prompts
+            for one in curve.gains(entrant, str(prompts), test)
+        ]
+        kinds = {"entrant": pl.String, "test": pl.String, "train_per_label": pl.Int64}
+        kinds |= {name: pl.Float64 for name in ("gain", "low", "high")}
+        against = pl.DataFrame(gains, schema=kinds, orient="row")
+        about = {name: pl.lit(curve.about[name]) for name in ("dataset", "model")}
+        joined = curve.points.join(
+            against, on=["entrant", "test", "train_per_label"], how="left", maintain_order="left"
+        )
+        frames.append(joined.with_columns(**about).select(list(CURVES)))
+    return pl.concat(frames) if frames else pl.DataFrame(schema=list(CURVES))
+
+
+def _curves_sheet(sheet: Any, curves: pl.DataFrame, formats: Formats) -> None:
+    sheet.write_string(0, 0, ABOUT_CURVES, formats["note"])
+    _write_table(sheet, 1, curves, formats, CURVES)
+    sheet.freeze_panes(2, list(CURVES).index("head") + 1)
 
 
 def changed_images(table: pl.DataFrame) -> pl.DataFrame:
