@@ -25,7 +25,7 @@ def finetuning(model: str, rounds: int, out: Path | None) -> None:
     from toolkit.data.sources import open_data
     from toolkit.finetuning.recipes import Recipe
     from toolkit.finetuning.training import finetune
-    from toolkit.results.summary import PROMPTS
+    from toolkit.results.published import PROMPTS
 
     with tempfile.TemporaryDirectory() as place:
         home = Path(place)
@@ -96,7 +96,7 @@ class PlainStep:
         """The loss of the batch."""
         import torch.nn.functional as functional
 
-        from toolkit.results.summary import PROMPTS
+        from toolkit.results.published import PROMPTS
 
         texts = self.tokenizer([PROMPTS[label] for label in labels])
         features = self.model.encode_image(images), self.model.encode_text(texts)

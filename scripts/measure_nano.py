@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from toolkit.encoders import openclip
-from toolkit.heads import ZeroShot
+from toolkit.heads.zero_shot import ZeroShot
 
 TEMPLATES = ["a photo of a {}.", "an image of a {}.", "a picture of the {}."]
 BATCH = 64

@@ -77,7 +77,7 @@ def predict(images: Images, right: float, scatter: int = 0, **about: object) -> 
         predicted=pl.Series(called, dtype=pl.String),
         p_real=pl.Series(p),
     )
-    return made.select(list(columns.PREDICTIONS))
+    return columns.brought_up_to_date(made, columns.PREDICTIONS)
 
 
 def study(images: Images, right: Right = RIGHT, **about: object) -> list[pl.DataFrame]:

@@ -3,6 +3,7 @@
 import io
 import tarfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,19 @@ def cifake_files(train: int, test: int, suffixes: tuple[int, ...] = (1, 2, 4, 6)
                     seed += 1
                     name = f"{number:04d}.jpg" if suffix == 1 else f"{number:04d} ({suffix}).jpg"
                     files[f"{split}/{label}/{name}"] = jpeg(seed, label)
+    return files
+
+
+def coloured_files(labels: Sequence[str], train: int, test: int) -> dict[str, bytes]:
+    """`split/label/N.jpg`: so many images of each label, noise over a colour that is the label's own."""
+    files, rng = {}, np.random.default_rng(0)
+    colours = np.random.default_rng(1).integers(40, 216, (len(labels), 3))
+    for split, count in (("train", train), ("test", test)):
+        for label, colour in zip(labels, colours, strict=True):
+            for number in range(count):
+                pixels, data = colour + rng.normal(0, 30, (32, 32, 3)), io.BytesIO()
+                Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(data, "JPEG", quality=92)
+                files[f"{split}/{label}/{number}.jpg"] = data.getvalue()
     return files
 
 

@@ -201,7 +201,9 @@ def test_how_data_is_read_can_be_said_outright(tmp_path: Path) -> None:
     files = {name: jpeg(number) for number, name in enumerate(names)}
     words = ["--data", write_folder(tmp_path / "d", files), "--cache", tmp_path / "cache", "--json"]
     (facts,) = json.loads(call("data", *words, "--layout", "{label}.{split}.*").stdout)
-    assert facts["labels"] == ["a", "bb"] and facts["used"] == 12 and "dev is tested on" in facts["notes"][0]
+    assert (
+        facts["labels"] == ["a", "bb"] and facts["used"] == 12 and "dev is used as the test split" in facts["notes"][0]
+    )
     (facts,) = json.loads(call("data", *words, "--layout", "{label}.*", "--test-share", "0.5").stdout)
     assert {one["split"] for one in facts["counts"]} == {"train", "test"}
     result = call("data", *words, "--columns", "kind=x")

@@ -170,7 +170,7 @@ def test_links_are_followed_inside_the_data_and_named_where_they_lead_out(tmp_pa
     assert dataset.read("train/b/3.jpg") == jpeg(3) and dataset.read("train/a/in.jpg") == jpeg(1)
     reasons = dict(dataset.passed_over.rows())
     assert {path for path, reason in reasons.items() if "outside" in reason} == {"train/a/out.jpg", "train/c"}
-    assert "a link back" in reasons["train/a/back"]
+    assert "a link to a folder that contains it" in reasons["train/a/back"]
 
 
 def test_many_links_among_folders_are_walked_in_no_time_of_their_own(tmp_path: Path) -> None:

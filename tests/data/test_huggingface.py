@@ -88,6 +88,14 @@ def test_labels_and_categories_may_be_text_and_unlabelled_images_are_left_out(tm
     assert open_data(write_parquet(tmp_path / "train-texts.parquet", frame, {})).labels() == ["cats", "dogs"]
 
 
+def test_splits_that_file_names_say_are_in_the_table_of_levels(tmp_path: Path) -> None:
+    for split, count in (("train", 3), ("test", 2)):
+        images = [(None, jpeg(number), number % 2) for number in range(count)]
+        write_parquet(tmp_path / "data" / f"{split}-00000-of-00001.parquet", table(images))
+    levels = {level.meaning: level for level in open_data(tmp_path / "data").layout}
+    assert levels["split"].place == "file name" and levels["split"].values == {"train": 3, "test": 2}
+
+
 def test_validation_is_the_test_split_only_where_there_is_no_other(tmp_path: Path) -> None:
     for number, split in enumerate(("train", "validation")):
         write_parquet(tmp_path / f"d/{split}-0.parquet", table([(None, jpeg(number), 0)]))

@@ -7,7 +7,7 @@ import pytest
 from trees import cifake_files, jpeg, write_folder, write_tar, write_zip
 
 from toolkit.data.manifest import Dataset, hash_rows
-from toolkit.data.sources import Reading, open_data
+from toolkit.data.sources import Reading, open_data, open_other
 from toolkit.errors import DataError
 
 
@@ -49,7 +49,7 @@ def test_a_layout_is_the_same_in_a_folder_a_zip_and_a_tar_whatever_is_around_it(
     assert read_as(dataset) == "split/category/label" and "read as split/category/label" in dataset.description
     assert values(dataset, "label") == {"0_real", "1_fake"} and values(dataset, "category") == {"horse", "zebra"}
     assert dataset.rows["split"].value_counts().sort("split")["count"].to_list() == [12, 12]
-    assert "val is tested on" in dataset.notes[0] and dataset.seen == len(files)
+    assert "val is used as the test split" in dataset.notes[0] and dataset.seen == len(files)
 
 
 def test_generators_may_have_categories_or_not(tmp_path: Path) -> None:
@@ -166,6 +166,19 @@ def test_a_layout_said_outright_is_taken_at_its_word(tmp_path: Path) -> None:
     assert values(dataset, "camera") == {"cam1", "cam2"} and values(dataset, "label") == {"mole", "melanoma"}
     assert dataset.passed_over.rows() == [("odd.jpg", "does not fit {camera}/{label}-{split}/*/{number}.jpg")]
     assert dataset.seen == len(dataset.rows) + 1
+
+
+def test_other_data_is_read_as_ones_own_where_that_fits_else_as_it_looks_and_needs_no_split(tmp_path: Path) -> None:
+    asked = Reading("{label}/{generator}", test_share=0.2)
+    write_folder(tmp_path / "own", pictures("a/x/{}.jpg", "b/x/{}.jpg"))
+    write_folder(tmp_path / "alike", pictures("a/x/{}.jpg", "a/y/{}.jpg", "b/x/{}.jpg"))
+    write_folder(tmp_path / "unlike", pictures("REAL/{}.jpg", "FAKE/{}.jpg"))
+    alike = open_other(str(tmp_path / "alike"), "test", asked)
+    assert values(alike, "generator") == {"x", "y"} and values(alike, "split") == {"test"}
+    unlike = open_other(str(tmp_path / "unlike"), "train", asked)
+    assert unlike.labels() == ["FAKE", "REAL"] and values(unlike, "split") == {"train"}
+    with pytest.raises(DataError, match="--test-share"):
+        open_data(tmp_path / "unlike")
 
 
 @pytest.mark.parametrize("layout", ["{split}/{kind}", "{label}/{label}", "{label", "{path}/{label}", ""])

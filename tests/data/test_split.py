@@ -145,7 +145,16 @@ def test_where_nothing_is_held_out_a_line_says_what_could_be() -> None:
     assert what_is_held_out(data, ["cat"]) is None
     assert "--split bird (or all)" in str(what_is_held_out(data, ["none"]))
     plain = replace(data, rows=data.rows.with_columns(category=pl.lit(None, dtype=pl.String)))
-    assert "names no categories" in str(what_is_held_out(plain, ["none"]))
+    assert "has no categories" in str(what_is_held_out(plain, ["none"]))
+
+
+def test_a_line_says_which_labels_have_no_value_in_the_column_that_is_held_out() -> None:
+    data = made_by(3, 4)
+    line = str(what_is_held_out(data, ["g1"], "generator"))
+    assert line.startswith("REAL images have no generator") and "one of the 3" in line
+    assert (
+        what_is_held_out(replace(data, rows=data.rows.filter(pl.col("label") == "FAKE")), ["g1"], "generator") is None
+    )
 
 
 def made_by(generators: int, each: int, equal: int = 0) -> Dataset:

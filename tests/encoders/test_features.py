@@ -92,6 +92,20 @@ def test_a_dirty_set_is_found_out_and_the_line_says_by_what(
     assert any(name in line for name in FACTS)
 
 
+def test_every_fact_that_alone_tells_the_label_is_named_with_its_share_of_the_test_images(tmp_path: Path) -> None:
+    """Width and height tell everything, the file's size all but the four large test pictures; the shape is equal."""
+    dataset = a_dataset({"FAKE": {"size": (32, 32)}, "REAL": {"size": (64, 64)}})
+    large = [f"test/FAKE/{number}" for number in range(4)]
+    padded = Dataset(
+        "made", "", dataset.rows, lambda path: dataset.read(path) + bytes(9000 * (path in large)), "folder"
+    )
+    line = audit.summary(padded, select(padded, "none", None, None), tmp_path)
+    assert line is not None
+    told = "picture width 1.000 [0.95–1.00], picture height 1.000 [0.95–1.00], file size (bytes) 0.950 [0.88–0.98],"
+    assert told in line and line.endswith("guessing 0.500.")
+    assert "shape" not in line and "JPEG" not in line
+
+
 def test_a_set_whose_labels_are_saved_alike_is_clean_and_nothing_is_read_twice(tmp_path: Path) -> None:
     dataset = a_dataset({"FAKE": {}, "REAL": {}}, labels=30)
     distinct = Dataset(

@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 from sklearn import metrics as reference
 
-from toolkit.evaluation.metrics import auc_interval, calibration_error, mcnemar, summarise, wilson
+from toolkit.evaluation.intervals import wilson
+from toolkit.evaluation.metrics import mcnemar, summarise
+from toolkit.evaluation.probabilities import auc_interval, calibration_error
 
 CLASSES = ["FAKE", "REAL"]
 
@@ -19,10 +21,15 @@ def answers(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarr
     return y, np.where(p > 0.5, "REAL", "FAKE"), p
 
 
+def both(p: np.ndarray) -> np.ndarray:
+    """P(second) as the probabilities of both labels."""
+    return np.stack([1 - p, p], axis=1)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_figures_equal_scikit_learns(seed: int) -> None:
     y, predicted, p = answers(150, seed)
-    rows = {row["class"]: row for row in summarise(y, predicted, p, CLASSES)}
+    rows = {row["class"]: row for row in summarise(y, predicted, both(p), CLASSES)}
     report = reference.classification_report(y, predicted, output_dict=True)
     for label, theirs in (("FAKE", "FAKE"), ("REAL", "REAL"), ("all", "macro avg")):
         for ours, name in (
@@ -42,14 +49,89 @@ def test_figures_equal_scikit_learns(seed: int) -> None:
 
 def test_a_class_that_is_never_predicted_has_precision_zero_without_a_warning() -> None:
     y = np.array(["FAKE", "REAL"] * 100)
-    rows = summarise(y, np.full(200, "FAKE"), np.zeros(200), CLASSES)
+    rows = summarise(y, np.full(200, "FAKE"), both(np.zeros(200)), CLASSES)
     assert [(row["precision"], row["recall"]) for row in rows[:2]] == [(0.5, 1.0), (0.0, 0.0)]
     assert rows[1]["precision_low"] == 0.0 and rows[1]["precision_high"] == 1.0
 
 
 def test_a_test_set_of_one_class_has_no_auc_and_raises_nothing() -> None:
-    rows = summarise(np.full(10, "REAL"), np.full(10, "REAL"), np.full(10, 0.9), CLASSES)
+    rows = summarise(np.full(10, "REAL"), np.full(10, "REAL"), both(np.full(10, 0.9)), CLASSES)
     assert np.isnan(rows[2]["roc_auc"]) and rows[2]["accuracy"] == 1.0
+
+
+def many(labels: int, count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
+    """True and predicted labels, probabilities `[count, labels]`, and the labels, in an order that is not sorted."""
+    rng = np.random.default_rng(seed)
+    names = [f"label {number}" for number in rng.permutation(labels)]
+    codes = np.concatenate([np.arange(labels), rng.integers(0, labels, count - labels)])
+    odds = np.exp(rng.normal(size=(count, labels)) + 1.5 * np.eye(labels)[codes])
+    odds /= odds.sum(axis=1, keepdims=True)
+    return np.array(names)[codes], np.array(names)[odds.argmax(axis=1)], odds, names
+
+
+@settings(max_examples=25, deadline=None)
+@given(labels=st.integers(3, 9), count=st.integers(9, 120), seed=st.integers(0, 999))
+def test_figures_of_many_labels_equal_scikit_learns(labels: int, count: int, seed: int) -> None:
+    y, predicted, odds, names = many(labels, count, seed)
+    rows = {row["class"]: row for row in summarise(y, predicted, odds, names)}
+    row, order = rows["all"], np.argsort(names)
+    by_name, sorted_names, one_hot = odds[:, order], sorted(names), y[:, None] == np.array(names)
+    theirs = {
+        "accuracy": reference.accuracy_score(y, predicted),
+        "balanced_accuracy": reference.balanced_accuracy_score(y, predicted),
+        "f1": reference.f1_score(y, predicted, average="macro"),
+        "precision": reference.precision_score(y, predicted, average="macro", zero_division=0),
+        "log_loss": reference.log_loss(y, by_name, labels=sorted_names),
+        "roc_auc": reference.roc_auc_score(one_hot, odds, average="macro"),
+        "average_precision": reference.average_precision_score(one_hot, odds, average="macro"),
+        "brier": np.square(odds - one_hot).sum(axis=1).mean(),
+    }
+    assert {name: row[name] for name in theirs} == pytest.approx(theirs)
+    for number, name in enumerate(names):
+        assert rows[name]["roc_auc"] == pytest.approx(reference.roc_auc_score(y == name, odds[:, number]))
+        assert rows[name]["average_precision"] == pytest.approx(
+            reference.average_precision_score(y == name, odds[:, number])
+        )
+        assert rows[name]["recall"] == pytest.approx(reference.recall_score(y == name, predicted == name))
+    if labels > 5:
+        top = reference.top_k_accuracy_score(y, by_name, k=5, labels=sorted_names)
+        assert row["top5_accuracy"] == pytest.approx(top)
+    else:
+        assert row["top5_accuracy"] is None
+
+
+def test_calibration_of_many_labels_is_of_the_label_called_and_of_each_against_the_rest() -> None:
+    y, predicted, odds, names = many(4, 200, 0)
+    rows = {row["class"]: row for row in summarise(y, predicted, odds, names)}
+    each = [calibration_error(y == name, odds[:, number]) for number, name in enumerate(names)]
+    assert [rows[name]["calibration_error"] for name in names] == each
+    assert rows["all"]["calibration_error"] == pytest.approx(np.mean(each))
+    assert rows["all"]["top_calibration_error"] == calibration_error(y == predicted, odds.max(axis=1))
+
+
+def test_intervals_of_aucs_against_the_rest_agree_with_a_plain_bootstrap() -> None:
+    y, predicted, odds, names = many(4, 240, 1)
+    rows = {row["class"]: row for row in summarise(y, predicted, odds, names)}
+    rng = np.random.default_rng(0)
+    drawn = []
+    for _ in range(400):
+        some = np.concatenate([rng.choice(np.flatnonzero(y == name), (y == name).sum()) for name in names])
+        sides = [(odds[some, n][y[some] == name], odds[some, n][y[some] != name]) for n, name in enumerate(names)]
+        drawn.append([(inside[:, None] > outside).mean() for inside, outside in sides])
+    for name, areas in [(names[2], np.array(drawn)[:, 2]), ("all", np.mean(drawn, axis=1))]:
+        low, high = np.percentile(areas, [2.5, 97.5])
+        assert (rows[name]["roc_auc_low"], rows[name]["roc_auc_high"]) == pytest.approx((low, high), abs=0.015)
+        assert rows[name]["roc_auc_low"] < rows[name]["roc_auc"] < rows[name]["roc_auc_high"]
+
+
+def test_a_label_without_test_images_moves_no_mean() -> None:
+    y, predicted, odds, names = many(5, 90, 2)
+    kept = y != names[3]
+    rows = {row["class"]: row for row in summarise(y[kept], predicted[kept], odds[kept], names)}
+    assert rows[names[3]]["support"] == 0 and np.isnan(rows[names[3]]["roc_auc"])
+    for name, column in (("recall", "balanced_accuracy"), ("f1", "f1"), ("roc_auc", "roc_auc")):
+        there = [rows[one][name] for one in names if one != names[3]]
+        assert rows["all"][column] == pytest.approx(np.mean(there))
 
 
 @given(trials=st.integers(1, 5000), data=st.data())
@@ -65,7 +147,7 @@ def test_wilsons_interval_is_scipys_holds_the_share_and_shrinks(trials: int, dat
 
 def test_a_class_has_wilsons_interval_of_its_own_hits_and_accuracy_that_of_all() -> None:
     y, predicted, p = answers(180, 7)
-    rows = {row["class"]: row for row in summarise(y, predicted, p, CLASSES)}
+    rows = {row["class"]: row for row in summarise(y, predicted, both(p), CLASSES)}
     for label in CLASSES:
         hits = int(((y == label) & (predicted == label)).sum())
         of = {"precision": (hits, int((predicted == label).sum())), "recall": (hits, int((y == label).sum()))}
@@ -92,7 +174,7 @@ def test_calibration_error_by_hand() -> None:
 
 def test_bootstrap_intervals_agree_with_a_plain_loop() -> None:
     y, predicted, p = answers(200, 3)
-    row = summarise(y, predicted, p, CLASSES)[1]
+    row = summarise(y, predicted, both(p), CLASSES)[1]
     rng = np.random.default_rng(9)
     f1s, areas = [], []
     for _ in range(2000):

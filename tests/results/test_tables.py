@@ -1,5 +1,6 @@
 """The results folder: rows replace their own, nothing is lost, and text stays text."""
 
+import json
 import multiprocessing
 import random
 import re
@@ -36,7 +37,8 @@ def predictions(dataset: str = "made", head: str = "logreg", shift: float = 0.0,
         "predicted": ["REAL" if one > 0.5 else "FAKE" for one in p],
         "p_real": p,
     }
-    return pl.DataFrame({name: data[name] for name in columns.PREDICTIONS}, schema=columns.schema(columns.PREDICTIONS))
+    made = pl.DataFrame(data, schema_overrides=columns.schema(columns.PREDICTIONS))
+    return columns.brought_up_to_date(made, columns.PREDICTIONS)
 
 
 def table(of: pl.DataFrame) -> pl.DataFrame:
@@ -88,7 +90,8 @@ def test_one_row_is_the_best_among_all_that_were_scored_on_the_same_images(tmp_p
 
 
 def test_two_at_once_do_not_lose_each_others_rows(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["test_tables"])
     workers = [context.Process(target=store, args=(tmp_path,), kwargs={"dataset": f"set{n}"}) for n in range(4)]
     for worker in workers:
         worker.start()
@@ -220,6 +223,28 @@ def test_a_file_of_an_earlier_version_is_read_and_its_rows_stay(tmp_path: Path, 
     assert store(tmp_path, dataset="new") == []
     stored = tables.read(tmp_path)[0].filter(pl.col("dataset") == "old")
     assert len(stored) == 3 and stored[lacking].to_list() == (["", "", ""] if lacking == "perturbation" else [None] * 3)
+
+
+def test_predictions_of_an_earlier_version_get_the_probabilities_that_they_imply_and_verify(tmp_path: Path) -> None:
+    """Their rows of results lack the later figures, which is no difference."""
+    made = predictions(dataset="old")
+    old = {
+        "results": table(made).drop(columns.LATER),
+        "predictions": made.drop("probabilities", "p_predicted", "p_label"),
+    }
+    for name, frame in old.items():
+        (tmp_path / f"{name}.parquet").write_bytes(tables.parquet_bytes(frame))
+    store(tmp_path, dataset="new")
+    stored, read = tables.read(tmp_path)
+    assert tables.verify(tmp_path) == []
+    assert stored.filter(pl.col("dataset") == "old")["log_loss"].null_count() == 3
+    assert stored.filter(pl.col("dataset") == "new")["log_loss"].null_count() == 0
+    for row in read.iter_rows(named=True):
+        odds = dict(zip(["FAKE", "REAL"], row["probabilities"], strict=True))
+        assert row["p_real"] == odds["REAL"] and sum(odds.values()) == 1
+        assert (row["p_predicted"], row["p_label"]) == pytest.approx((odds[row["predicted"]], odds[row["label"]]))
+    csv = pl.read_csv(tmp_path / "predictions.csv")
+    assert [json.loads(text) for text in csv["probabilities"]] == read["probabilities"].to_list()
 
 
 def test_the_documented_columns_are_those_that_are_written() -> None:

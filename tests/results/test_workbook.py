@@ -34,7 +34,8 @@ def predictions(right: float, **about: object) -> pl.DataFrame:
         "predicted": predicted,
         "p_real": [0.9 if one == "REAL" else 0.1 for one in predicted],
     }
-    return pl.DataFrame({name: data[name] for name in columns.PREDICTIONS}, schema=columns.schema(columns.PREDICTIONS))
+    made = pl.DataFrame(data, schema_overrides=columns.schema(columns.PREDICTIONS))
+    return columns.brought_up_to_date(made, columns.PREDICTIONS)
 
 
 def table(*of: pl.DataFrame) -> pl.DataFrame:

@@ -1,4 +1,4 @@
-"""Looking after a cache: what it holds, whether it is whole, and removing an encoder."""
+"""Manage a cache: list its encoders, verify its files, remove an encoder."""
 
 import hashlib
 import shutil
@@ -14,7 +14,7 @@ from toolkit.storage.records import read_record
 
 
 def list_encoders(root: Path) -> list[dict[str, Any]]:
-    """What the cache holds: one dict an encoder with its record, rows, bytes and the time of the last change."""
+    """The encoders in the cache: a dict for each with its name, numbers of rows, bytes and time of the last change."""
     found = []
     for folder in encoder_folders(root):
         record = encoder_record(folder)
@@ -37,7 +37,7 @@ def list_encoders(root: Path) -> list[dict[str, Any]]:
 
 
 def verify(root: Path) -> list[dict[str, Any]]:
-    """Walk everything in the cache: one dict a file (path, state `whole` or `damaged`). Changes nothing."""
+    """Check every file in the cache: a dict for each (path, state `whole` or `damaged`). Changes nothing."""
     report = []
     for folder in encoder_folders(root):
         for path in sorted(folder.glob("*.h5")):
@@ -54,8 +54,8 @@ def verify(root: Path) -> list[dict[str, Any]]:
 
 
 def remove(root: Path, identity: str) -> list[str]:
-    """Delete the encoders whose identity or folder starts with `identity`, and the weights of those that were
-    fine-tuned here -> the folders' names. Raises CacheError where there is none."""
+    """Delete the encoders whose identity or folder starts with `identity`, with their fine-tuned weights. Returns the
+    folders' names. Raises CacheError if there is none."""
     names = [
         f
         for f in encoder_folders(root)
@@ -80,7 +80,7 @@ def _record_state(path: Path) -> str:
 
 
 def _weights_state(record: Path) -> list[dict[str, Any]]:
-    """The state of the weights that a checkpoint's record vouches for; nothing where the record itself is damaged."""
+    """The state of the weights named in a checkpoint's record; nothing if the record is damaged."""
     try:
         facts = read_record(record)
     except CacheError:

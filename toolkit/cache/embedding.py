@@ -1,7 +1,7 @@
-"""Embed what a cache lacks: images are read and decoded ahead, vectors are written behind, the model never waits.
+"""Embed the images missing in a cache. Reading, the model and writing run in parallel, so that the model never waits.
 
-Work is split into chunks of the missing keys. A chunk is claimed with a file lock, so that several processes on the
-same cache share the work; the lock of a process that dies frees itself.
+The missing keys are split into chunks. A process claims a chunk with a file lock, so that several processes share the
+work. The lock of a process that dies is released by the system.
 """
 
 import hashlib
@@ -34,8 +34,8 @@ FLUSH_SECONDS = 20.0
 BATCHES_AHEAD = 4
 IMAGES_PER_TASK = 16
 SMALL_FILE = 16 << 10
-"""Bytes below which decoding is mostly Python, so that threads take turns: 7,800 images of 32 x 32 a second on two at
-once, 12,600 on one."""
+"""Smaller files are decoded by one thread. There decoding is mostly Python, and two threads only compete: 7,800 images
+of 32 x 32 a second, against 12,600 with one thread."""
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +45,8 @@ Skipped = tuple[str, str | None, str]
 
 @dataclass(frozen=True)
 class EmbedReport:
-    """How many images (by content) were embedded now and before; `skipped` has the columns path,
-    sha256 (of content that cannot be decoded; null where the file itself failed), reason."""
+    """The numbers of distinct images embedded now and earlier. `skipped` has the columns path, sha256 (null if the file
+    could not be read) and reason."""
 
     embedded: int
     cached: int
@@ -54,7 +54,7 @@ class EmbedReport:
 
 
 def embed_prompts(prompts: Sequence[str], load_encoder: LoadEncoder, cache: Cache) -> int:
-    """Embed the prompts that `cache` lacks -> how many those were. Of several processes, the first does it."""
+    """Embed the prompts missing in `cache`; returns their number. Of several processes, the first does it."""
     missing = cache.missing_prompts(prompts) if distributed.rank() == 0 else []
     if missing:
         cache.append_prompts(missing, load_encoder().embed_prompts(missing))
@@ -69,16 +69,17 @@ def embed_images(
     cache: Cache | Together,
     on_progress: Progress | None = None,
 ) -> EmbedReport:
-    """Embed those of `rows` (columns path, sha256) whose content `cache` lacks; `load_encoder` is called only then.
+    """Embed the images of `rows` (columns path, sha256) that are missing in `cache`; `load_encoder` is called only if
+    any are.
 
-    An image that cannot be decoded, or whose bytes are no longer those that were hashed, is skipped and reported.
-    Whatever happens, a KeyboardInterrupt too, what was embedded until then is stored. Several processes under torchrun
-    share what is missing evenly, wait for each other at the end, and report what all of them did.
+    Images that cannot be decoded, or that changed since they were hashed, are skipped and reported. Finished vectors
+    are stored even after an exception or KeyboardInterrupt. Processes under torchrun share the work evenly, wait for
+    each other at the end, and report the work of all.
     """
     rows = rows.select("sha256", "path").unique("sha256", keep="first", maintain_order=True)
     skipped: list[Skipped] = []
     embedded = 0
-    for part in _share(rows, cache).iter_slices(ROWS_AT_ONCE):  # Python's strings take ten times a frame's room
+    for part in _share(rows, cache).iter_slices(ROWS_AT_ONCE):  # as Python strings they take ten times the memory
         paths = dict(part.iter_rows())
         missing = cache.missing_images(list(paths))
         log.info("%s: %d images in the cache, %d to embed", cache.folder, len(part) - len(missing), len(missing))
@@ -92,9 +93,8 @@ def embed_images(
 
 
 def _share(rows: pl.DataFrame, cache: Cache | Together) -> pl.DataFrame:
-    """This process's part of the rows that are missing; all rows where it is alone.
-
-    What is missing is listed in every process before any of them writes, so that all divide the same list.
+    """This process's part of the missing rows; all of `rows` for a single process. Every process lists the missing rows
+    before any of them writes, so that all divide the same list.
     """
     if distributed.world() == 1:
         return rows
@@ -105,14 +105,14 @@ def _share(rows: pl.DataFrame, cache: Cache | Together) -> pl.DataFrame:
 
 
 def _of_all(embedded: int, skipped: list[Skipped]) -> tuple[int, list[Skipped]]:
-    """What every process did, together."""
+    """The sum of all processes' reports."""
     done = distributed.everyones((embedded, skipped))
     return sum(count for count, _ in done), [one for _, some in done for one in some]
 
 
 @dataclass
 class _Work:
-    """What the three stages (read ahead, embed, write behind) share."""
+    """State shared by the three stages: read, embed, write."""
 
     dataset: Dataset
     cache: Cache | Together
@@ -127,7 +127,7 @@ class _Work:
 
 @dataclass(frozen=True)
 class _Batch:
-    """Images on their way to the model; `claim` is released once the last of them is stored."""
+    """Images for the model; `claim` is released when the last of them is stored."""
 
     images: list["Future[list[tuple[str, np.ndarray]]]"]
     claim: FileLock
@@ -138,7 +138,7 @@ _Running = deque[tuple[_Batch, "Future[tuple[list[str], np.ndarray | None]]"]]
 
 
 def _embed(work: _Work, missing: list[str], encoder: Encoder, on_progress: Progress | None) -> None:
-    """Run the stages: a thread reads ahead, some (an encoder says how many) call the model, another one writes."""
+    """Run the stages: one thread reads, the encoder's number of threads call the model, one thread writes."""
     ahead: queue.Queue[_Batch | BaseException | None] = queue.Queue(BATCHES_AHEAD)
     threads = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
     reader = threading.Thread(target=_read_ahead, args=(work, missing, encoder, threads, ahead), daemon=True)
@@ -153,11 +153,11 @@ def _embed(work: _Work, missing: list[str], encoder: Encoder, on_progress: Progr
                     on_progress(work.done, len(missing))
     finally:
         work.stop.set()
-        while reader.is_alive():  # it may be waiting for room in the queue
+        while reader.is_alive():  # it may be waiting for space in the queue
             _drain(ahead)
             reader.join(0.05)
         threads.shutdown(cancel_futures=True)
-        for batch, result in running:  # interrupted, these have come to their end
+        for batch, result in running:  # after an interrupt these have finished
             if result.done() and result.exception() is None:
                 writer.add(*result.result(), batch.claim, batch.last)
         writer.close()
@@ -168,11 +168,11 @@ def _embed(work: _Work, missing: list[str], encoder: Encoder, on_progress: Progr
 def _in_order(
     encoder: Encoder, ahead: "queue.Queue[_Batch | BaseException | None]", running: _Running
 ) -> "Generator[tuple[_Batch, list[str], np.ndarray | None], None, None]":
-    """Batches with their keys and vectors, in the order of the queue. `running` holds those that are on their way."""
+    """Batches with their keys and vectors, in the order of the queue. `running` holds the batches in progress."""
     with getattr(encoder, "side_by_side", _one_at_a_time)() as (count, model):
         more = True
         while more or running:
-            # The reader may be waiting for a claim that one of the running batches holds: do not wait for it then.
+            # The reader may be waiting for a claim held by a running batch: do not wait for the reader then.
             if running and (len(running) > count or not more or ahead.empty()):
                 batch, result = running[0]
                 keys, vectors = result.result()
@@ -232,12 +232,12 @@ def _read_ahead(
                     claim.release()
                     return
         ahead.put(None)
-    except BaseException as error:  # the model's thread raises it
+    except BaseException as error:  # raised in the model's thread
         ahead.put(error)
 
 
 def _claimed_chunks(work: _Work, missing: list[str]) -> Iterator[tuple[FileLock, list[str]]]:
-    """Chunks of what is still missing, each claimed; those that another process holds come last."""
+    """Claimed chunks of the missing keys; chunks held by another process come last."""
     folder = work.cache.folder / ".claims"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -268,7 +268,7 @@ def _claimed_chunks(work: _Work, missing: list[str]) -> Iterator[tuple[FileLock,
 
 
 def _prepare(work: _Work, encoder: Encoder, keys: Sequence[str]) -> list[tuple[str, np.ndarray]]:
-    """Read, check and decode a few images; those that fail are noted and left out."""
+    """Read, check and decode a few images; failures are recorded and left out."""
     with work.turn if work.small_files else nullcontext():
         return [(key, pixels) for key in keys if (pixels := _prepare_one(work, encoder, key)) is not None]
 
@@ -290,7 +290,7 @@ def _prepare_one(work: _Work, encoder: Encoder, key: str) -> np.ndarray | None:
 
 
 class _Writer:
-    """Stores vectors in a thread of its own: a chunk at once, or what there is after `FLUSH_SECONDS`."""
+    """Stores vectors in a separate thread, by chunks, or every `FLUSH_SECONDS`."""
 
     def __init__(self, work: _Work):
         self.work = work
@@ -301,7 +301,7 @@ class _Writer:
         self.pending: list[Future[None]] = []
 
     def add(self, keys: list[str], vectors: np.ndarray | None, claim: FileLock, last: bool) -> None:
-        """Take one batch; `last` says that its chunk is complete. Raises what an earlier write raised."""
+        """Add a batch; `last` marks the end of its chunk. Raises the exception of an earlier write."""
         self.keys += keys
         self.work.done += len(keys)
         if vectors is not None:
@@ -313,7 +313,7 @@ class _Writer:
             write.result()
 
     def close(self) -> None:
-        """Store what is left. Raises what a write raised."""
+        """Store the rest. Raises the exception of a write."""
         self._flush(None)
         self.thread.shutdown()
         for write in self.pending:
@@ -335,5 +335,5 @@ class _Writer:
 
 
 def describe(report: EmbedReport) -> dict[str, Any]:
-    """The report in numbers."""
+    """The report."""
     return {"embedded": report.embedded, "cached": report.cached, "skipped": len(report.skipped)}

@@ -1,4 +1,4 @@
-"""Where a cache's keys are, in 12 bytes a row: an index that may give false positives, never false negatives."""
+"""An index from keys to segments, with 12 bytes a row: it may give false positives, never false negatives."""
 
 from collections.abc import Sequence
 
@@ -6,10 +6,9 @@ import numpy as np
 
 
 class KeyIndex:
-    """The first 8 bytes of every stored key, sorted, and the number of the segment that holds it.
+    """The first 8 bytes of each stored key, sorted, with the number of its segment.
 
-    Eight bytes can be forged, so this only says which segments are worth looking into: whoever wants to know whether a
-    key is there compares all 32 bytes with those in the segment's file.
+    Eight bytes may coincide, so the index only tells which segments to search. There all 32 bytes are compared.
     """
 
     def __init__(self) -> None:
@@ -17,7 +16,7 @@ class KeyIndex:
         self._segments = np.empty(0, np.uint32)
 
     def add(self, keys: Sequence[np.ndarray], numbers: Sequence[int]) -> None:
-        """Add segments: the keys `[N]` S32 of each, and its number."""
+        """Add segments, given by their keys `[N]` S32 and their numbers."""
         if not keys:
             return
         starts = np.concatenate([_starts(one) for one in keys])
@@ -28,7 +27,7 @@ class KeyIndex:
         self._segments = np.insert(self._segments, places, segments[order])
 
     def segments_of(self, keys: np.ndarray) -> list[int]:
-        """The numbers, in their order, of all segments that may hold some of these keys `[N]` S32."""
+        """The sorted numbers of all segments that may hold some of these keys `[N]` S32."""
         starts = _starts(keys)
         first = np.searchsorted(self._starts, starts, side="left")
         after = np.searchsorted(self._starts, starts, side="right")

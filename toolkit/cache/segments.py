@@ -1,7 +1,7 @@
-"""One HDF5 file of vectors: written beside its place, closed, synced, renamed, and never touched again.
+"""A segment: an HDF5 file of vectors, written atomically and never changed.
 
-A segment's name carries the SHA-256 of its bytes. Whoever reads it checks that first, so that a damaged file is noticed
-before HDF5 parses it, and no wrong number can come of it.
+Its name contains the SHA-256 of its bytes. This is checked before HDF5 parses the file, so that a damaged file never
+gives wrong numbers.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ def write_segment(
 ) -> Path:
     """Write `vectors` `[N, D]` float32 with their `keys` (one data set, N long) as `<kind>-<time>-<digest>.h5`.
 
-    Raises CacheError where there is no room or no right to write; nothing half-written stays.
+    Raises CacheError if it cannot be written; no partial file is left.
     """
     data = _hdf5_image({**keys, "embedding": np.ascontiguousarray(vectors, dtype=np.float32)}, about)
     digest = hashlib.sha256(data).hexdigest()[:NAME_DIGITS]
@@ -34,7 +34,7 @@ def write_segment(
 
 
 def _hdf5_image(data_sets: Mapping[str, Any], about: Mapping[str, Any]) -> bytes:
-    """The bytes of an HDF5 file, made in memory: on a full disk HDF5 itself does not fail, it crashes the process."""
+    """The bytes of an HDF5 file, made in memory: on a full disk HDF5 crashes the process instead of failing."""
     import h5py
 
     with h5py.File("segment.h5", "w", driver="core", backing_store=False, libver="latest") as file:
@@ -52,7 +52,7 @@ def list_segments(folder: Path, kind: str) -> list[Path]:
 
 
 def is_whole(path: Path) -> bool:
-    """Whether the file's bytes are those that were written."""
+    """Whether the file's bytes match the hash in its name."""
     try:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -62,7 +62,7 @@ def is_whole(path: Path) -> bool:
 
 
 def read_keys(path: Path) -> np.ndarray:
-    """The image keys of a whole segment: `[N]` bytes of length 32."""
+    """The image keys of an undamaged segment: `[N]` bytes of length 32."""
     import h5py
 
     with h5py.File(path, "r", locking=False) as file:
@@ -70,7 +70,7 @@ def read_keys(path: Path) -> np.ndarray:
 
 
 def read_prompts(path: Path) -> list[str]:
-    """The prompts of a whole segment."""
+    """The prompts of an undamaged segment."""
     import h5py
 
     with h5py.File(path, "r", locking=False) as file:
@@ -78,7 +78,7 @@ def read_prompts(path: Path) -> list[str]:
 
 
 def read_vectors(path: Path) -> Iterator[tuple[int, np.ndarray]]:
-    """The vectors of a whole segment in slices: (first row, `[n, D]` float32)."""
+    """The vectors of an undamaged segment in slices: (first row, `[n, D]` float32)."""
     import h5py
 
     with h5py.File(path, "r", locking=False) as file:
@@ -88,7 +88,7 @@ def read_vectors(path: Path) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """The record of the encoder that made a whole segment."""
+    """The encoder's record in an undamaged segment."""
     import h5py
 
     with h5py.File(path, "r", locking=False) as file:

@@ -21,10 +21,10 @@ RECORD = "encoder.json"
 
 
 class Cache:
-    """One encoder's vectors. Several processes may append and read at once without knowing of each other.
+    """One encoder's vectors. Several processes may append and read at the same time.
 
-    `record` is the encoder's; `damaged` names each file that was found damaged and set aside: its
-    rows count as missing, so that the next `embed` makes them again.
+    `record` is the encoder's. `damaged` has a line for each damaged file that was set aside; its rows count as missing,
+    so that the next `embed` makes them again.
     """
 
     def __init__(self, root: Path, record: EncoderRecord):
@@ -38,14 +38,14 @@ class Cache:
         self._swept = False
 
     def append_images(self, keys: Sequence[str], vectors: np.ndarray) -> None:
-        """Store vectors `[N, D]` float32 under their images' SHA-256 (hex). Raises CacheError where it cannot."""
+        """Store vectors `[N, D]` float32 under their images' SHA-256 (hex). Raises CacheError if that fails."""
         self._check(vectors, len(keys))
         self._introduce()
         numbers = key_bytes(keys).view(np.uint8).reshape(-1, 32)
         segments.write_segment(self.folder, "images", {"sha256": numbers}, vectors, self.record.plain())
 
     def append_prompts(self, prompts: Sequence[str], vectors: np.ndarray) -> None:
-        """Store vectors `[P, D]` float32 under their prompts. Raises CacheError where it cannot."""
+        """Store vectors `[P, D]` float32 under their prompts. Raises CacheError if that fails."""
         self._check(vectors, len(prompts))
         self._introduce()
         texts = [prompt.encode() for prompt in prompts]
@@ -55,7 +55,7 @@ class Cache:
         )
 
     def missing_images(self, keys: Sequence[str]) -> list[str]:
-        """Which of the keys have no vector yet: in their order, each once."""
+        """The keys without a vector, in their order, each once."""
         keys = list(dict.fromkeys(keys))
         asked, places = np.unique(key_bytes(keys), return_inverse=True)
         found = np.zeros(len(asked), bool)
@@ -64,7 +64,7 @@ class Cache:
         return [key for key, have in zip(keys, found[places].tolist(), strict=True) if not have]
 
     def missing_prompts(self, prompts: Sequence[str]) -> list[str]:
-        """Which of the prompts have no vector yet: in their order, each once. None for an encoder without any."""
+        """The prompts without a vector, in their order, each once; an empty list for an encoder without prompts."""
         if not (self.record.has_text or self.record.has_label_vectors):
             return []
         self._refresh_prompts()
@@ -72,12 +72,12 @@ class Cache:
         return [prompt for prompt in dict.fromkeys(prompts) if prompt not in have]
 
     def read_images(self, keys: Sequence[str]) -> np.ndarray:
-        """The vectors of these keys, `[N, D]` float32. Raises MissingEmbeddings where one is absent."""
+        """The vectors of these keys, `[N, D]` float32. Raises MissingEmbeddings if one is missing."""
         asked, first, places = np.unique(key_bytes(keys), return_index=True, return_inverse=True)
         result = np.empty((len(keys), self.record.dimension), dtype=np.float32)
         found = np.zeros(len(asked), bool)
         for path, which, rows in self._holding(asked):
-            new = ~found[which]  # of a key stored twice, the first segment's row
+            new = ~found[which]  # if a key is stored twice, the first segment counts
             found[which] = True
             self._copy(path, first[which[new]], rows[new], result)
         if not found.all():
@@ -88,7 +88,7 @@ class Cache:
         return result
 
     def read_prompts(self, prompts: Sequence[str]) -> np.ndarray:
-        """The vectors of these prompts, `[P, D]` float32. Raises MissingEmbeddings where one is absent."""
+        """The vectors of these prompts, `[P, D]` float32. Raises MissingEmbeddings if one is missing."""
         missing = self.missing_prompts(prompts)
         if missing:
             raise MissingEmbeddings(f"The prompt {missing[0]!r} is not embedded: run cli.py embed.")
@@ -110,8 +110,8 @@ class Cache:
         return len({prompt for stored in self._prompts.values() for prompt in stored})
 
     def _holding(self, asked: np.ndarray) -> Iterator[tuple[Path, np.ndarray, np.ndarray]]:
-        """Each segment, oldest first, that holds some of the `asked` keys (`[N]` S32, sorted, distinct): its path,
-        which of them those are, and in which of its rows they lie."""
+        """For each segment with some of the `asked` keys (`[N]` S32, sorted, distinct), oldest first: its path, the
+        indices of these keys in `asked`, and their rows in the segment."""
         self._refresh_images()
         if not len(asked):
             return
@@ -123,7 +123,7 @@ class Cache:
             yield path, places[here], here
 
     def _copy(self, path: Path, places: np.ndarray, rows: np.ndarray, result: np.ndarray) -> None:
-        """Copy the `rows` of a segment, which ascend, to their `places` in `result`."""
+        """Copy the ascending `rows` of a segment to their `places` in `result`."""
         for start, vectors in segments.read_vectors(path):
             first, after = np.searchsorted(rows, (start, start + len(vectors)))
             result[places[first:after]] = vectors[rows[first:after] - start]
@@ -133,7 +133,7 @@ class Cache:
             raise CacheError(f"Vectors of shape {vectors.shape} do not belong to {self.folder.name}.")
         if not np.isfinite(vectors).all():
             model, precision = self.record.model, self.record.precision
-            broken = "its weights are broken, perhaps by a training that diverged: take others"
+            broken = "its weights are broken, perhaps because training diverged: use others"
             way_out = broken if precision == "fp32" else "use --precision fp32"
             raise CacheError(f"{model} made vectors that are not numbers (in {precision}): {way_out}.")
 
@@ -147,7 +147,7 @@ class Cache:
     def _refresh_images(self) -> None:
         before = len(self._images)
         new = list(self._new_whole("images", self._images))
-        if len(self._images) < before:  # segments are gone: their rows must not be found any more
+        if len(self._images) < before:  # segments were removed: rebuild the index without them
             new, self._index, self._images = [*self._images, *new], KeyIndex(), {}
         numbers = range(len(self._images), len(self._images) + len(new))
         self._index.add([segments.read_keys(path) for path in new], numbers)
@@ -158,7 +158,7 @@ class Cache:
             self._prompts[path] = segments.read_prompts(path)
 
     def _new_whole(self, kind: str, known: dict[Path, Any]) -> Iterable[Path]:
-        """Segments that are not known yet and whole; forgets those that are gone; sets the damaged ones aside."""
+        """New undamaged segments. Forgets removed ones, and sets damaged ones aside."""
         here = segments.list_segments(self.folder, kind)
         for gone in set(known).difference(here):
             del known[gone]
@@ -173,28 +173,28 @@ class Cache:
 
 
 def folder_of(root: Path, record: EncoderRecord) -> Path:
-    """`<model>-<pretrained>-<identity>`, of harmless characters; the folder of the same identity where there is one,
-    whatever the model was called then."""
+    """`<model>-<pretrained>-<identity>`, in safe characters; or the existing folder of that identity, under whatever
+    name."""
     known = next((folder for folder in encoder_folders(root) if folder.name.endswith(f"-{record.identity}")), None)
     name = re.sub(r"[^A-Za-z0-9._]+", "-", f"{record.model}-{record.pretrained}").strip("-.")[:80]
     return known or root / f"{name}-{record.identity}"
 
 
 def find_encoders(root: Path, wanted: Callable[[EncoderRecord], bool] = lambda _: True) -> list[EncoderRecord]:
-    """The records of those encoders in the cache that are `wanted`; needs no torch."""
+    """The records of the encoders in the cache that `wanted` selects; needs no torch."""
     records = (encoder_record(folder) for folder in encoder_folders(root))
     return [record for record in records if record and wanted(record)]
 
 
 def encoder_record(folder: Path) -> EncoderRecord | None:
-    """An encoder's record; from one of its segments where `encoder.json` is lost. None where neither is left.
+    """An encoder's record, restored from one of its segments if `encoder.json` is lost. None if there is neither.
 
-    Raises CacheError where the record is whole and another version's.
+    Raises CacheError for an undamaged record of another version.
     """
     try:
         plain = read_record(folder / RECORD)
     except CacheError:
-        set_aside(folder / RECORD, "the encoder's vectors say the same, or it is made anew")
+        set_aside(folder / RECORD, "it is restored from the encoder's vectors, or made again")
     else:
         return EncoderRecord.of(plain)
     for path in [*segments.list_segments(folder, "texts"), *segments.list_segments(folder, "images")]:
@@ -207,10 +207,10 @@ def encoder_record(folder: Path) -> EncoderRecord | None:
 
 
 def remember_name(root: Path, record: EncoderRecord) -> EncoderRecord:
-    """The record that the cache has of this identity, which is now known as `record` calls it, too.
+    """The cache's record of this identity, to which the names in `record` are added.
 
-    The same weights may come under another tag or in another file. Their vectors are in one folder, which finds them
-    under every name from then on. `record` itself where the cache does not know the identity.
+    The same weights may have several tags or files. Their vectors are in one folder, found under each of these names.
+    Returns `record` if the cache does not have the identity.
     """
     known = next(iter(find_encoders(root, lambda one: one.identity == record.identity)), None)
     if known is None or set(record.known_as) <= set(known.known_as):
@@ -228,7 +228,7 @@ def encoder_folders(root: Path) -> list[Path]:
 
 
 class Together:
-    """Several caches that are filled in one pass, by an encoder whose vectors lie one behind the other."""
+    """Several caches filled in one pass, by an encoder that concatenates their vectors."""
 
     def __init__(self, *caches: Cache):
         self.caches = caches
@@ -236,12 +236,12 @@ class Together:
         self.record = caches[0].record
 
     def missing_images(self, keys: Sequence[str]) -> list[str]:
-        """Which of the keys one of the caches lacks: in their order, each once."""
+        """The keys missing in any of the caches, in their order, each once."""
         lacking = {key for cache in self.caches for key in cache.missing_images(keys)}
         return [key for key in dict.fromkeys(keys) if key in lacking]
 
     def append_images(self, keys: Sequence[str], vectors: np.ndarray) -> None:
-        """Store vectors `[N, sum of the dimensions]` under their images' SHA-256 (hex), in each cache its own."""
+        """Store vectors `[N, sum of the dimensions]` under their images' SHA-256 (hex), each part in its cache."""
         start = 0
         for cache in self.caches:
             mine = vectors[:, start : (start := start + cache.record.dimension)]

@@ -22,8 +22,8 @@ def compare(heads: str, choose_by: str, as_json: bool, **chosen: Any) -> None:
     """Score every head on every encoder in the cache, on base and novel images, and write the results."""
     from toolkit.pipeline.compare import compare_all
 
-    names, beyond = heads_of(heads), beyond_of(chosen)
-    plans = planned(chosen, as_json)
+    names, plans = heads_of(heads), planned(chosen, as_json)
+    beyond = beyond_of(chosen, as_json)
     with bars() as progress:
         done = compare_all([replace(plan, progress=progress) for plan in plans], names, choose_by, beyond)
     show_compared(done, plans[0], as_json)

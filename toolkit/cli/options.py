@@ -80,8 +80,7 @@ data_option = section(
         "[default: data/cifake, data/cifake.zip, else the built-in sample]",
     ),
 )
-reading_options = section(
-    "Data",
+LAYOUT = (
     option(
         "--layout",
         metavar="FOLDERS",
@@ -94,6 +93,11 @@ reading_options = section(
         help="Which columns of a table are path, label, split, category, as in path=file,label=kind.  "
         "[default: found by what they are called]",
     ),
+)
+layout_options = section("Data", *LAYOUT)
+reading_options = section(
+    "Data",
+    *LAYOUT,
     option(
         "--test-share",
         type=click.FloatRange(0, 1, min_open=True, max_open=True),
@@ -131,7 +135,7 @@ data_options = section(
         metavar="COLUMN",
         default="category",
         show_default=True,
-        help="The column of the data whose values --split names, as generator or camera.",
+        help="The column whose values --split names, as generator or camera; label: see docs/data.md.",
     ),
     option("--train-per-label", type=click.IntRange(2), default=450, show_default=True, help="First N to train on."),
     option("--test-per-label", type=click.IntRange(1), default=100, show_default=True, help="First N to test on."),
@@ -215,7 +219,12 @@ beyond_options = section(
         help="Score perturbed test images, too; repeat it for several. jpeg:QUALITY, blur:RADIUS, resize:FACTOR, "
         "noise:DEVIATION, as in jpeg:75.",
     ),
-    option("--test-data", metavar="PATH", help="Score another data set's test images, too: same labels, as --data."),
+    option(
+        "--test-data",
+        metavar="PATH",
+        help="Score another data set's test images as well (all of it, if it names no split). It has the same labels, "
+        "and is read with --layout and --columns where they fit.",
+    ),
 )
 
 
@@ -229,16 +238,19 @@ SHARED = {name for parameter in _shared.params for name in parameter.opts if nam
 """The options that every command on a plan takes."""
 
 
-def beyond_of(chosen: dict[str, Any]) -> "Beyond":
-    """What `beyond_options` ask to score beside base and novel; checked before anything long begins."""
+def beyond_of(chosen: dict[str, Any], as_json: bool) -> "Beyond":
+    """What `beyond_options` ask to score beside base and novel, checked before anything long begins; says which other
+    data that is."""
     from toolkit.data.perturb import parse_all
-    from toolkit.data.sources import SHARD_INDEXES, open_data
+    from toolkit.data.sources import SHARD_INDEXES, open_other
     from toolkit.evaluation.test_sets import Beyond
 
-    other = chosen.pop("test_data")
-    return Beyond(
-        parse_all(chosen.pop("perturb")), open_data(other, kept=chosen["cache"] / SHARD_INDEXES) if other else None
-    )
+    perturbations, other = parse_all(chosen["perturb"]), chosen["test_data"]
+    if not other:
+        return Beyond(perturbations)
+    found = open_other(other, "test", reading_of(chosen), chosen["cache"] / SHARD_INDEXES)
+    _say_what_it_is(found, "Test data", as_json)
+    return Beyond(perturbations, found)
 
 
 def planned(chosen: dict[str, Any], as_json: bool) -> "list[Plan]":
@@ -300,12 +312,16 @@ def _opened(chosen: dict[str, Any], reading: "Reading", as_json: bool) -> "Datas
     from toolkit.data.split import held_out_values, what_is_held_out
 
     dataset = open_data(chosen["data"], kept=chosen["cache"] / SHARD_INDEXES, asked=reading)
-    if line := what_is_held_out(dataset, held_out_values(dataset, chosen["split"], chosen["by"])):
+    if line := what_is_held_out(dataset, held_out_values(dataset, chosen["split"], by := chosen["by"]), by):
         say(line, as_json)  # first of all, since it decides what the figures can say
-    say(f"Data: {dataset.description}", as_json)
+    _say_what_it_is(dataset, "Data", as_json)
+    return dataset
+
+
+def _say_what_it_is(dataset: "Dataset", title: str, as_json: bool) -> None:
+    say(f"{title}: {dataset.description}", as_json)
     for told in [*dataset.notes, *passed_over(dataset.passed_over)]:
         say(told, as_json)
-    return dataset
 
 
 def reading_of(chosen: dict[str, Any]) -> "Reading":
@@ -318,7 +334,7 @@ def reading_of(chosen: dict[str, Any]) -> "Reading":
     wrong = [meaning for meaning, column in columns.items() if meaning not in MEANINGS or not column]
     if wrong:
         raise DataError(f"--columns {chosen['columns']} is not {'=COLUMN,'.join(MEANINGS)}=COLUMN, or some of these.")
-    return Reading(chosen["layout"], columns, chosen["test_share"])
+    return Reading(chosen["layout"], columns, chosen.get("test_share"))
 
 
 MEANINGS = ("path", "label", "split", "category")

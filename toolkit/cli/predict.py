@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from toolkit.cli.group import Command
-from toolkit.cli.options import as_json, chosen, option, options, place_options, section
+from toolkit.cli.options import (
+    as_json,
+    chosen,
+    layout_options,
+    option,
+    options,
+    place_options,
+    reading_of,
+    section,
+)
 from toolkit.cli.output import bars, passed_over, print_json, print_table, say
 
 if TYPE_CHECKING:
@@ -34,8 +43,10 @@ rule_options = options(
     option(
         "--calibrate",
         metavar="PATH",
-        help="Do so on new images of this data set (as --data) instead of the training images: its train split.",
+        help="Do so on new images of this data set (as --data) instead of the training images: its train split, or "
+        "all of it if it names no split.",
     ),
+    layout_options,
 )
 
 
@@ -52,17 +63,20 @@ def predict(images: tuple[str, ...], as_json: bool, as_csv: bool, **asked: Any) 
     The head is the one of the last compare that was most accurate on the novel category. An image is called far where
     it lies farther from every training image than 99 % of the training images lie from one another.
     """
-    from toolkit.data.sources import open_data
+    from toolkit.data.sources import open_other
     from toolkit.data.sources.loose import open_loose
     from toolkit.prediction.predict import Request
     from toolkit.prediction.predict import predict as run
 
     alpha, recall, calibrate = (asked.pop(name) for name in ("alpha", "fake_recall", "calibrate"))
+    reading = reading_of({name: asked.pop(name) for name in ("layout", "columns")})
     if alpha is not None and recall is not None:
         raise click.UsageError("--alpha and --fake-recall are two different rules: choose one.")
     if calibrate and alpha is None and recall is None:
         raise click.UsageError("--calibrate belongs to --alpha or --fake-recall.")
-    calibration = open_data(calibrate) if calibrate else None
+    if (reading.layout or reading.columns) and not calibrate:
+        raise click.UsageError("--layout and --columns say how the data of --calibrate is read.")
+    calibration = open_other(calibrate, "train", reading) if calibrate else None
     with bars() as progress:
         request = Request(alpha=alpha, first_recall=recall, calibration=calibration, **asked)
         dataset = open_loose(_listed(images))

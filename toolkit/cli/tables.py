@@ -8,7 +8,7 @@ from rich.table import Table
 
 from toolkit.evaluation import columns
 from toolkit.results.published import study_figure
-from toolkit.results.summary import LEFT_OUT, against_study, labels_of, left_out_means, over_seeds
+from toolkit.results.summary import LEFT_OUT, against_study, in_plural, labels_of, left_out_means, over_seeds
 
 ALPHA = 0.05
 TESTS = {"base": "base", "novel": "novel"}
@@ -125,15 +125,16 @@ def _seeds(spread: pl.DataFrame) -> Table:
 
 
 def _means(means: pl.DataFrame) -> Table:
-    shown = Table(
-        title="Over the held-out categories", caption=LEGEND_MEANS if means["difference"].count() else None, **PLAIN
-    )
+    about, against = means.row(0, named=True), means["difference"].count() > 0
+    title = f"Over the held-out {in_plural(about['split_by'])}"
+    shown = Table(title=title, caption=LEGEND_MEANS if against else None, **PLAIN)
     several = ["Seed"] if means["seed"].n_unique() > 1 else []
-    for name in (*several, "Encoder", "Head", "Test", "Mean accuracy", "Worst", "on", "Against the study's way"):
+    compared = ["Against the study's way"] if against else []
+    for name in (*several, "Encoder", "Head", "Test", "Mean accuracy", "Worst", "on", *compared):
         shown.add_column(name, no_wrap=True)
     for row in means.iter_rows(named=True):
         worst = row["worst_category"] if row["test"] == "novel" else f"({row['worst_category']} held out)"
-        figures = f"{row['mean']:.3f}", f"{row['worst']:.3f}", worst, _difference(row)
+        figures = [f"{row['mean']:.3f}", f"{row['worst']:.3f}", worst, *[_difference(row) for _ in compared]]
         shown.add_row(*[str(row["seed"]) for _ in several], _encoder(row), row["head"], row["test"], *figures)
     return shown
 

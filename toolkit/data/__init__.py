@@ -1,1 +1,1 @@
-"""Pictures, where they lie and what they show: sources, the manifest, labels, who trains and who tests."""
+"""Images and their labels: sources, the manifest, hashing, decoding, training and test splits."""

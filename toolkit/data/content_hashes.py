@@ -1,4 +1,4 @@
-"""What a command learns about its images' contents: each is read once, and unreadable ones are remembered."""
+"""The SHA-256 of images: each image is read once per command, and unreadable ones are remembered."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -11,18 +11,18 @@ from toolkit.data import unreadable
 from toolkit.data.manifest import Dataset, hash_rows
 
 QUICKLY_READ = 5_000
-"""So many images are read within a moment: no progress to show."""
+"""Up to this many images are read without a progress bar."""
 ROWS_AT_ONCE = 65_536
-"""Python's strings take ten times the room of what is kept, so there are never more of them than these."""
+"""Rows are hashed in slices: hex strings take ten times the memory of the 32 bytes kept for each image."""
 
 Progress = Callable[[int, int], None]
 
 
 class Contents:
-    """The SHA-256 of a data set's images, as far as somebody asked for them.
+    """The SHA-256 of a data set's images, read when they are first asked for.
 
-    Keeps 32 bytes an image, in the order of the data's rows, and words for unreadable ones alone. `dataset` is the data
-    set with the number of each row as a column of its own, `row`.
+    Keeps 32 bytes for each image, in the order of the rows, and a reason for each unreadable one. `dataset` is the
+    given data set with row numbers in an additional column, `row`.
     """
 
     def __init__(self, dataset: Dataset, cache: Path, on_progress: Progress | None = None):
@@ -34,29 +34,30 @@ class Contents:
         self._reasons: dict[int, str] = {}
 
     def hash_rows(self, dataset: Dataset, rows: pl.DataFrame) -> pl.DataFrame:
-        """`rows` of `self.dataset` with their `sha256`; null where an image is, or proved before to be, unreadable."""
+        """`rows` of `self.dataset` with their `sha256`; null where an image is unreadable, or was found to be
+        earlier."""
         numbers = rows["row"].to_numpy()
         self._look_at(rows.filter(~self._read[numbers]))
         keys = pl.concat([self._hex(part) for part in _slices(numbers)] or [self._hex(numbers)])
         return rows.with_columns(pl.select(pl.when(pl.lit(pl.Series(~self._bad[numbers]))).then(keys)).to_series())
 
     def looked_at(self) -> int:
-        """How many images were read, or could not be."""
+        """How many images were read, including those that turned out unreadable."""
         return int(self._read.sum())
 
     def readable(self) -> np.ndarray:
-        """The row number of every readable content that was looked at, each content once."""
+        """The row numbers of the readable images read so far; of images with equal bytes, the first."""
         numbers = np.flatnonzero(self._read & ~self._bad).astype(np.uint32)
         return numbers[np.sort(np.unique(self._keys[numbers], return_index=True)[1])]
 
     def slices(self, numbers: np.ndarray) -> Iterator[pl.DataFrame]:
-        """The rows with these numbers (columns path, sha256), some at a time."""
+        """The rows with these numbers (columns path, sha256), in slices."""
         for part in _slices(numbers):
             yield self.dataset.rows.select("path")[part].with_columns(self._hex(part))
 
     def note(self, skipped: pl.DataFrame) -> None:
-        """Remember that images (columns path, sha256, reason) cannot be used: every one with this content, or where
-        that is null, the file alone."""
+        """Remember that images (columns path, sha256, reason) cannot be used. This holds for every image with the same
+        bytes, or for the one file where `sha256` is null."""
         undecodable = dict(skipped.drop_nulls("sha256").select("sha256", "reason").iter_rows())
         unreadable.add(self.cache, undecodable)
         rows = np.flatnonzero(np.isin(self._keys, key_bytes(list(undecodable))))
@@ -65,7 +66,7 @@ class Contents:
         self._mark(dict(self.dataset.rows.join(files, on="path").select("row", "reason").iter_rows()))
 
     def skipped(self) -> pl.DataFrame:
-        """The unreadable images among those that were looked at: path, reason."""
+        """The unreadable images among those read so far: path, reason."""
         rows = sorted(self._reasons)
         reasons = pl.Series("reason", [self._reasons[row] for row in rows], dtype=pl.String)
         return self.dataset.rows.select("path")[rows].with_columns(reasons)

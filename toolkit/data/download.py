@@ -1,4 +1,4 @@
-"""Fetch CIFAKE from Kaggle with Kaggle's own client, which goes on where it was interrupted."""
+"""Download CIFAKE with Kaggle's own client, which resumes interrupted downloads."""
 
 import os
 import shutil
@@ -16,15 +16,15 @@ EXPECTED = {("train", "REAL"): 50_000, ("train", "FAKE"): 50_000, ("test", "REAL
 BY_HAND = f"By hand: download the zip from {PAGE} and save it as data/cifake.zip."
 
 Client = Callable[[str, Path], Path]
-"""(dataset's handle, folder to keep things in) -> the folder with the unpacked files. Raises whatever goes wrong."""
+"""(dataset's handle, download folder) -> the folder with the unpacked files. May raise any exception."""
 
 
 def download_cifake(
     target: Path, client: Client | None = None, expected: dict[tuple[str, str], int] = EXPECTED
 ) -> bool:
-    """Bring CIFAKE to the folder `target` -> whether that took a download. Raises DataError.
+    """Download CIFAKE to the folder `target`; returns False if it is there already. Raises DataError.
 
-    What was downloaded before is not downloaded again; the folder appears once its images are all there.
+    An interrupted download is resumed; the folder appears once all images are there.
     """
     if target.exists():
         _check(target, expected)
@@ -36,7 +36,7 @@ def download_cifake(
         found = client(HANDLE, keep)
     except DataError:
         raise
-    except Exception as error:  # whatever the client and its many layers raise
+    except Exception as error:  # the client and the libraries below it raise many types
         reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
         raise DataError(f"CIFAKE could not be downloaded ({reason}): the same command goes on. {BY_HAND}") from error
     _check(found, expected)
@@ -46,7 +46,7 @@ def download_cifake(
 
 
 def _check(folder: Path, expected: dict[tuple[str, str], int]) -> None:
-    """Every split and label must have its number of images, under CIFAKE's names."""
+    """Raise DataError unless every split and label has the expected number of images, named as in CIFAKE."""
     dataset = open_data(folder)
     counted = {(split, label): count for split, label, count in dataset.rows.group_by("split", "label").len().rows()}
     wrong = [
@@ -75,7 +75,7 @@ def _kaggle(handle: str, keep: Path) -> Path:
 
 
 def _require_network() -> None:
-    """The client would try for minutes. One attempt at a connection says enough; behind a proxy only it can tell."""
+    """Fail fast: without a network the client retries for minutes. Not checked behind a proxy."""
     if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
         return
     try:

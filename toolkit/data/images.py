@@ -1,4 +1,4 @@
-"""From the bytes of an image file to RGB pixels as the eye sees them."""
+"""Decode image files to RGB pixels, as an image viewer shows them."""
 
 import io
 import struct
@@ -14,21 +14,21 @@ from PIL import Image
 from toolkit.errors import ImageError
 
 MOST_PIXELS = 100_000_000
-"""Larger images are refused before a pixel is decoded: most are decompression bombs. One of this size takes 0.4 GB as a
-JPEG, and up to 1 GB if it is turned, transparent, or of 16 bits."""
+"""Larger images are refused before decoding, as protection from decompression bombs. An image of this size takes 0.4 GB
+as a JPEG, and up to 1 GB if it is rotated, transparent, or of 16 bits."""
 
 ROWS_AT_ONCE = 256
 
 BACKGROUND = (255, 255, 255)
-"""What shows through transparent pixels."""
+"""The colour behind transparent pixels."""
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".jfif", ".jpe", ".avif", ".jp2")
-"""Files of these names are listed as pictures unseen; of others the first bytes decide (`format_of`)."""
+"""Files with these suffixes are listed without looking inside; for others the first bytes decide (`format_of`)."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000")
 
 HEAD = 32
-"""So many bytes of a file tell its format."""
+"""The first bytes of a file that are needed to know its format."""
 SIGNATURES = (
     (b"\xff\xd8\xff", 0, "JPEG"),
     (b"\x89PNG\r\n\x1a\n", 0, "PNG"),
@@ -42,13 +42,13 @@ SIGNATURES = (
     *((b"ftyp" + brand, 4, "HEIF") for brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")),
 )
 HEIC = "HEIC, which is read after pip install pillow-heif"
-"""The reason for passing over such a file where that package is missing."""
+"""The reason for skipping such a file where that package is missing."""
 
 KEPT_IN_PNG = (b"tRNS", b"eXIf", b"acTL", b"fcTL", b"fdAT")
-"""What a PNG's picture needs beside the critical chunks, as long as it is whole."""
+"""Ancillary PNG chunks that affect the picture; kept if their checksum is right."""
 
 ADOBE = 16
-"""The least length of a whole APP14."""
+"""The shortest valid APP14 segment."""
 
 
 def format_of(head: bytes) -> str | None:
@@ -61,14 +61,14 @@ def format_of(head: bytes) -> str | None:
 def decode(data: bytes) -> Image.Image:
     """The bytes of an image -> RGB: turned as EXIF says, transparency on white, an animation's first frame.
 
-    Broken or huge metadata (texts, ICC profiles, EXIF) decides nothing: the picture is read without it. Raises
-    ImageError, with a short reason, for whatever is not an image, is cut off, or has over `MOST_PIXELS` pixels.
+    Broken or huge metadata (texts, ICC profiles, EXIF) is ignored. Raises ImageError, with a short reason, for whatever
+    is not an image, is cut off, or has over `MOST_PIXELS` pixels.
     """
     if not data:
         raise ImageError("empty file")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of odd metadata in pictures that it reads well
+            warnings.simplefilter("ignore")  # Pillow warns about odd metadata in images that it reads well
             return _decode(data)
     except ImageError:
         raise
@@ -81,8 +81,8 @@ def decode(data: bytes) -> Image.Image:
 
 
 def open_image(data: bytes, load: bool = True) -> Image.Image:
-    """The image as it lies in the file, without its metadata where Pillow stumbles over that; with `load` its pixels,
-    too. Raises whatever Pillow does for a damaged picture, ImageError for a huge one."""
+    """The image as stored, opened without its metadata where Pillow fails on that; `load` decodes the pixels, too.
+    Raises whatever Pillow does for a damaged picture, ImageError for a huge one."""
     try:
         return _opened(data, load)
     except (ImageError, MemoryError):
@@ -96,7 +96,7 @@ def open_image(data: bytes, load: bool = True) -> Image.Image:
 
 @cache
 def formats() -> tuple[str, ...]:
-    """The formats that are read here; HEIF where pillow-heif is installed."""
+    """The formats that can be read; HEIF if pillow-heif is installed."""
     with suppress(ImportError):
         from pillow_heif import register_heif_opener
 
@@ -126,7 +126,7 @@ def _decode(data: bytes) -> Image.Image:
 
 
 def _turned(image: Image.Image) -> Image.Image:
-    """As EXIF says; as it lies where EXIF is broken."""
+    """Rotated or mirrored as EXIF says; unchanged if EXIF is broken."""
     try:
         orientation = image.getexif().get(0x0112, 1)
     except Exception:  # broken EXIF makes Pillow raise nearly anything
@@ -145,7 +145,7 @@ def _turned(image: Image.Image) -> Image.Image:
 
 
 def without_metadata(data: bytes) -> bytes | None:
-    """A PNG, JPEG or WebP without texts, profiles and broken EXIF, its picture as it was; None for other formats."""
+    """A PNG, JPEG or WebP without texts, profiles and broken EXIF, with the same pixels; None for other formats."""
     kind = format_of(data[:HEAD])
     if kind == "PNG":
         return data[:8] + b"".join(_png_chunks(data))
@@ -158,7 +158,8 @@ def without_metadata(data: bytes) -> bytes | None:
 
 
 def _png_chunks(data: bytes) -> Iterator[bytes]:
-    """The critical chunks (PNG, section 5.4: a capital first letter), and whole ones that the picture needs."""
+    """The critical chunks (PNG, section 5.4: a capital first letter), and those of `KEPT_IN_PNG` with a valid
+    checksum."""
     start = 8
     while start + 8 <= len(data):
         size, name = struct.unpack(">I4s", data[start : start + 8])
@@ -170,7 +171,7 @@ def _png_chunks(data: bytes) -> Iterator[bytes]:
 
 
 def _jpeg_segments(data: bytes) -> Iterator[bytes]:
-    """All segments up to the picture but APP1 to APP13, APP15 and comments: APP0 and APP14 say what colours mean."""
+    """All segments except APP1 to APP13, APP15 and comments. APP0 and APP14 stay: they define the colours."""
     start = 2
     while start + 4 <= len(data) and data[start] == 0xFF:
         marker = data[start + 1]
@@ -188,7 +189,7 @@ def _jpeg_segments(data: bytes) -> Iterator[bytes]:
 
 
 def _webp_chunks(data: bytes) -> Iterator[bytes]:
-    """All chunks but ICCP, EXIF and XMP, which VP8X then no longer announces (RFC 9649, 2.7)."""
+    """All chunks except ICCP, EXIF and XMP, whose flags in VP8X are cleared (RFC 9649, 2.7)."""
     start = 12
     while start + 8 <= len(data):
         name, size = struct.unpack("<4sI", data[start : start + 8])
@@ -205,11 +206,13 @@ def _sixteen_bits(image: Image.Image) -> Image.Image:
     import numpy as np
 
     values = np.asarray(image)
-    if not np.isfinite(values.min()) or not np.isfinite(values.max()):  # a NaN is the least and the most of all
+    if not np.isfinite(values.min()) or not np.isfinite(values.max()):  # min and max are NaN if any value is
         raise ImageError("pixels that are not numbers")
     top = 65535.0 if image.mode.startswith("I") else max(float(values.max()), 1.0)
     grey = np.empty(values.shape, np.uint8)
-    for start in range(0, len(values), ROWS_AT_ONCE):  # in float64 a large image would take eight times its room
+    for start in range(
+        0, len(values), ROWS_AT_ONCE
+    ):  # slices, since a whole image as float64 takes eight times the memory
         rows = values[start : start + ROWS_AT_ONCE].astype(np.float64)
         grey[start : start + ROWS_AT_ONCE] = np.clip(rows / top * 255, 0, 255).round()
     return Image.fromarray(grey).convert("RGB")

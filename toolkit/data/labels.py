@@ -1,19 +1,22 @@
-"""The labels that a study tells apart."""
+"""The labels of a comparison, and which of them is positive."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 REAL = frozenset({"real", "reals", "nature", "natural", "authentic", "genuine", "original", "pristine", "human"})
-"""Words for images that no generator made: of two labels, such a one is the positive."""
+"""Words for real images. If one of two labels contains such a word, it is the positive one."""
+
+NAMED = 10
+"""So many labels are named in a message."""
 
 
 @dataclass(frozen=True)
 class Labels:
     """The labels in their order, and which of them is positive.
 
-    Of two labels, the positive one is that whose probability heads report (`p_real`), and it stands last. With more
-    than two labels there is none, unless somebody says so.
+    With two labels, the positive one comes last, and `p_real` is its probability. With more than two there is no
+    positive label unless one is given.
     """
 
     names: tuple[str, ...]
@@ -21,8 +24,8 @@ class Labels:
 
     @classmethod
     def of(cls, names: Sequence[str], positive: str | None = None) -> "Labels":
-        """`names` with `positive`, which must be one of them. Of two labels without it, the one that says real is
-        positive (`REAL`, whatever its case and numbers around it), else the last.
+        """Labels `names`, of which `positive` is one. If it is not given, the positive one of two labels is the one
+        that means real (`REAL`, `0_real`, …), else the last.
 
         >>> Labels.of(["0_real", "1_fake"])
         Labels(names=('1_fake', '0_real'), positive='0_real')
@@ -49,6 +52,16 @@ class Labels:
         return len(self.names)
 
 
+def some(names: Sequence[str]) -> str:
+    """Names for a message: all of them, or the first few and how many more there are.
+
+    >>> some([f"class {number}" for number in range(100)])
+    'class 0, class 1, class 2, class 3, class 4, class 5, class 6, class 7, class 8, class 9 and 90 more'
+    """
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
+
+
 def says_real(label: str) -> bool:
-    """Whether a label is a word for real images, as `REAL`, `0_real` or `Nature` are."""
+    """Whether a label means real images, as `REAL`, `0_real` or `Nature` do."""
     return bool(set(re.split(r"[^a-z]+", label.lower())) & REAL)

@@ -1,4 +1,4 @@
-"""The manifest: one Polars frame that says which images there are, with their labels, categories and splits."""
+"""The manifest: a Polars frame that lists the images with their labels, categories and splits."""
 
 import hashlib
 import logging
@@ -11,6 +11,7 @@ from typing import Any
 
 import polars as pl
 
+from toolkit.data.labels import some
 from toolkit.errors import ImageError, SelectionError, did_you_mean
 from toolkit.storage import distributed
 
@@ -26,7 +27,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Level:
-    """A level of folders, or a column of a table: where it is, what it means, and how many images have each value."""
+    """A level of folders or a column of a table: its place, its meaning, and the number of images with each value."""
 
     place: str
     meaning: str
@@ -42,12 +43,12 @@ def reasons(passed_over: Iterable[tuple[str, str]] = ()) -> pl.DataFrame:
 class Dataset:
     """Labelled images somewhere, listed but not yet read.
 
-    `rows` has the columns path (String), label, category (null where there are none) and split (`train` or `test`), and
-    any further column of text that the data has (generator, camera, …; null where a row has no value), in the order
-    that "the first N" means; all but the path become Categorical, which takes a quarter of the room. `passed_over`
-    (path, reason) has whatever was seen beside them and is not used, `layout` what was taken to mean what, `notes` what
-    the user should know of it. `read` gives the bytes behind a path, raises ImageError with a short reason, and may be
-    called from several threads. `name` is what every row of the results calls the data.
+    `rows` has the columns path (String), label, category (null if unknown), split (`train` or `test`), and further text
+    columns of the data (generator, camera, …; null where a row has no value). Its order defines "the first N". All
+    columns but the path become Categorical, which takes a quarter of the memory. `passed_over` (path, reason) lists the
+    files that are not used, `layout` what each folder level or column was taken for, `notes` what the user should know
+    about it. `read` returns the bytes of a path, raises ImageError with a short reason, and is thread-safe. `name` is
+    the data's name in the results.
     """
 
     name: str
@@ -65,7 +66,7 @@ class Dataset:
 
     @property
     def seen(self) -> int:
-        """How many images and other files were met: those listed, and those passed over."""
+        """The number of files found: the images listed, and the files passed over."""
         return len(self.rows) + len(self.passed_over)
 
     def passed_over_by_reason(self) -> list[dict[str, Any]]:
@@ -85,7 +86,7 @@ class Dataset:
         unknown = [label for label in labels if label not in self.labels()]
         if unknown:
             guess = did_you_mean(unknown[0], self.labels())
-            raise SelectionError(f"{self.name} has no label {unknown[0]!r}: it has {', '.join(self.labels())}.{guess}")
+            raise SelectionError(f"{self.name} has no label {unknown[0]!r}: it has {some(self.labels())}.{guess}")
         return replace(self, rows=self.rows.filter(pl.col("label").is_in(list(labels))))
 
 
@@ -95,9 +96,9 @@ def frame(rows: Sequence[tuple[str, str, str | None, str]]) -> pl.DataFrame:
 
 
 def by_reason(passed_over: pl.DataFrame) -> list[dict[str, Any]]:
-    """Rows (path, reason) as dicts of reason, count and one example, the most frequent reason first.
+    """Rows (path, reason) counted: dicts of reason, count and one example, the most frequent reason first.
 
-    What a reason says behind a colon is of the one path alone: `detail`, null where there is none.
+    `detail` is the part of the example's reason after a colon, which concerns that path only; null if there is none.
     """
     parts = pl.col("reason").str.splitn(": ", 2).struct
     told = passed_over.select("path", reason=parts.field("field_0"), detail=parts.field("field_1"))
@@ -115,8 +116,8 @@ def hash_rows(
 ) -> pl.DataFrame:
     """Read the images of `rows` and add `sha256` (hex) of their bytes; null, with a `reason`, where unreadable.
 
-    `check` is given each image's bytes, and raises ImageError where they will not do. Several processes under torchrun
-    share the reading, and each gets every row's hash.
+    `check` is called with each image's bytes, and raises ImageError to reject them. Processes under torchrun share the
+    reading, and each gets the hash of every row.
     """
 
     def hashed(paths: list[str]) -> list[tuple[str | None, str | None]]:
@@ -148,14 +149,14 @@ def _hash(dataset: Dataset, path: str, check: Callable[[bytes], object] | None =
 
 
 def escape(name: bytes | str) -> str:
-    """A file name as text that Polars, CSV and a terminal can hold: bytes that are not UTF-8 and control characters
-    become `%XX`, and so does `%` itself, which makes it reversible.
+    """A file name as text for Polars, CSV and terminals: control characters and bytes that are not UTF-8 become `%XX`.
+    So does `%` itself, which makes the escaping reversible.
 
     >>> escape("50 %\\n.jpg"), unescape("50 %25%0A.jpg")
     ('50 %25%0A.jpg', b'50 %\\n.jpg')
     """
     if isinstance(name, str) and not TO_ESCAPE.search(name):
-        return name  # as nearly all are, and there may be millions
+        return name  # the fast path: nearly all names
     data = os.fsencode(name)
     try:
         text = data.decode()
@@ -165,7 +166,7 @@ def escape(name: bytes | str) -> str:
 
 
 def unescape(text: str) -> bytes:
-    """The file name that `escape` was given."""
+    """The inverse of `escape`."""
     from urllib.parse import unquote_to_bytes
 
     return unquote_to_bytes(text)

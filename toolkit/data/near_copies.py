@@ -1,15 +1,15 @@
-"""Test images that are a training image saved again, shifted by a pixel or two, or mirrored.
+"""Find test images that are near copies of a training image: saved again, shifted by a pixel or two, or mirrored.
 
-Equal bytes are found by their hash (`data.split`); these are not. Each image becomes a thumbnail. The nearest training
-images of a test image, by the colours of 8 x 8 cells, are candidates; a candidate is a near copy where the fine
-structure of the two thumbnails agrees in each quarter, once they are laid upon each other.
+Exact copies are found by their hash (`data.split`). For near copies, each image is reduced to a thumbnail. The training
+images nearest to a test image, by the colours of 8 x 8 cells, are candidates. A candidate is a near copy if, after
+alignment, the fine structure of the two thumbnails agrees in each quarter.
 
 Measured against two other ways on 3,000 copies planted among 20,000 images of CIFAKE (`python -m benchmarks
-near-copies`): this finds all of them, and takes 20 of 4,000 test images for copies, of which 19 are copies by sight.
-Perceptual hashes (imagehash's pHash) that may differ in 10 of 64 bits find 93 % of what was shifted by a pixel and 50 %
-of what was shifted aslant, and take 283 test images for copies; with 4 bits it is 17 %, 3 % and 6. The ten nearest in
-nano's embedding lack 17 % and 30 % of what was shifted. The thresholds were chosen on these images; on all of CIFAR-10
-they take 304 of 10,000 test images for copies, 79 of 80 rightly by sight.
+near-copies`): this finds all of them, and flags 20 of 4,000 test images, of which 19 are copies as judged by eye.
+Perceptual hashes (imagehash's pHash) that may differ in 10 of 64 bits find 93 % of the images shifted by a pixel and 50
+% of those shifted diagonally, and flag 283 test images; with 4 bits it is 17 %, 3 % and 6. The ten nearest in nano's
+embedding lack 17 % and 30 % of what was shifted. The thresholds were chosen on these images; on all of CIFAR-10 they
+take 304 of 10,000 test images for copies, 79 of 80 rightly by sight.
 """
 
 import hashlib
@@ -35,26 +35,26 @@ from toolkit.storage.records import read_record, write_record
 FOLDER = "near-copies"
 MOST_NAMED = 3
 VERSION = 1
-"""Of what is stored; another way to look for copies gets another one."""
+"""The version of stored results; to be raised when the method changes."""
 MOST_IMAGES = 200_000
-"""More images than these are not compared with each other: the time grows with train times test."""
+"""Data with more images is not searched: the time grows with train times test."""
 SIDE, CELLS = 32, 8
 MOST_SHIFT = 2
 """In pixels of the thumbnail, in each direction."""
 CANDIDATES = 10
 LEAST_COLOURS = 0.8
-"""The correlation of two images' cells from which on they are candidates. A pixel's shift leaves 0.83 or more."""
+"""The least correlation of the cells of two candidates. A shift by one pixel leaves 0.83 or more."""
 ALIKE = 0.8, 0.52
-"""Correlations from which on two images are near copies: of structures of 3 to 9 pixels, in the worst quarter; and of
-the finest structure."""
+"""The least correlations of near copies: of structures of 3 to 9 pixels, in the worst quarter; and of the finest
+structure."""
 FLAT = 5.0
-"""The standard deviation of those structures, in grey values, below which a quarter is flat. Where one is, a single
-edge in the same place makes two images alike, so more is asked for:"""
+"""A quarter is flat if those structures have a smaller standard deviation (grey values). A single edge in the same
+place makes flat quarters alike, so `SAME` is required as well."""
 SAME = 1.5, 0.8
-"""the most by which the structures differ in a quarter (grey values, root of the mean square), and the least
-correlation of the finest structure. Planted copies differ by 1.0, crops of different photographs by 2.0."""
+"""The largest difference of the structures in a quarter (RMS, grey values), and the least correlation of the finest
+structure. Planted copies differ by 1.0, crops of different photographs by 2.0."""
 NOISE = 9.0
-"""The variance of grey values that recompression makes. It keeps flat quarters from being compared by their noise."""
+"""The variance of grey values that recompression causes. It keeps flat quarters from being compared by their noise."""
 PAIRS_AT_ONCE, READ_AT_ONCE = 2048, 256
 
 Progress = Callable[[int, int], None]
@@ -62,8 +62,8 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class NearCopy:
-    """A test image and the training image that it is a near copy of: paths, contents (SHA-256, hex), and `how`: `saved
-    again`, `shifted` or `mirrored`."""
+    """A test image and the training image it copies: paths, SHA-256 (hex), and `how`: `saved again`, `shifted` or
+    `mirrored`."""
 
     test: str
     train: str
@@ -76,7 +76,7 @@ class NearCopy:
 
 
 class NearCopies:
-    """Looks for near copies in a data set. An image is read once, and a result is remembered in `cache`."""
+    """Searches a data set for near copies. Each image is read once, and results are stored in `cache`."""
 
     def __init__(self, dataset: Dataset, cache: Path, on_progress: Progress | None = None):
         self.dataset, self.cache, self.on_progress = dataset, cache, on_progress
@@ -91,8 +91,8 @@ class NearCopies:
     def among(self, train: pl.DataFrame, tests: pl.DataFrame) -> list[NearCopy] | None:
         """The near copies among the rows `tests` of images in `train` (columns path, sha256), in the order of `tests`.
 
-        Each content counts once, at its first path; images with equal bytes are no near copies of each other, and
-        images that cannot be decoded are passed over. None where there are more than `MOST_IMAGES`.
+        Of images with equal bytes the first counts; they are not near copies of each other. Images that cannot be
+        decoded are skipped. None if there are more than `MOST_IMAGES`.
         """
         train, tests = (rows.drop_nulls("sha256").unique("sha256", maintain_order=True) for rows in (train, tests))
         tests = tests.filter(~pl.col("sha256").is_in(train["sha256"].implode()))
@@ -102,7 +102,7 @@ class NearCopies:
         return [NearCopy(of_test[a], of_train[b], a, b, how) for a, b, how in self._remembered(train, tests)]
 
     def _remembered(self, train: pl.DataFrame, tests: pl.DataFrame) -> list[tuple[str, str, str]]:
-        """(test content, train content, how) from the record of these contents, which is made where there is none."""
+        """(test SHA-256, train SHA-256, how) from the stored record; it is made if there is none."""
         digest = hashlib.sha256(f"{VERSION}".encode())
         for rows in (train, tests):
             digest.update("".join(rows["sha256"]).encode() + b"\n")
@@ -163,7 +163,7 @@ class NearCopies:
 
 
 def facts(found: list[NearCopy] | None) -> dict[str, Any]:
-    """What `data` says of near copies: how many, and the first few; None where nobody looked."""
+    """What `data` reports about near copies: their number and the first few; None if they were not searched for."""
     if found is None:
         return {"near_copies": None, "near_copy_examples": []}
     examples = [{"test": one.test, "train": one.train, "how": one.how} for one in found[:MOST_NAMED]]
@@ -171,7 +171,7 @@ def facts(found: list[NearCopy] | None) -> dict[str, Any]:
 
 
 def notes(look: NearCopies, splits: Sequence[Split]) -> list[str]:
-    """What `compare` says of the near copies among the splits' test images, and of those that were passed over."""
+    """What `compare` reports about near copies among the splits' test images, and about those it dropped."""
     passed_over = max((split.near_copies for split in splits), default=0)
     said = [f"Passed over in testing: {passed_over} near copies of training images."] if passed_over else []
     looked = [look.among(split.train, pl.concat([split.base, split.novel])) for split in splits]
@@ -186,9 +186,10 @@ def notes(look: NearCopies, splits: Sequence[Split]) -> list[str]:
 
 
 def select_without(look: NearCopies, choose: Callable[[pl.Series], Split]) -> Split:
-    """The split that `choose` makes once its test images hold no near copy of a training image.
+    """The split that `choose` makes, without near copies of training images in its test sets.
 
-    `choose` takes the contents of test images (SHA-256) to pass over; others come in their place until none is left.
+    `choose` takes the SHA-256 of test images to skip. It is called until the test images that replace them hold no near
+    copy either.
     """
     passed_over = NOTHING
     while True:
@@ -208,7 +209,7 @@ def thumbnail(image: Image.Image) -> tuple[bytes, bytes]:
 def candidates(train: np.ndarray, tests: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Colours `[N, CELLS, CELLS, 3]` and `[Q, …]` -> pairs to look at closely: row numbers in `tests`, and in `train`.
 
-    A training image counts as it is and mirrored.
+    Each training image is searched as it is and mirrored.
     """
     import faiss
 
@@ -222,8 +223,8 @@ def candidates(train: np.ndarray, tests: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def compare(tests: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """How alike the images of each pair are (grey values `[N, SIDE, SIDE]` uint8): float32 `[N]`, 0 where they are no
-    near copies; and how the test image differs."""
+    """The likeness of each pair of images (grey values `[N, SIDE, SIDE]` uint8): float32 `[N]`, 0 if they are not near
+    copies; and how the test image differs."""
     a, b, shifts = _laid_upon_each_other(tests, train)
     middle, of, detail = _structure(a), _structure(b), _correlation(_detail(a), _detail(b))
     quarters = list(_quarters(a.shape[1]))
@@ -237,8 +238,8 @@ def compare(tests: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, list[str]
 
 
 def _laid_upon_each_other(tests: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The middle of the test images, the window of the training images that fits it best, and where that lies: `[N, 3]`
-    of mirrored (0 or 1), and its shift to the right and down."""
+    """The centre of each test image, the best matching window of its training image, and that window's position: `[N,
+    3]` of mirrored (0 or 1) and shift right and down."""
     edge, inner = MOST_SHIFT + 1, SIDE - 2 * (MOST_SHIFT + 1)
     a = tests[:, edge:-edge, edge:-edge].astype(np.float32)
     best, where = np.full(len(a), -2, np.float32), np.zeros((len(a), 3), int)
@@ -255,8 +256,8 @@ def _laid_upon_each_other(tests: np.ndarray, train: np.ndarray) -> tuple[np.ndar
 
 
 def _half_steps(a: np.ndarray, wide: np.ndarray) -> np.ndarray:
-    """The window in the middle of `wide`, moved by half a pixel of the thumbnail where that fits `a` better: so much is
-    a pixel of an image twice the size."""
+    """The centre window of `wide`, moved by half a pixel where that fits `a` better. Half a pixel of the thumbnail is
+    one pixel of an image twice its size."""
     middle = wide[:, 1:-1, 1:-1]
     result, best = middle.copy(), _correlation(a, middle)
     for x, y in _nearest_first(1)[1:]:
@@ -278,7 +279,7 @@ def _quarters(side: int) -> Iterator[tuple[slice, slice, slice]]:
 
 
 def _structure(grey: np.ndarray) -> np.ndarray:
-    """What is coarser than 3 pixels and finer than 9: compression leaves it, and other pictures do not share it."""
+    """Structures of 3 to 9 pixels: they survive compression and differ between pictures."""
     from scipy.ndimage import uniform_filter
 
     fine, coarse = (uniform_filter(grey, (0, side, side)) for side in (3, 9))
@@ -292,7 +293,7 @@ def _detail(grey: np.ndarray) -> np.ndarray:
 
 
 def _correlation(a: np.ndarray, b: np.ndarray, noise: float = 0.0) -> np.ndarray:
-    """Pearson's, of each pair of images `[N, …]`, with a variance of `noise` added that both have in common."""
+    """Pearson's correlation of each pair of images `[N, …]`, with a shared variance of `noise` added to both."""
     a, b = (one.reshape(len(one), -1) - one.reshape(len(one), -1).mean(1, keepdims=True) for one in (a, b))
     common = noise * a.shape[1]
     products = np.einsum("ij,ij->i", a, b) + common
@@ -301,7 +302,7 @@ def _correlation(a: np.ndarray, b: np.ndarray, noise: float = 0.0) -> np.ndarray
 
 
 def _unit(colours: np.ndarray) -> np.ndarray:
-    """Colours as float32 vectors without their mean, of unit length: `[N, CELLS * CELLS * 3]`."""
+    """Colours as centred float32 vectors of unit length: `[N, CELLS * CELLS * 3]`."""
     flat = colours.reshape(len(colours), -1).astype(np.float32)
     flat -= flat.mean(1, keepdims=True)
     return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)

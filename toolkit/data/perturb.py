@@ -1,8 +1,8 @@
-"""What happens to images on their way through the web: compression, blur, another size, noise.
+"""Perturbed test images, changed as the web changes them: compression, blur, another size, noise.
 
-Compression and blur are how Wang et al. 2020 ("CNN-generated images are surprisingly easy to spot") and Ojha et al.
-2023 test detectors. A perturbed test set is another data set (`perturbed`): its files are new PNGs, so they have keys
-and vectors of their own.
+Wang et al. 2020 ("CNN-generated images are surprisingly easy to spot") and Ojha et al. 2023 test detectors with
+compression and blur. A perturbed test set is a data set of its own (`perturbed`): its files are new PNGs with their own
+hashes and vectors.
 """
 
 import hashlib
@@ -28,7 +28,8 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Kind:
-    """What an amount means, which are allowed, and how an image is changed by it; `seed` is the image's own."""
+    """A kind of perturbation: the meaning and range of its amount, and the function that changes an image. `seed` is
+    derived from the image."""
 
     amount: str
     low: float
@@ -68,7 +69,7 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Perturbation:
-    """One kind by one amount."""
+    """One kind of perturbation with one amount."""
 
     kind: str
     amount: float
@@ -77,11 +78,11 @@ class Perturbation:
         return f"{self.kind}:{self.amount:g}"
 
     def apply(self, data: bytes) -> bytes:
-        """An image file's bytes -> a PNG's. The same bytes give the same. Raises ImageError."""
+        """An image file's bytes -> the bytes of a perturbed PNG, deterministically. Raises ImageError."""
         seed = int.from_bytes(hashlib.sha256(data).digest()[:8])
         changed = KINDS[self.kind].change(decode(data), self.amount, seed)
         png = io.BytesIO()
-        changed.save(png, "PNG", compress_level=0)  # nobody stores it
+        changed.save(png, "PNG", compress_level=0)  # it is never stored
         return png.getvalue()
 
 
@@ -105,20 +106,20 @@ def parse(text: str) -> Perturbation:
 
 
 def parse_all(texts: Sequence[str]) -> list[Perturbation]:
-    """Several, each once, in their order. Raises SelectionError."""
+    """Several perturbations, without repeats, in their order. Raises SelectionError."""
     return list(dict.fromkeys(parse(part) for text in texts for part in text.split(",") if part.strip()))
 
 
 def perturbed(dataset: Dataset, perturbation: Perturbation) -> Dataset:
-    """The data set with every image perturbed; rows and paths stay."""
+    """The data set with every image perturbed; rows and paths are unchanged."""
     return replace(dataset, read=lambda path: perturbation.apply(dataset.read(path)))
 
 
 def perturbed_rows(dataset: Dataset, rows: pl.DataFrame, perturbation: Perturbation, cache: Path) -> pl.DataFrame:
     """`rows` (columns path, sha256, …) with the keys of their perturbed images; unreadable ones are left out.
 
-    Which key follows from which is remembered in `cache`, so that images are perturbed again only to be embedded. The
-    versions of Pillow and numpy are in the record, since others may give other bytes.
+    The hashes are stored in `cache`, so that images are perturbed again only to embed them. The record names the
+    versions of Pillow and numpy, since other versions may give other bytes.
     """
     place = cache / f"perturbed-{str(perturbation).replace(':', '-')}.json"
     known = _remembered(place)
@@ -137,7 +138,8 @@ def _versions() -> dict[str, str]:
 
 
 def _remembered(place: Path) -> dict[str, str]:
-    """Original key -> perturbed key; empty where there is no record, a damaged one, or another version's."""
+    """SHA-256 of the original -> of the perturbed image; empty if the record is missing, damaged or of another
+    version."""
     try:
         record = read_record(place)
     except CacheError:

@@ -1,24 +1,31 @@
-"""Who trains and who tests. The novel value never trains: `_known_to_differ` alone decides it."""
+"""Training and test rows. `_known_to_differ` alone ensures that what is held out never trains.
+
+`--split` holds out a value of a column, such as one category; every test set then has all labels. With `--split-by
+label` it holds out labels: the base and new classes of Zhou et al. 2022 (CoCoOp, section 4.1). Then the base labels are
+tested among themselves, and so are the new ones.
+"""
 
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
+from toolkit.data.labels import some
 from toolkit.data.manifest import SCHEMA, Dataset
 from toolkit.data.manifest import hash_rows as hash_all
 from toolkit.errors import SelectionError, did_you_mean
 
 NONE = "none"
 CATEGORY = "category"
+LABEL, HALF = "label", "half"
 FEWEST = 2
 MOST_VALUES = 200
-"""A column with more values than these, or as many as images, is no column to hold values of out."""
+"""A column with more values than these, or one for each image, cannot be split by."""
 HELD_OUT = {"cifake": "cat", "sample": "cat"}
-"""What is held out of data of these kinds unless `--split` says something else; of other data, nothing."""
+"""What is held out by default, by kind of data; of other data, nothing."""
 
 log = logging.getLogger(__name__)
 NOTHING = pl.Series("sha256", [], dtype=pl.String)
@@ -30,17 +37,19 @@ HashRows = Callable[[Dataset, pl.DataFrame], pl.DataFrame]
 class TestSet:
     """Test rows (path, label, category, split, group, sha256) that are scored together.
 
-    `test` is `base` or `novel`, or `other` where the rows are another data set's, `test_data`. `perturbation` says what
-    was done to the images. `leaks` counts those that were passed over because their bytes are in the training set.
+    `test` is `base` or `novel`, or `other` for rows of another data set, `test_data`. `perturbation` names how the
+    images were changed. `leaks` counts images left out because their bytes are in the training set. `labels` are the
+    classes of this test set; empty means all labels of the comparison.
     """
 
-    __test__ = False  # pytest takes the name for a test
+    __test__ = False  # else pytest collects the class
 
     test: str
     rows: pl.DataFrame
     leaks: int = 0
     perturbation: str = ""
     test_data: str = ""
+    labels: tuple[str, ...] = ()
 
     def key(self) -> tuple[str, ...]:
         """Its values of the columns `columns.TEST`."""
@@ -51,11 +60,11 @@ class TestSet:
 class Split:
     """The rows of one comparison, each with path, label, category, split, group, sha256.
 
-    `by` is the column whose value `held_out` is held out; a row's `group` is its value there (`with_groups`). `train`
-    and `base` hold no image of that value, `novel` holds test images of it alone. A row whose value is unknown might
-    have it, so where something is held out such a row is in none of them. `leaks` counts the test images that were
-    passed over because their bytes are in `train`, `near_copies` those that are copies of a training image in other
-    bytes (`data.near_copies`). `seed` chose the training rows and decides all else that is random.
+    `held_out` is a value of the column `by`; a row's `group` is its value there (`with_groups`). `train` and `base`
+    hold no image of the held-out value, `novel` only test images of it. A row with an unknown value might have the
+    held-out one, so it is in none of the three. `leaks` counts test images left out because their bytes are in `train`,
+    `near_copies` those left out as near copies of a training image (`data.near_copies`). `seed` drew the training rows
+    and seeds everything random. `new_labels` are the held-out labels where `by` is `label`, else empty.
     """
 
     held_out: str
@@ -66,14 +75,26 @@ class Split:
     seed: int = 0
     by: str = CATEGORY
     near_copies: int = 0
+    new_labels: tuple[str, ...] = ()
+
+    @property
+    def held_out_groups(self) -> frozenset[str]:
+        """The groups that training must not hold; none where nothing is held out."""
+        return frozenset(self.new_labels) or frozenset({self.held_out} - {NONE})
+
+    def known_labels(self, labels: Sequence[str]) -> list[str]:
+        """Those of the comparison's `labels` that training knows, in their order."""
+        return [label for label in labels if label not in self.new_labels]
 
     def tests(self) -> dict[str, pl.DataFrame]:
         """The test sets that have images: `base`, and `novel` where a value is held out."""
         return {name: rows for name, rows in (("base", self.base), ("novel", self.novel)) if len(rows)}
 
     def test_sets(self) -> list[TestSet]:
-        """The same as sets to score."""
-        return [TestSet(name, rows, self.leaks) for name, rows in self.tests().items()]
+        """The same as `TestSet`s."""
+        known = tuple(self.train["label"].unique().sort()) if self.new_labels else ()
+        labels = {"base": known, "novel": self.new_labels}
+        return [TestSet(name, rows, self.leaks, labels=labels[name]) for name, rows in self.tests().items()]
 
     def rows(self) -> pl.DataFrame:
         """Every row of the comparison."""
@@ -84,7 +105,7 @@ class Split:
         return training_set_sha256(self.train)
 
     def groups(self) -> np.ndarray | None:
-        """The training rows' groups `[N]`, for heads to choose by; None where one is unknown."""
+        """The training rows' groups `[N]`, by which heads choose settings; None if one is unknown."""
         return groups_of(self.train)
 
 
@@ -104,7 +125,7 @@ def training_set_sha256(train: pl.DataFrame) -> str:
 def columns_to_split_by(dataset: Dataset) -> dict[str, list[str]]:
     """The columns whose values can be held out, each with its values, sorted; `category` first.
 
-    That takes two values or more, not as many as there are images, and no label's name as a value.
+    A column qualifies with at least two values, at most `MOST_VALUES`, and at most half as many as images.
     """
     found = {}
     for name in [CATEGORY, *(name for name in dataset.rows.columns if name not in SCHEMA)]:
@@ -115,11 +136,13 @@ def columns_to_split_by(dataset: Dataset) -> dict[str, list[str]]:
 
 
 def held_out_values(dataset: Dataset, split: Sequence[str], by: str = CATEGORY) -> list[str]:
-    """The values of the column `by` that `--split` names, each held out in its turn; `none` stands for no value.
+    """The values of the column `by` named by `--split`, each held out in its turn; `none` holds nothing out.
 
-    Without a name it is what `HELD_OUT` says of this kind of data, or `none`. Raises SelectionError for a column or a
-    value that the data does not have.
+    Without `split` the default of this kind of data (`HELD_OUT`), else `none`. By `label`, the named labels are held
+    out together, or `half` of all. Raises SelectionError for an unknown column or value.
     """
+    if by == LABEL:
+        return [_held_out_labels(dataset, split)]
     columns = columns_to_split_by(dataset)
     wanted = list(dict.fromkeys(name.strip() for part in split for name in part.split(",") if name.strip()))
     if by != CATEGORY and by not in columns:
@@ -138,16 +161,65 @@ def held_out_values(dataset: Dataset, split: Sequence[str], by: str = CATEGORY) 
     return wanted
 
 
-def what_is_held_out(dataset: Dataset, held_out: Sequence[str]) -> str | None:
-    """A line for data of which nothing is held out: that it is so, and what could be, and how. None for others."""
+def _held_out_labels(dataset: Dataset, split: Sequence[str]) -> str:
+    """`half`, or the labels that `--split` names, joined by commas."""
+    labels = dataset.labels()
+    wanted = list(dict.fromkeys(name.strip() for part in split for name in part.split(",") if name.strip()))
+    if wanted == [HALF] and HALF not in labels:
+        if len(labels) < 4:
+            raise SelectionError(f"Half of {len(labels)} labels cannot be told apart from each other: it takes 4.")
+        return HALF
+    for name in wanted:
+        if name not in labels:
+            guess = did_you_mean(name, labels)
+            raise SelectionError(f"{dataset.name} has no label {name!r}.{guess} --split takes half or {some(labels)}.")
+    if len(wanted) < 2 or len(labels) - len(wanted) < 2:
+        raise SelectionError(
+            f"--split-by label takes two labels or more to hold out, and leaves two or more to train on: --split half, "
+            f"or some of {some(labels)}."
+        )
+    return ",".join(wanted)
+
+
+def new_labels(labels: Sequence[str], held_out: str, by: str) -> tuple[str, ...]:
+    """The labels that are held out, sorted; none where another column is split by.
+
+    `half` holds out the second half of the sorted labels; the first one has one more where their number is odd (Zhou et
+    al. 2022, CoOp's and CoCoOp's base and new classes).
+    """
+    if by != LABEL or held_out == NONE:
+        return ()
+    return tuple(sorted(labels)[(len(labels) + 1) // 2 :] if held_out == HALF else sorted(held_out.split(",")))
+
+
+def what_is_held_out(dataset: Dataset, held_out: Sequence[str], by: str = CATEGORY) -> str | None:
+    """A line for the user: if nothing is held out, what could be, and how; which labels are held out; or which labels
+    have no value in the column `by`. None if there is nothing to say."""
+    if new := new_labels(dataset.labels(), held_out[0], by):
+        known = len(dataset.labels()) - len(new)
+        return f"{len(new)} of {known + len(new)} labels are held out: {some(new)}. Each part is tested among its own."
     if list(held_out) != [NONE]:
-        return None
+        return _line_on_labels_without(dataset, by)
     ways = [
         f"--split-by {name} --split {values[0]} (or all)" if name != CATEGORY else f"--split {values[0]} (or all)"
         for name, values in columns_to_split_by(dataset).items()
     ]
-    could = f"What could be: {'; '.join(ways)}." if ways else "The data names no categories or other groups of images."
-    return f"Nothing is held out, so nothing is said about images of a new kind. {could}"
+    could = f"What could be: {'; '.join(ways)}." if ways else "The data has no categories or other columns to split by."
+    return f"Nothing is held out, so the results say nothing about images of a new kind. {could}"
+
+
+def _line_on_labels_without(dataset: Dataset, by: str) -> str | None:
+    without = labels_without(dataset.rows, by)
+    if not without:
+        return None
+    images, values = " and ".join(without), dataset.rows[by].n_unique() - 1
+    return f"{images} images have no {by}: each is assigned to one of the {values} held-out values by its content."
+
+
+def labels_without(rows: pl.DataFrame, by: str) -> list[str]:
+    """The labels none of whose rows has a value in the column `by`, sorted."""
+    named = rows.group_by("label").agg(pl.col(by).count().alias("values"))
+    return named.filter(pl.col("values") == 0)["label"].sort().to_list()
 
 
 def _unknown_column(by: str, data: str, columns: list[str]) -> str:
@@ -172,13 +244,12 @@ def _unknown(name: str, data: str, by: str, columns: dict[str, list[str]]) -> st
 def with_groups(dataset: Dataset, by: str, hash_rows: HashRows) -> pl.DataFrame:
     """The rows of `dataset` with a column `group`: the value in the column `by`.
 
-    A label none of whose rows has a value there (real photographs have no generator) has its images divided among the
-    values by their content, so that equal images are in one group. Other rows without a value have no group.
+    If no row of a label has a value there (real photographs have no generator), its images are divided among the values
+    by their content, so that equal images share a group. Other rows without a value have no group.
     """
     rows = dataset.rows.with_columns(group=pl.col(by))
     values = rows["group"].drop_nulls().unique().cast(pl.String).sort()
-    with_values = set(rows.drop_nulls("group")["label"].unique())
-    without = [label for label in dataset.labels() if label not in with_values]
+    without = labels_without(rows, by)
     if values.is_empty() or not without:
         return rows
     found = []
@@ -207,22 +278,21 @@ def select(
 ) -> Split:
     """The first N readable rows of each label, in the data's order; None takes all.
 
-    A test image whose bytes are in the training set is passed over before the first N are taken, unless `keep_leaks`,
-    and so is one whose content (SHA-256, hex) is in `also_passed_over`: near copies of training images. A `seed` other
-    than 0 draws the training rows by chance instead. Only the rows that are needed are hashed. Raises SelectionError
-    where a label has fewer than two training images or no test image.
+    Test images whose bytes are in the training set are skipped unless `keep_leaks`. So are those whose SHA-256 (hex) is
+    in `also_passed_over`: near copies of training images. A `seed` other than 0 draws the training rows at random. Only
+    the rows needed are hashed. Raises SelectionError if a label has fewer than two training images or no test image.
     """
-    rows = with_groups(dataset, by, hash_rows)
+    rows, new = with_groups(dataset, by, hash_rows), new_labels(dataset.labels(), held_out, by)
+    groups = new or tuple({held_out} - {NONE})
     trainable, tests = (rows.filter(pl.col("split") == split) for split in ("train", "test"))
-    trainable = _shuffled(_known_to_differ(trainable, held_out), seed)
+    trainable = _shuffled(_known_to_differ(trainable, groups), seed)
     train = _first(dataset, trainable, train_per_label, hash_rows, NOTHING)[0]
     seen = pl.concat([NOTHING if keep_leaks else train["sha256"], also_passed_over])
-    base, passed_base = _first(dataset, _known_to_differ(tests, held_out), test_per_label, hash_rows, seen)
-    is_novel = (pl.col("group") == held_out) & (held_out != NONE)
-    novel, passed_novel = _first(dataset, tests.filter(is_novel), test_per_label, hash_rows, seen)
+    base, passed_base = _first(dataset, _known_to_differ(tests, groups), test_per_label, hash_rows, seen)
+    novel, passed_novel = _first(dataset, tests.filter(_is_one_of(groups)), test_per_label, hash_rows, seen)
     passed = pl.concat([passed_base, passed_novel])
     leaks = int(passed.is_in(train["sha256"].implode()).sum())
-    split = Split(held_out, train, base, novel, leaks, seed, by, len(passed) - leaks)
+    split = Split(held_out, train, base, novel, leaks, seed, by, len(passed) - leaks, new)
     _require_whole(split, seen)
     _require_enough(dataset, split)
     sizes = (len(split.train), len(split.base), len(split.novel), split.leaks)
@@ -233,8 +303,8 @@ def select(
 def first_tests(
     dataset: Dataset, test_per_label: int | None, hash_rows: HashRows, seen: pl.Series
 ) -> tuple[pl.DataFrame, int]:
-    """The first N readable test images of each label (None: all), of every category, and how many were passed over
-    because their bytes are among `seen` (SHA-256, hex). Raises SelectionError where a label has none."""
+    """The first N readable test images of each label (None: all), of every category, and how many were skipped because
+    their SHA-256 (hex) is in `seen`. Raises SelectionError if a label has none."""
     tests = dataset.rows.filter(pl.col("split") == "test").with_columns(group=pl.col(CATEGORY))
     rows, passed_over = _first(dataset, tests, test_per_label, hash_rows, seen)
     leaks = len(passed_over)
@@ -246,20 +316,26 @@ def first_tests(
 
 
 def first_fresh(dataset: Dataset, held_out: str, per_label: int, seen: pl.Series, by: str = CATEGORY) -> pl.DataFrame:
-    """The first `per_label` readable training images of each label whose contents are not in `seen` (SHA-256).
+    """The first `per_label` readable training images of each label that are not in `seen` (SHA-256).
 
-    None is of the held-out value, as far as the data has the column `by`. `seen` are the images of a comparison, to
-    which these come as new ones, to calibrate on.
+    If the data has the column `by`, none is of the held-out value. `seen` are the images of a comparison, for which
+    these are new images to calibrate on.
     """
     rows = dataset.rows if by in dataset.rows.columns else dataset.rows.with_columns(pl.lit(None, pl.String).alias(by))
     trainable = rows.filter(pl.col("split") == "train").with_columns(group=pl.col(by))
     known = trainable["group"].null_count() < len(trainable)
-    return _first(dataset, _known_to_differ(trainable, held_out) if known else trainable, per_label, hash_all, seen)[0]
+    groups = new_labels(dataset.labels(), held_out, by) or tuple({held_out} - {NONE})
+    return _first(dataset, _known_to_differ(trainable, groups) if known else trainable, per_label, hash_all, seen)[0]
 
 
-def _known_to_differ(rows: pl.DataFrame, held_out: str) -> pl.DataFrame:
-    """The rows whose group is known not to be the held-out value; a comparison with null is no knowledge."""
-    return rows if held_out == NONE else rows.filter(pl.col("group") != held_out)
+def _known_to_differ(rows: pl.DataFrame, held_out: Collection[str]) -> pl.DataFrame:
+    """The rows whose group is known to differ from those held out; null is not known to."""
+    return rows.filter(~_is_one_of(held_out)) if held_out else rows
+
+
+def _is_one_of(held_out: Collection[str]) -> pl.Expr:
+    """Whether the group is held out; null where it is unknown."""
+    return pl.col("group").cast(pl.String).is_in(list(held_out), nulls_equal=False)
 
 
 def _shuffled(rows: pl.DataFrame, seed: int) -> pl.DataFrame:
@@ -269,7 +345,7 @@ def _shuffled(rows: pl.DataFrame, seed: int) -> pl.DataFrame:
 def _first(
     dataset: Dataset, rows: pl.DataFrame, per_label: int | None, hash_rows: HashRows, seen: pl.Series
 ) -> tuple[pl.DataFrame, pl.Series]:
-    """The first `per_label` readable rows of each label whose content is not in `seen`; and the contents that were."""
+    """The first `per_label` readable rows of each label with a SHA-256 not in `seen`; and the hashes skipped."""
     kept, passed_over = [], [NOTHING]
     for label in dataset.labels():
         found, passed = _first_of_label(dataset, rows.filter(pl.col("label") == label), per_label, hash_rows, seen)
@@ -281,7 +357,7 @@ def _first(
 def _first_of_label(
     dataset: Dataset, rows: pl.DataFrame, count: int | None, hash_rows: HashRows, seen: pl.Series
 ) -> tuple[pl.DataFrame, pl.Series]:
-    """Hashes just as many rows as it takes to have `count` that can be used."""
+    """Hash rows only until `count` usable ones are found."""
     count = len(rows) if count is None else count
     parts, passed_over, start, have = [hash_rows(dataset, rows.head(0))], [NOTHING], 0, 0
     while have < count and start < len(rows):
@@ -298,19 +374,24 @@ def _first_of_label(
 
 
 def _require_whole(split: Split, seen: pl.Series) -> None:
-    """What must hold whatever the data; anything else is a mistake in this file, not the user's."""
-    if split.held_out != NONE:
+    """Invariants for any data: a violation is a bug in this module, not a mistake of the user."""
+    if split.held_out_groups:
         for name, rows in (("training", split.train), ("base test", split.base)):
-            if rows["group"].null_count() or (rows["group"] == split.held_out).any():
+            if rows["group"].null_count() or rows["group"].is_in(list(split.held_out_groups)).any():
                 raise AssertionError(f"an image that may be of the novel value is in the {name} set")
     if any(rows["sha256"].is_in(seen.implode()).any() for rows in (split.base, split.novel)):
         raise AssertionError("the bytes of a test image are in the training set")
 
 
 def _require_enough(dataset: Dataset, split: Split) -> None:
-    novel = [("novel test", split.novel, 1)] if split.held_out != NONE else []
-    for name, rows, fewest in [("training", split.train, FEWEST), ("base test", split.base, 1), *novel]:
-        for label in dataset.labels():
+    known = split.known_labels(dataset.labels())
+    novel = [("novel test", split.novel, 1, split.new_labels or known)] if split.held_out != NONE else []
+    for name, rows, fewest, labels in [
+        ("training", split.train, FEWEST, known),
+        ("base test", split.base, 1, known),
+        *novel,
+    ]:
+        for label in labels:
             count = int((rows["label"] == label).sum())
             if count < fewest:
                 raise SelectionError(

@@ -1,4 +1,4 @@
-"""Images whose bytes could be read but not decoded, by content, so that no command stumbles over one twice."""
+"""A list in the cache of images that cannot be decoded, by SHA-256, so that no command tries them again."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +13,7 @@ FILE = "unreadable.json"
 
 
 def read(cache: Path) -> dict[str, str]:
-    """SHA-256 -> the reason. Empty where nothing was found unreadable yet, or where the list itself is damaged."""
+    """SHA-256 -> the reason. Empty if there is no list yet, or if it is damaged."""
     try:
         return dict(read_record(cache / FILE)) if (cache / FILE).exists() else {}
     except CacheError:
@@ -22,7 +22,7 @@ def read(cache: Path) -> dict[str, str]:
 
 
 def add(cache: Path, found: Mapping[str, str]) -> None:
-    """Remember that these contents cannot be decoded, and why. Safe beside other processes."""
+    """Add images (SHA-256 -> the reason) to the list. Safe with concurrent processes."""
     if not found:
         return
     with FileLock(cache / f".{FILE}.lock"):

@@ -1,9 +1,9 @@
-"""What gives the label away without a look at the picture: formats, sizes, compression, metadata; and contents that
-carry both labels."""
+"""What gives the label away without a look at the picture (format, size, compression, metadata), and images that bear
+several labels."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -13,15 +13,24 @@ from toolkit.cache.store import Cache
 from toolkit.data.manifest import Dataset
 from toolkit.data.split import Split
 from toolkit.encoders.features import FACTS, FileFacts
-from toolkit.evaluation import columns
-from toolkit.evaluation.metrics import wilson
+from toolkit.evaluation.intervals import wilson
 
 if TYPE_CHECKING:
     from toolkit.evaluation.grid import Comparison
+    from toolkit.heads.shortcut import Shortcut
 
-NAME = "shortcut"
 MOST_NAMED = 3
 TELLING = 0.05
+"""A fact is named among several where it has at least this share of the tree's importance."""
+WORDS = {
+    "format": "file format",
+    "width": "picture width",
+    "height": "picture height",
+    "aspect": "picture shape (width ÷ height)",
+    "bytes": "file size (bytes)",
+    "bytes per pixel": "compression (bytes per pixel)",
+}
+"""What people read in place of a fact's short name."""
 
 
 def summary(
@@ -29,59 +38,68 @@ def summary(
 ) -> str | None:
     """A line on what gives the labels of `split` away, or None where nothing does.
 
-    Reads the headers of those image files whose facts are not in `cache` yet, and trains the head `shortcut` on the
-    training rows. It gives something away where the whole 95 % interval of its accuracy on the base test images is
-    above the share of the more frequent label. Raises MissingEmbeddings where a file cannot be read.
+    Reads the headers of those image files whose facts are not in `cache` yet, and fits a tree on the facts of the
+    training rows (`heads.shortcut`). Raises MissingEmbeddings where a file cannot be read.
     """
     from toolkit.heads.shortcut import Shortcut
 
     facts = Cache(cache, FileFacts().record)
     embed_images(dataset, split.rows(), FileFacts, facts, on_progress)
-    train, base = split.train, split.base
-    vectors = facts.read_images(train["sha256"].to_list())
-    head = Shortcut().fit(vectors, train["label"].to_numpy(), split.groups())
-    labels = base["label"].to_numpy()
-    right = head.predict(facts.read_images(base["sha256"].to_list())) == labels
-    chance = np.unique(labels, return_counts=True)[1].max() / len(labels)
-    return line(head, (float(right.mean()), *wilson(right.sum(), len(right))), chance, clashes(split.rows()))
+    vectors = facts.read_images(split.train["sha256"].to_list())
+    head = Shortcut().fit(vectors, split.train["label"].to_numpy(), split.groups())
+    return _line(head, split, facts)
 
 
-def line(head: Any, accuracy: tuple[float, float, float], chance: float, clashes: int = 0) -> str | None:
-    """The sentences for a fitted `Shortcut`, its accuracy on base with its interval, what guessing the more frequent
-    label gets, and the number of contents that carry both labels; None where nothing is to be said."""
-    found, low, high = accuracy
-    lines = []
-    if low > chance:
-        lines.append(
-            f"Careful: the label shows in the files without a look at the picture ({', '.join(telling(head))}): from "
-            f"these facts alone {found:.3f} [{low:.2f}–{high:.2f}] of the test images are told, guessing {chance:.3f}."
-        )
-    if clashes:
-        lines.append(f"Careful: {clashes} {'image carries' if clashes == 1 else 'images carry'} both labels.")
-    return " ".join(lines) or None
+def lines(comparisons: "Sequence[Comparison]", splits: Sequence[Split], cache: Path) -> list[str]:
+    """The line of the first comparison whose files give the labels away, or none.
 
+    Only comparisons with a head on file facts can tell; these facts are in the folder `cache`.
+    """
+    from toolkit.heads.shortcut import Shortcut
 
-def lines(comparisons: "Sequence[Comparison]", splits: Sequence[Split]) -> list[str]:
-    """What `compare` says of a data set: the line of the first comparison that has one, or none."""
     for comparison, split in zip(comparisons, splits, strict=True):
-        wanted = (pl.col("head") == NAME) & (pl.col("test") == "base")
-        mine = columns.ordinary(comparison.table).filter(wanted)
-        if mine.is_empty():
-            continue
-        head = next(head for (_, name), head in comparison.heads.items() if name == NAME)
-        row, supports = mine.row(0, named=True), mine.filter(pl.col("class") != "all")["support"]
-        accuracy = row["accuracy"], row["accuracy_low"], row["accuracy_high"]
-        said = line(head, accuracy, max(supports.to_list()) / sum(supports.to_list()), clashes(split.rows()))
-        if said:
-            return [said]
+        for head in comparison.heads.values():
+            if isinstance(head, Shortcut) and (said := _line(head, split, Cache(cache, FileFacts().record))):
+                return [said]
     return []
 
 
-def telling(head: Any) -> list[str]:
-    """The facts that a fitted `Shortcut` goes by, the most helpful first."""
+def _line(head: "Shortcut", split: Split, facts: Cache) -> str | None:
+    """What a fitted head finds on the base test images, and how many contents bear several labels."""
+    vectors, labels = facts.read_images(split.base["sha256"].to_list()), split.base["label"].to_numpy()
+    said = _given_away(head, vectors, labels)
+    if count := clashes(split.rows()):
+        said.append(f"Careful: {count} {'image bears' if count == 1 else 'images bear'} several labels.")
+    return " ".join(said) or None
+
+
+def _given_away(head: "Shortcut", vectors: np.ndarray, labels: np.ndarray) -> list[str]:
+    """Sentences on the facts that give the labels away: the whole 95 % interval of their accuracy is above the share
+    of the most frequent label."""
+    guessing = np.unique(labels, return_counts=True)[1].max() / len(labels)
+    together, low = _share(head.predict(vectors) == labels)
+    shares = {FACTS[fact]: _share(found == labels) for fact, found in head.predict_alone(vectors).items()}
+    alone = [f"{WORDS.get(name, name)} {share}" for name, (share, low_alone) in shares.items() if low_alone > guessing]
+    if alone:
+        told = f"One fact alone tells this share of the test images right: {', '.join(alone)}; all together {together}"
+    elif low > guessing:
+        told = f"{', '.join(telling(head))} tell {together} of the test images right"
+    else:
+        return []
+    return ["Careful: the label shows in the files without a look at the picture.", f"{told}, guessing {guessing:.3f}."]
+
+
+def _share(right: np.ndarray) -> tuple[str, float]:
+    """`0.950 [0.83–0.99]`, and the lower end."""
+    low, high = wilson(right.sum(), len(right))
+    return f"{right.mean():.3f} [{low:.2f}–{high:.2f}]", low
+
+
+def telling(head: "Shortcut") -> list[str]:
+    """The facts that a fitted tree uses, the most important first."""
     shares = head.importances_
     order = np.argsort(-shares, kind="stable")[:MOST_NAMED]
-    return [FACTS[number] for number in order if shares[number] >= TELLING]
+    return [WORDS.get(FACTS[number], FACTS[number]) for number in order if shares[number] >= TELLING]
 
 
 def clashes(rows: pl.DataFrame) -> int:

@@ -1,132 +1,94 @@
-"""Metrics with their uncertainty. Columns are named as in the results table (docs/results.md).
+"""Metrics with their uncertainty. Columns are named as in the results table (docs/results.md)."""
 
-Wilson's interval is four lines of our own and the exact test is one call of scipy.special, not scipy.stats.binomtest:
-importing scipy.stats takes 0.56 s of processor time, scipy.special 0.14 s, and each interval 0.25 ms instead of 1 µs.
-The page needs nothing else of scipy. The tests compare both with binomtest.
-"""
-
-import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-LEVEL = 0.95
-Z = 1.959963984540054  # the normal quantile of LEVEL, two-sided
-REPLICATES = 1000
-BINS = 15
-
-Interval = tuple[float, float]
+from toolkit.evaluation.intervals import REPLICATES, named, percentiles, wilson
+from toolkit.evaluation.probabilities import of_probabilities
 
 
-def wilson(successes: float, trials: float) -> Interval:
-    """The Wilson score interval of a share at 95 % (Wilson 1927; Brown, Cai & DasGupta 2001, section 3.1.1).
+class Counts(NamedTuple):
+    """Of each class `[..., classes]`: images that were called it rightly, that were called it, that are of it."""
 
-    Of no trials at all it is (0, 1): nothing is known.
-    """
-    if trials == 0:
-        return 0.0, 1.0
-    share, z2 = successes / trials, Z * Z
-    centre = (share + z2 / (2 * trials)) / (1 + z2 / trials)
-    half = Z / (1 + z2 / trials) * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials * trials))
-    low = 0.0 if successes == 0 else max(0.0, centre - half)
-    return low, 1.0 if successes == trials else min(1.0, centre + half)
+    hits: np.ndarray
+    predicted: np.ndarray
+    support: np.ndarray
 
 
 def confusion(y_true: np.ndarray, y_pred: np.ndarray, classes: Sequence[str]) -> np.ndarray:
     """`[classes, classes]` counts: true down, predicted across."""
+    return _table(_codes(y_true, classes), _codes(y_pred, classes), len(classes))
+
+
+def _table(codes: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+    return np.bincount(codes * classes + predicted, minlength=classes * classes).reshape(classes, classes)
+
+
+def _codes(y: np.ndarray, classes: Sequence[str]) -> np.ndarray:
+    """`[N]` labels -> their numbers `[N]` int64."""
     number = {label: index for index, label in enumerate(classes)}
-    counts = np.zeros((len(classes), len(classes)), dtype=np.int64)
-    np.add.at(counts, ([number[t] for t in y_true], [number[p] for p in y_pred]), 1)
-    return counts
+    return np.array([number[label] for label in y], dtype=np.int64)
 
 
 def summarise(
-    y_true: np.ndarray, y_pred: np.ndarray, p_second: np.ndarray, classes: Sequence[str], seed: int = 0
+    y_true: np.ndarray, y_pred: np.ndarray, probabilities: np.ndarray, classes: Sequence[str], seed: int = 0
 ) -> list[dict[str, Any]]:
     """One dict a class and one for `all`, with the metric columns of the results table.
 
-    `y_true`, `y_pred` `[N]` are labels, `p_second` `[N]` float64 is P(second of `classes`). Precision and recall of a
-    class that is never predicted, or never there, are 0.0. `all` holds the means over the classes and, as intervals,
-    the bootstrap's. What needs both classes (AUC, average precision) is NaN where there is only one.
+    `y_true`, `y_pred` `[N]` are labels, `probabilities` `[N, classes]` float64 in the order of `classes`. Precision and
+    recall of a class that is never predicted, or never there, are 0.0. `all` holds the means over the classes (with
+    more than two, over those that are there) and, as intervals, the bootstrap's. `probabilities.of_probabilities` says
+    what AUC, average precision, Brier score and calibration error are of.
     """
-    counts = confusion(y_true, y_pred, classes)
-    total, right = int(counts.sum()), int(np.trace(counts))
-    shared = {"accuracy": right / total, **_named("accuracy", wilson(right, total))}
-    shared |= _of_probabilities(y_true == classes[1], p_second, seed)
-    shared["balanced_accuracy"] = float(_recall(counts).mean())
-    means = np.stack([_precision(counts), _recall(counts), _f1(counts)])
-    replicates = _resampled(counts, seed)
-    rows = []
-    for index, label in enumerate(classes):
-        rows.append({"class": label, **_class_row(counts, replicates, index, means[:, index]), **shared})
-    every = [metric(replicates).mean(axis=1) for metric in (_precision, _recall, _f1)]
+    codes, predicted = _codes(y_true, classes), _codes(y_pred, classes)
+    counts = _table(codes, predicted, len(classes))
+    seen, drawn = _counted(counts), _resampled(counts, seed)
+    there = np.flatnonzero(seen.support) if len(classes) > 2 else np.arange(len(classes))
+    total, right = len(codes), int(seen.hits.sum())
+    shared = {"accuracy": right / total, **named("accuracy", wilson(right, total))}
+    shared["balanced_accuracy"] = float(_recall(seen)[there].mean())
+    each, of_all = of_probabilities(codes, predicted, probabilities, seed)
+    f1s = _f1(drawn)
+    rows = [
+        {"class": label, **_class_row(seen, f1s, index), **shared, **each[index]} for index, label in enumerate(classes)
+    ]
     overall: dict[str, Any] = {"class": "all", "support": total}
-    for name, mean, spread in zip(("precision", "recall", "f1"), means.mean(axis=1), every, strict=True):
-        overall |= {name: float(mean), **_named(name, _percentiles(spread))}
-    return [*rows, {**overall, **shared}]
+    for name, metric in (("precision", _precision), ("recall", _recall), ("f1", _f1)):
+        overall[name] = float(metric(seen)[there].mean())
+        overall |= named(name, percentiles(metric(drawn)[:, there].mean(axis=1)))
+    return [*rows, {**overall, **shared, **of_all}]
 
 
-def _class_row(counts: np.ndarray, replicates: np.ndarray, index: int, values: np.ndarray) -> dict[str, Any]:
-    hits, predicted, support = counts[index, index], counts[:, index].sum(), counts[index].sum()
+def _class_row(seen: Counts, f1s: np.ndarray, index: int) -> dict[str, Any]:
+    hits, predicted, support = (int(count[index]) for count in seen)
     return {
-        "precision": float(values[0]),
-        "recall": float(values[1]),
-        "f1": float(values[2]),
-        "support": int(support),
-        **_named("precision", wilson(int(hits), int(predicted))),
-        **_named("recall", wilson(int(hits), int(support))),
-        **_named("f1", _percentiles(_f1(replicates)[:, index])),
+        "precision": float(_precision(seen)[index]),
+        "recall": float(_recall(seen)[index]),
+        "f1": float(_f1(seen)[index]),
+        "support": support,
+        **named("precision", wilson(hits, predicted)),
+        **named("recall", wilson(hits, support)),
+        **named("f1", percentiles(f1s[:, index])),
     }
 
 
-def _resampled(counts: np.ndarray, seed: int) -> np.ndarray:
-    """Confusion matrices of `REPLICATES` bootstrap samples, each with the true classes' own numbers (stratified)."""
+def _counted(counts: np.ndarray) -> Counts:
+    return Counts(np.diagonal(counts), counts.sum(axis=0), counts.sum(axis=1))
+
+
+def _resampled(counts: np.ndarray, seed: int) -> Counts:
+    """The counts of `REPLICATES` bootstrap samples `[REPLICATES, classes]`, each with the true classes' own numbers
+    (stratified)."""
     rng = np.random.default_rng(seed)
-    draws = []
-    for row in counts:
+    hits, predicted = (np.zeros((REPLICATES, len(counts)), dtype=np.int64) for _ in range(2))
+    for index, row in enumerate(counts):
         shares = row / row.sum() if row.sum() else np.full(len(row), 1 / len(row))
-        draws.append(rng.multinomial(row.sum(), shares, size=REPLICATES))
-    return np.stack(draws, axis=1)
-
-
-def _of_probabilities(positive: np.ndarray, p: np.ndarray, seed: int) -> dict[str, float]:
-    """Metrics of P(second class) against whether it was the second class."""
-    from sklearn.metrics import average_precision_score, roc_auc_score
-
-    both = bool(positive.any() and not positive.all())
-    low, high = auc_interval(positive, p, seed) if both else (math.nan, math.nan)
-    return {
-        "roc_auc": float(roc_auc_score(positive, p)) if both else math.nan,
-        "roc_auc_low": low,
-        "roc_auc_high": high,
-        "average_precision": float(average_precision_score(positive, p)) if both else math.nan,
-        "brier": float(np.mean((p - positive) ** 2)),
-        "calibration_error": calibration_error(positive, p),
-    }
-
-
-def calibration_error(positive: np.ndarray, p: np.ndarray) -> float:
-    """Expected calibration error of P(second class) over `BINS` bins of equal width (Guo et al. 2017, section 2)."""
-    bins = np.minimum((p * BINS).astype(int), BINS - 1)
-    gaps = [abs(p[bins == b].sum() - positive[bins == b].sum()) for b in np.unique(bins)]
-    return float(sum(gaps) / len(p))
-
-
-def auc_interval(positive: np.ndarray, p: np.ndarray, seed: int) -> Interval:
-    """The 95 % percentile interval of the ROC AUC over a stratified bootstrap, ties counted half."""
-    rng = np.random.default_rng([seed, 1])
-    values, group = np.unique(p, return_inverse=True)
-    groups = {True: group[positive], False: group[~positive]}
-    areas = np.empty(REPLICATES)
-    for replicate in range(REPLICATES):
-        counts = [
-            np.bincount(members[rng.integers(len(members), size=len(members))], minlength=len(values))
-            for members in (groups[True], groups[False])
-        ]
-        below = np.cumsum(counts[1]) - counts[1]
-        areas[replicate] = (counts[0] * (below + counts[1] / 2)).sum()
-    return _percentiles(areas / (len(groups[True]) * len(groups[False])))
+        draws = rng.multinomial(row.sum(), shares, size=REPLICATES)
+        hits[:, index] = draws[:, index]
+        predicted += draws
+    return Counts(hits, predicted, np.broadcast_to(counts.sum(axis=1), hits.shape))
 
 
 def mcnemar(first_right: np.ndarray, second_right: np.ndarray) -> float:
@@ -157,29 +119,20 @@ def paired_difference(values: np.ndarray, strata: np.ndarray, seed: int = 0) -> 
     for stratum in np.unique(strata):
         kinds, counts = np.unique(np.round(values[strata == stratum], 12), return_counts=True)
         totals += rng.multinomial(counts.sum(), counts / counts.sum(), size=REPLICATES) @ kinds
-    return float(values.sum()), *_percentiles(totals)
-
-
-def _named(name: str, interval: Interval) -> dict[str, float]:
-    return {f"{name}_low": float(interval[0]), f"{name}_high": float(interval[1])}
-
-
-def _percentiles(values: np.ndarray) -> Interval:
-    low, high = np.percentile(values, [50 * (1 - LEVEL), 100 - 50 * (1 - LEVEL)])
-    return float(low), float(high)
+    return float(values.sum()), *percentiles(totals)
 
 
 def _divide(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return np.divide(part, whole, out=np.zeros(part.shape), where=whole > 0)
 
 
-def _precision(counts: np.ndarray) -> np.ndarray:
-    return _divide(np.diagonal(counts, axis1=-2, axis2=-1), counts.sum(axis=-2))
+def _precision(counts: Counts) -> np.ndarray:
+    return _divide(counts.hits, counts.predicted)
 
 
-def _recall(counts: np.ndarray) -> np.ndarray:
-    return _divide(np.diagonal(counts, axis1=-2, axis2=-1), counts.sum(axis=-1))
+def _recall(counts: Counts) -> np.ndarray:
+    return _divide(counts.hits, counts.support)
 
 
-def _f1(counts: np.ndarray) -> np.ndarray:
-    return _divide(2 * np.diagonal(counts, axis1=-2, axis2=-1), counts.sum(axis=-2) + counts.sum(axis=-1))
+def _f1(counts: Counts) -> np.ndarray:
+    return _divide(2 * counts.hits, counts.predicted + counts.support)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from toolkit.data.split import LABEL
 from toolkit.evaluation import columns
 from toolkit.evaluation.metrics import mcnemar, summarise
 
@@ -14,13 +15,14 @@ from toolkit.evaluation.metrics import mcnemar, summarise
 def score(predictions: pl.DataFrame, labels: Sequence[str], seed: int) -> list[dict[str, Any]]:
     """The rows of the table, one a key and class, without what only `compare` knows (choice, hashes).
 
-    `predictions` has the columns of `columns.PREDICTIONS`; `labels` are the two classes, in their order.
+    `predictions` has the columns of `columns.PREDICTIONS`; `labels` are the classes, in the order of `probabilities`.
     """
     rows = []
-    for key, group in predictions.group_by(columns.KEY, maintain_order=True):
+    for key, group in columns.with_probabilities(predictions).group_by(columns.KEY, maintain_order=True):
         named = dict(zip(columns.KEY, key, strict=True))
-        y, predicted, p = (group[name].to_numpy() for name in ("label", "predicted", "p_real"))
-        rows += [{**named, **metrics} for metrics in summarise(y, predicted, p, labels, seed)]
+        y, predicted = (group[name].to_numpy() for name in ("label", "predicted"))
+        odds = group["probabilities"].list.to_array(len(labels)).to_numpy()
+        rows += [{**named, **metrics} for metrics in summarise(y, predicted, odds, labels, seed)]
     return rows
 
 
@@ -49,6 +51,19 @@ def with_p_best(table: pl.DataFrame, predictions: pl.DataFrame) -> pl.DataFrame:
     joined = table.join(p_values, on=columns.KEY, how="left", nulls_equal=True, maintain_order="left")
     p_best = pl.when(pl.col("tested")).then("p_found").otherwise("p_best").alias("p_best")
     return joined.with_columns(p_best).select(table.columns)
+
+
+def with_harmonic_mean(table: pl.DataFrame) -> pl.DataFrame:
+    """Fill `harmonic_mean` on the rows of `all` labels, where labels are held out (Xian et al. 2017, section 4.2)."""
+    same = [name for name in columns.KEY if name != "test"]
+    every = table.filter((pl.col("class") == "all") & (pl.col("split_by") == LABEL))
+    of_test = {name: every.filter(pl.col("test") == name).select(*same, "accuracy") for name in ("base", "novel")}
+    both = of_test["base"].join(of_test["novel"], on=same, nulls_equal=True, suffix="_new")
+    base, new = pl.col("accuracy"), pl.col("accuracy_new")
+    means = both.select(*same, mean=pl.when(base + new > 0).then(2 * base * new / (base + new)).otherwise(0.0))
+    joined = table.join(means, on=same, how="left", nulls_equal=True, maintain_order="left")
+    mean = pl.when(pl.col("class") == "all").then("mean")
+    return joined.with_columns(harmonic_mean=mean).select(table.columns)
 
 
 def _rivals(predictions: pl.DataFrame) -> list[dict[tuple[Any, ...], np.ndarray]]:

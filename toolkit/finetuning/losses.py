@@ -9,7 +9,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def contrastive(images: "Tensor", captions: "Tensor", which: "Tensor", temperature: float) -> "Tensor":
+def contrastive(
+    images: "Tensor", captions: "Tensor", which: "Tensor", temperature: float, labels: "Tensor"
+) -> "Tensor":
     """The study's: the symmetric InfoNCE of CLIP (Radford et al. 2021, section 2.3, figure 3).
 
     Pair i's caption is the only right one for image i, though others in the batch read the same. It is also FLYP
@@ -23,18 +25,19 @@ def contrastive(images: "Tensor", captions: "Tensor", which: "Tensor", temperatu
     return (functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target)) / 2
 
 
-def supervised(images: "Tensor", captions: "Tensor", which: "Tensor", temperature: float) -> "Tensor":
-    """Every pair with the same caption counts as right (UniCL, Yang et al. 2022, equations 2 to 4)."""
+def supervised(images: "Tensor", captions: "Tensor", which: "Tensor", temperature: float, labels: "Tensor") -> "Tensor":
+    """Every pair with the same label counts as right (UniCL, Yang et al. 2022, equations 2 to 4)."""
     import torch.nn.functional as functional
 
     logits = images @ _of_each(captions, which).T / temperature
-    same = (which[:, None] == which[None, :]).to(logits.dtype)
+    mine = labels[which]
+    same = (mine[:, None] == mine[None, :]).to(logits.dtype)
     weights = same / same.sum(dim=1, keepdim=True)
     return (functional.cross_entropy(logits, weights) + functional.cross_entropy(logits.T, weights)) / 2
 
 
-def prompts(images: "Tensor", captions: "Tensor", which: "Tensor", temperature: float) -> "Tensor":
-    """Cross-entropy over the prompts, which serve as a classifier whose weights the text tower makes.
+def prompts(images: "Tensor", captions: "Tensor", which: "Tensor", temperature: float, labels: "Tensor") -> "Tensor":
+    """Cross-entropy over the prompts, one a label, which serve as a classifier whose weights the text tower makes.
 
     Goyal et al. 2023 set it beside FLYP, which itself is `contrastive`. Other images of the batch play no part.
     """
@@ -43,18 +46,29 @@ def prompts(images: "Tensor", captions: "Tensor", which: "Tensor", temperature: 
     return functional.cross_entropy(images @ captions.T / temperature, which)
 
 
-Loss = Callable[["Tensor", "Tensor", "Tensor", float], "Tensor"]
+Loss = Callable[["Tensor", "Tensor", "Tensor", float, "Tensor"], "Tensor"]
 LOSSES: dict[str, Loss] = {"contrastive": contrastive, "supervised": supervised, "prompts": prompts}
 
 
-def loss_of(name: str, images: "Tensor", captions: "Tensor", which: "Tensor", temperature: float) -> "Tensor":
+def loss_of(
+    name: str,
+    images: "Tensor",
+    captions: "Tensor",
+    which: "Tensor",
+    temperature: float,
+    labels: "Tensor | None" = None,
+) -> "Tensor":
     """The loss `name` of one batch.
 
     `images` `[B, D]` and `captions` `[U, D]` are unit vectors, `which` `[B]` int64 says which of the `U` distinct
-    captions belongs to each image. Indexing the distinct captions gives the loss and the gradients of encoding all
+    captions belongs to each image, `labels` `[U]` int64 which label each caption is of (None: each is a label of its
+    own). Indexing the distinct captions gives the loss and the gradients of encoding all
     `B`, since equal captions have equal vectors and a sum of gradients is the gradient of the sum.
     """
-    return LOSSES[name](images, captions, which, temperature)
+    import torch
+
+    labels = torch.arange(len(captions), device=which.device) if labels is None else labels
+    return LOSSES[name](images, captions, which, temperature, labels)
 
 
 def _of_each(captions: "Tensor", which: "Tensor") -> "Tensor":

@@ -35,10 +35,13 @@ if TYPE_CHECKING:
 PARTS = 3
 MOST_SCORED = 1000
 """So many of the images that a part leaves out are scored after an epoch, drawn by chance where there are more."""
+SLIGHTEST, STEEPEST = 0.1, 1000.0
+"""How much log odds may change with a cosine: less is no reading of it. CLIP's own training stops at 100."""
 
 Progress = Callable[[str, int, int], None]
 Setting = tuple[float, int, float]
 Scores = dict[Setting, list[tuple[np.ndarray, np.ndarray]]]
+"""For each setting and part: cosines, or of two labels their differences, and the numbers of the right labels."""
 
 
 @dataclass(frozen=True)
@@ -121,8 +124,8 @@ def _chosen(training: Training) -> Checkpoint:
 def choose(training: Training, folder: Path) -> dict[str, Any]:
     """The setting of the recipe's grid with the least log loss on images left out, and how the odds are read there.
 
-    `learning_rate`, `epochs` and `alpha` are the setting; `temperature` and `margin` turn cosines into P (Platt 1999:
-    a logistic regression on the difference of the cosines), fitted on the same images; `by` is `category` where whole
+    `learning_rate`, `epochs` and `alpha` are the setting; `temperature` and `margin` turn cosines into P (`platt`; of
+    more than two labels `scaled`, without a margin), fitted on the same images; `by` is `category` where whole
     categories were left out, else `folds`. Each part's scores are kept in `folder`, so that a part is trained once.
     """
     recipe = training.recipe.for_model(training.base.model)
@@ -134,8 +137,9 @@ def choose(training: Training, folder: Path) -> dict[str, Any]:
         for part in np.unique(numbers):
             path = folder / f"part-{part}-lr-{rate:g}.json"
             record = _read(path) or _score_part(training, replace(recipe, learning_rate=rate), numbers == part, path)
-            for epoch, alpha, margins in record["scores"]:
-                scores.setdefault((rate, epoch, alpha), []).append((np.array(margins), np.array(record["second"])))
+            codes = np.array(record["codes"] if "codes" in record else record["second"], dtype=np.int64)
+            for epoch, alpha, cosines in record["scores"]:
+                scores.setdefault((rate, epoch, alpha), []).append((np.array(cosines), codes))
     return {**_best(scores), "by": how}
 
 
@@ -177,9 +181,9 @@ def _score_part(training: Training, recipe: Recipe, left_out: np.ndarray, path: 
     for epoch, tuned in enumerate(steps, start=1):
         if epoch in grid.epochs:
             mixed = ((alpha, mix(base, tuned, alpha)) for alpha in grid.alphas)
-            scores += [(epoch, alpha, _margins(encoder, one, pixels, training.prompts)) for alpha, one in mixed]
-    second = sorted(training.prompts)[1]
-    record = {"scores": scores, "second": (out["label"] == second).to_list(), "grid": asdict(grid)}
+            scores += [(epoch, alpha, _cosines(encoder, one, pixels, training.prompts)) for alpha, one in mixed]
+    codes = np.searchsorted(sorted(training.prompts), out["label"].to_list())
+    record = {"scores": scores, "codes": codes.tolist(), "grid": asdict(grid)}
     if distributed.rank() == 0:
         write_record(path, record)
     return record
@@ -189,11 +193,11 @@ def _some(rows: pl.DataFrame, seed: int) -> pl.DataFrame:
     return rows if len(rows) <= MOST_SCORED else rows.sample(MOST_SCORED, seed=seed)
 
 
-def _margins(
+def _cosines(
     encoder: OpenClip, weights: "Mapping[str, torch.Tensor]", pixels: np.ndarray, prompts: Mapping[str, Sequence[str]]
-) -> list[float]:
-    """With other `weights` for a moment: how much nearer the second label's prompts are, as a difference of cosines,
-    one an image."""
+) -> list[Any]:
+    """With other `weights` for a moment: the cosines of each image to each label's prompts, the labels sorted; of two
+    labels, how much nearer the second's are."""
     from toolkit.heads.zero_shot import ZeroShot
 
     own = {name: tensor.clone() for name, tensor in encoder.model.state_dict().items()}
@@ -203,15 +207,17 @@ def _margins(
     vectors = [encoder.embed_images(pixels[start : start + size]) for start in range(0, len(pixels), size)]
     encoder.model.load_state_dict(own)
     cosines = head.cosines(np.concatenate(vectors))
+    if len(prompts) > 2:
+        return [[round(value, 6) for value in row] for row in cosines.tolist()]
     return [round(float(value), 6) for value in cosines[:, 1] - cosines[:, 0]]
 
 
 def _best(scores: Scores) -> dict[str, Any]:
-    """The setting with the least log loss over all parts, each margin read as its own Platt scaling reads it."""
+    """The setting with the least log loss over all parts, each one's cosines read as its own calibration reads them."""
     found = []
     for (rate, epoch, alpha), parts in scores.items():
-        margins, second = (np.concatenate([part[side] for part in parts]) for side in (0, 1))
-        temperature, margin, loss = platt(margins, second)
+        cosines, codes = (np.concatenate([part[side] for part in parts]) for side in (0, 1))
+        temperature, margin, loss = platt(cosines, codes == 1) if cosines.ndim == 1 else scaled(cosines, codes)
         setting = {"learning_rate": rate, "epochs": epoch, "alpha": alpha}
         found.append({**setting, "temperature": temperature, "margin": margin, "log_loss": round(loss, 4)})
     return min(found, key=lambda one: one["log_loss"])
@@ -235,3 +241,23 @@ def platt(margins: np.ndarray, second: np.ndarray) -> tuple[float, float, float]
     odds = 1 / (1 + np.exp(-(margins - margin) / temperature))
     loss = log_loss(np.stack([1 - odds, odds], axis=1), second.astype(int))
     return round(temperature, 6), round(margin, 6), loss
+
+
+def scaled(cosines: np.ndarray, codes: np.ndarray) -> tuple[float, float, float]:
+    """`temperature`, a margin of 0, and the log loss of P = softmax(cosines / temperature).
+
+    `cosines` `[N, labels]`, `codes` `[N]` the numbers of the right labels (temperature scaling, Guo et al. 2017,
+    section 4.2). Where nearer prompts do not speak for a label, the study's temperature.
+    """
+    from scipy.optimize import minimize_scalar
+    from scipy.special import softmax
+
+    from toolkit.heads.base import log_loss
+    from toolkit.heads.zero_shot import ZeroShot
+
+    def loss(slope: float) -> float:
+        return log_loss(softmax(slope * cosines, axis=1), codes)
+
+    found = minimize_scalar(loss, bounds=(0, STEEPEST), method="bounded", options={"xatol": 1e-4})
+    temperature = 1 / found.x if found.x > SLIGHTEST else ZeroShot().temperature
+    return round(temperature, 6), 0.0, loss(1 / temperature)

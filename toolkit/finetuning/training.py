@@ -165,7 +165,8 @@ def _run_epoch(run: _Run, epoch: int, on_progress: Progress | None) -> float:
     run.encoder.model.train()  # batch norm frozen at its old statistics learns far less: 0.61 against 0.83
     losses: list[float] = []
     for pixels, captions in _batches(run, epoch):
-        losses.append(_step(run, pixels, captions))
+        seed = [run.recipe.seed, epoch, 3, len(losses)]
+        losses.append(_step(run, pixels, *_texts_of_step(run, captions, np.random.default_rng(seed))))
         if on_progress:
             on_progress(epoch * run.steps + len(losses), run.recipe.epochs * run.steps, losses[-1])
     run.encoder.model.eval()
@@ -175,21 +176,39 @@ def _run_epoch(run: _Run, epoch: int, on_progress: Progress | None) -> float:
     return float(np.mean(losses))
 
 
-def _step(run: _Run, pixels: np.ndarray, captions: np.ndarray) -> float:
-    """One step of the optimizer on `[B, 3, H, W]` uint8 and `[B]` numbers of prompts -> the loss before it.
+def _texts_of_step(
+    run: _Run, captions: np.ndarray, rng: np.random.Generator
+) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """The prompts that a step encodes `[U]`, which of them each image's is `[B]`, and the label of each `[U]`.
 
-    Of several processes each brings the pixels of its part of the batch, and the numbers of the whole.
+    `captions` `[B]` are the numbers of the images' prompts. All prompts are encoded where they are no more than a
+    batch, else those of its images. The loss `prompts` sets an image against one prompt a label: where labels have
+    several, each step draws one of each, since others of the same label are no wrong answers.
+    """
+    sizes = [len(texts) for texts in run.prompts.values()]
+    every, labels = [text for texts in run.prompts.values() for text in texts], np.repeat(np.arange(len(sizes)), sizes)
+    if run.recipe.loss == "prompts":
+        used = np.cumsum([0, *sizes[:-1]]) + rng.integers(sizes)
+        return [every[number] for number in used], labels[captions], labels[used]
+    used = np.arange(len(every)) if len(every) <= run.recipe.batch_size else np.unique(captions)
+    return [every[number] for number in used], np.searchsorted(used, captions), labels[used]
+
+
+def _step(run: _Run, pixels: np.ndarray, prompts: Sequence[str], captions: np.ndarray, labels: np.ndarray) -> float:
+    """One step of the optimizer on `[B, 3, H, W]` uint8 and what `_texts_of_step` gives -> the loss before it.
+
+    Of several processes each brings the pixels of its part of the batch, and the rest of the whole.
     """
     import torch
     import torch.nn.functional as functional
 
-    encoder, prompts = run.encoder, [text for texts in run.prompts.values() for text in texts]
+    encoder = run.encoder
     with arithmetic(encoder.device, encoder.source.precision):
         images = functional.normalize(encode_image(encoder.model, encoder.pixels_to_input(pixels)), dim=-1)
         texts = encode_captions(encoder, prompts)
-        which = torch.from_numpy(captions).to(encoder.device)
+        which, of_label = (torch.from_numpy(numbers).to(encoder.device) for numbers in (captions, labels))
         images = distributed.gather(images.float(), len(captions))
-        loss = loss_of(run.recipe.loss, images, texts.float(), which, run.recipe.temperature)
+        loss = loss_of(run.recipe.loss, images, texts.float(), which, run.recipe.temperature, of_label)
     value = float(loss.detach())
     if not np.isfinite(value):
         raise EncoderError("The loss is no longer a number: take a smaller --lr, or --precision fp32.")

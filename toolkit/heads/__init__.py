@@ -18,8 +18,11 @@ from toolkit.errors import SelectionError, did_you_mean
 HEADS = {
     "zero-shot": "zero_shot.ZeroShot",
     "logreg": "logreg.LogisticProbe",
+    "lda": "lda.DiscriminantAnalysis",
     "layer-probes": "layer_probes.LayerProbes",
     "knn": "knn.NearestNeighbours",
+    "tip-adapter": "tip_adapter.TipAdapter",
+    "clap": "clap.ClassAdaptiveProbe",
     "cnn": "cnn.SmallCNN",
     "shortcut": "shortcut.Shortcut",
 }
@@ -30,12 +33,13 @@ class Head(Protocol):
     """A classifier in scikit-learn's manner.
 
     `reads` is what it takes from an image (`encoders.record.Sees`), `needs_prompts` whether it compares images with
-    prompts. Whatever its constructor takes of `prompts`, `choose_by`, `seed`, `blocks`, `temperature` and `margin`,
-    `make_head` gives it.
+    prompts, `learns` whether training images decide what it says. Whatever its constructor takes of `prompts`,
+    `choose_by`, `seed`, `blocks`, `temperature` and `margin`, `make_head` gives it.
     """
 
     reads: ClassVar[frozenset[str]]
     needs_prompts: ClassVar[bool]
+    learns: ClassVar[bool]
     classes_: np.ndarray
     choice_: Mapping[str, Any]
 

@@ -9,6 +9,10 @@ from toolkit.encoders.record import Sees
 FOLDS = 5
 VECTORS: frozenset[str] = frozenset({Sees.LAST_LAYER, Sees.BLOCKS})
 """What a head on embeddings reads."""
+MOST_COLUMNS = 4096
+"""Wider rows are not solved in their columns, of which a Hessian would be too large: see `row_space`."""
+BY_DEFAULT = "default"
+"""How a head chose that could leave nothing out, a label having one image alone: it took its default."""
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -18,13 +22,44 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.where(lengths > 0, lengths, 1)
 
 
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """`[N, classes]` -> shares that add up to one, `[N, classes]` float64."""
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True), dtype=np.float64)
+
+
+def row_space(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows `[N, D]` of more columns than rows, by their coordinates `[N, N]` where they lie; and the basis `[D, N]`.
+
+    Lengths and inner products stay. What these alone decide (weights that a quadratic penalty holds, a covariance
+    shrunk to the identity) lies there, too, and is found there: `basis @ weights` are the weights in columns.
+    """
+    from scipy.linalg import qr  # numpy's would work in float64 and take twice as long
+
+    basis, coordinates = qr(X.T, mode="economic", check_finite=False)
+    return np.ascontiguousarray(coordinates.T), basis
+
+
+def is_wide(X: np.ndarray) -> bool:
+    """Whether rows `[N, D]` are of more than `MOST_COLUMNS` columns."""
+    return X.shape[1] > MOST_COLUMNS
+
+
+def rows_to_choose_on(X: np.ndarray, seed: int) -> np.ndarray:
+    """The numbers of the rows that choose, in order: all, or `MOST_COLUMNS` by chance where rows are wide."""
+    if not is_wide(X) or len(X) <= MOST_COLUMNS:
+        return np.arange(len(X))
+    return np.sort(np.random.default_rng(seed).choice(len(X), MOST_COLUMNS, replace=False))
+
+
 def fold_numbers(
     y: np.ndarray, groups: np.ndarray | None, choose_by: str, seed: int = 0, at_most: int = FOLDS
 ) -> tuple[np.ndarray, str]:
-    """Which fold each row is held out in `[N]` int64, and how: `category` or `folds`.
+    """Which fold each row is held out in `[N]` int64, and how: `category`, `folds` or `default`.
 
     `category` holds one category out at a time, which is the question that the novel test asks. Where there are fewer
-    than two categories with every class on both sides, it falls back to `at_most` stratified random folds.
+    than two categories with every class on both sides, it falls back to `at_most` stratified random folds. Where a
+    class has one row alone, nothing can be left out: all rows are in fold 0, and `usable_folds` finds none.
     """
     if choose_by == "category" and groups is not None:
         numbers = np.unique(np.asarray(groups, dtype=str), return_inverse=True)[1].astype(np.int64)
@@ -34,10 +69,11 @@ def fold_numbers(
 
     count = min(at_most, int(np.unique(y, return_counts=True)[1].min()))
     numbers = np.zeros(len(y), dtype=np.int64)
-    if count >= 2:
-        splits = StratifiedKFold(count, shuffle=True, random_state=seed).split(y[:, None], y)
-        for number, (_, held_out) in enumerate(splits):
-            numbers[held_out] = number
+    if count < 2:
+        return numbers, BY_DEFAULT
+    splits = StratifiedKFold(count, shuffle=True, random_state=seed).split(y[:, None], y)
+    for number, (_, held_out) in enumerate(splits):
+        numbers[held_out] = number
     return numbers, "folds"
 
 

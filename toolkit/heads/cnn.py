@@ -1,7 +1,8 @@
 """A small convolutional network on the pixels: the one that CIFAKE was published with (Bird & Lotfi 2023).
 
 Two convolution layers of 32 filters (3x3, ReLU), each followed by max-pooling, a dense layer of 64 (ReLU), one sigmoid
-output; binary cross-entropy, Adam. It is trained on the very rows that the other heads are fitted on.
+output; binary cross-entropy, Adam. With more than two labels there is an output for each, a softmax over them, and its
+cross-entropy. It is trained on the same rows as the other heads.
 """
 
 from collections.abc import Iterator
@@ -31,14 +32,15 @@ Weights = dict[str, np.ndarray]
 class SmallCNN(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Bird & Lotfi's network. `X` are pixels `[N, 3 x 32 x 32]` from 0 to 255 (`toolkit.encoders.features.Pixels`).
 
-    The paper does not say when to stop in terms that carry over to other numbers of images, so the number of epochs is
-    chosen like everything else, inside the training rows: three networks, each without a third of the categories
-    (or of the random folds), are trained side by side until their mean log loss on the left-out rows has not fallen for
-    `PATIENCE` epochs; then one is trained on all rows for the best number. Weights are kept as numpy arrays.
+    The number of epochs is chosen inside the training rows, since the paper's does not carry over to other numbers of
+    images: three networks, each trained without a third of the categories (or of the random folds), run until their
+    mean log loss on the left-out rows has not fallen for `PATIENCE` epochs. One network is then trained on all rows for
+    the best number of epochs. Weights are kept as numpy arrays.
     """
 
     reads = frozenset({Sees.PIXELS})
     needs_prompts = False
+    learns = True
 
     def __init__(self, choose_by: str = "category", most_epochs: int = 30, seed: int = 0):
         self.choose_by = choose_by
@@ -46,11 +48,11 @@ class SmallCNN(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.seed = seed
 
     def fit(self, X: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None) -> "SmallCNN":
-        """Train on `X` and `y` `[N]` of two labels; `groups` `[N]` are the categories to leave out when choosing."""
+        """Train on `X` and `y` `[N]`; `groups` `[N]` are the categories to leave out when choosing."""
         X, y = validate_data(self, X, y, dtype=np.float32)
         self.classes_, codes = np.unique(np.asarray(y), return_inverse=True)
-        if len(self.classes_) != 2:
-            raise ValueError(f"the network tells two classes apart, not {len(self.classes_)}")
+        if len(self.classes_) < 2:
+            raise ValueError("the network tells two classes apart or more, not 1")
         numbers, how = fold_numbers(np.asarray(y), groups, self.choose_by, self.seed)
         epochs, loss = self._choose(X, codes, numbers % GROUPS)
         training = _train(X, codes, self.seed)
@@ -69,7 +71,7 @@ class SmallCNN(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return (int(np.argmin(losses)) + 1, min(losses)) if losses else (self.most_epochs, 0.0)
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
-        """`[N, 3 x 32 x 32]` -> `[N, 2]` float64."""
+        """`[N, 3 x 32 x 32]` -> `[N, classes]` float64."""
         check_is_fitted(self)
         return _odds(self.weights_, validate_data(self, X, dtype=np.float32, reset=False))
 
@@ -79,12 +81,12 @@ class SmallCNN(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
 
 
-def initial_weights(seed: int) -> Weights:
+def initial_weights(seed: int, outputs: int = 1) -> Weights:
     """Glorot & Bengio's uniform weights (2010, equation 16), biases of zero."""
     rng = np.random.default_rng([seed, 2])
     flat = FILTERS * (SIDE // 4) ** 2
     shapes = {"first": (FILTERS, 3, KERNEL, KERNEL), "second": (FILTERS, FILTERS, KERNEL, KERNEL)}
-    shapes |= {"dense": (DENSE, flat), "output": (1, DENSE)}  # type: ignore[dict-item]
+    shapes |= {"dense": (DENSE, flat), "output": (outputs, DENSE)}  # type: ignore[dict-item]
     weights: Weights = {}
     for name, shape in shapes.items():
         area = int(np.prod(shape[2:]))
@@ -95,7 +97,7 @@ def initial_weights(seed: int) -> Weights:
 
 
 def _logits(weights: "dict[str, Tensor]", pixels: "Tensor") -> "Tensor":
-    """`[B, 3 x 32 x 32]` from 0 to 255 -> `[B]`."""
+    """`[B, 3 x 32 x 32]` from 0 to 255 -> `[B, outputs]`."""
     import torch
     import torch.nn.functional as functional
 
@@ -104,15 +106,17 @@ def _logits(weights: "dict[str, Tensor]", pixels: "Tensor") -> "Tensor":
         maps = functional.conv2d(images, weights[name], weights[f"{name}_bias"], padding=KERNEL // 2)
         images = functional.relu(functional.max_pool2d(maps, 2))  # the same as ReLU first, on a quarter of the numbers
     hidden = functional.relu(functional.linear(images.flatten(1), weights["dense"], weights["dense_bias"]))
-    return functional.linear(hidden, weights["output"], weights["output_bias"])[:, 0]
+    return functional.linear(hidden, weights["output"], weights["output_bias"])
 
 
 def _train(X: np.ndarray, codes: np.ndarray, seed: int) -> Iterator[Weights]:
-    """The weights after each epoch, without end. The order of the rows depends on seed and epoch alone."""
+    """Yields the weights after each epoch, forever. The order of the rows depends only on seed and epoch."""
     import torch
     import torch.nn.functional as functional
 
-    weights = {name: torch.from_numpy(array).requires_grad_() for name, array in initial_weights(seed).items()}
+    outputs = 1 if codes.max() == 1 else int(codes.max()) + 1
+    initial = initial_weights(seed, outputs)
+    weights = {name: torch.from_numpy(array).requires_grad_() for name, array in initial.items()}
     optimizer = torch.optim.Adam(weights.values(), lr=LEARNING_RATE)
     rng = np.random.default_rng([seed, 3])
     while True:
@@ -120,9 +124,13 @@ def _train(X: np.ndarray, codes: np.ndarray, seed: int) -> Iterator[Weights]:
         for start in range(0, len(X), BATCH):
             rows = order[start : start + BATCH]
             logits = _logits(weights, torch.from_numpy(X[rows]))
-            target = torch.from_numpy(codes[rows].astype(np.float32))
+            target = torch.from_numpy(codes[rows])
             optimizer.zero_grad(set_to_none=True)
-            functional.binary_cross_entropy_with_logits(logits, target).backward()
+            if outputs == 1:
+                loss = functional.binary_cross_entropy_with_logits(logits[:, 0], target.float())
+            else:
+                loss = functional.cross_entropy(logits, target)
+            loss.backward()
             optimizer.step()
         yield {name: tensor.detach().numpy().copy() for name, tensor in weights.items()}
 
@@ -134,6 +142,7 @@ def _odds(weights: Weights, X: np.ndarray) -> np.ndarray:
     parts = []
     with torch.inference_mode():
         for start in range(0, len(X), ROWS_AT_ONCE):
-            parts.append(torch.sigmoid(_logits(tensors, torch.from_numpy(X[start : start + ROWS_AT_ONCE]))).numpy())
-    second = np.concatenate([*parts, np.empty(0, np.float32)]).astype(np.float64)
-    return np.stack([1 - second, second], axis=1)
+            logits = _logits(tensors, torch.from_numpy(X[start : start + ROWS_AT_ONCE]))
+            parts.append(logits.sigmoid() if logits.shape[1] == 1 else logits.double().softmax(dim=1))
+    odds = torch.cat([*parts, torch.empty(0, len(weights["output"]))]).numpy().astype(np.float64)
+    return np.concatenate([1 - odds, odds], axis=1) if odds.shape[1] == 1 else odds

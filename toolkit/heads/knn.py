@@ -1,4 +1,4 @@
-"""Nearest neighbours on a FAISS index (Ojha et al. 2023, section 4.2, let neighbours in CLIP's space tell fakes)."""
+"""k-nearest neighbours with FAISS (Ojha et al. 2023, section 4.2, detect fakes by neighbours in CLIP's space)."""
 
 from typing import Any
 
@@ -18,15 +18,16 @@ MOST_QUERIES = 5_000
 
 
 class NearestNeighbours(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """P(class) as the share of the `k` nearest training vectors by cosine, each counting as one or by its similarity.
+    """P(class) is the share of the `k` nearest training vectors by cosine, weighted equally or by similarity.
 
-    `k` and the weighting are those with the least log loss over the held-out folds. The share is smoothed as if one
-    more neighbour were split evenly among the classes, so that no P is 0 or 1; the likeliest class is the same without.
-    Neighbours are exact up to `partitioned.EXACT_UP_TO` vectors; beyond, `choice_` and `notes_` say with what recall.
+    `k` and the weighting are those with the least log loss over the held-out folds. One extra neighbour, split evenly
+    among the classes, smooths the share, so that no P is 0 or 1; it never changes the likeliest class. Neighbours are
+    exact up to `partitioned.EXACT_UP_TO` vectors; beyond, `choice_` and `notes_` give the recall.
     """
 
     reads = VECTORS
     needs_prompts = False
+    learns = True
 
     def __init__(self, choose_by: str = "category", k_grid: tuple[int, ...] = K_GRID, seed: int = 0):
         self.choose_by = choose_by
@@ -48,7 +49,7 @@ class NearestNeighbours(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def _choose(self, numbers: np.ndarray) -> dict[str, Any]:
-        """The `k` and weighting with the least log loss, where a query's neighbours are those outside its own fold."""
+        """The `k` and weighting with the least log loss, with each row's neighbours taken outside its fold."""
         largest_fold = int(np.bincount(numbers).max())
         grid = [k for k in self.k_grid if k <= len(numbers) - largest_fold] or [1]
         if numbers.max() == 0:

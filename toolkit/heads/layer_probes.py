@@ -1,8 +1,8 @@
-"""A linear probe on each block of an image tower, and one answer made of theirs.
+"""One linear probe for each block of an image tower (Alain & Bengio 2017), combined into one linear probe.
 
-Layers are probed one by one in Alain & Bengio 2017. Which of them to believe is learned from what the probes say of
-categories that they were not fitted on: stacked generalisation (Wolpert 1992), with weights that are not negative
-(Breiman 1996). A sum of linear probes is a linear probe, and that is what stays.
+The probes are combined by stacked generalisation (Wolpert 1992): the weights of the sum are learned from the probes'
+scores on categories that they were not fitted on, and are not negative (Breiman 1996). A weighted sum of linear probes
+is again a linear probe, so only that one is kept.
 """
 
 import logging
@@ -16,15 +16,15 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from threadpoolctl import threadpool_limits
 
-from toolkit.heads.base import VECTORS, fold_numbers, log_loss, unit, usable_folds
+from toolkit.heads.base import VECTORS, fold_numbers, log_loss, softmax, unit, usable_folds
 
 GRID = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 PATIENCE = 2
 PULL = 0.1
-"""How strongly the weights are held to equal ones. Training categories that were held out in turn decided: 0.03 to 0.3
-are alike there; by log loss, 0.001 is worse on CLIP ViT-B/16, 3 on nano."""
+"""Penalty that pulls the blocks' weights towards equal ones, chosen on training categories, each held out in turn:
+values from 0.03 to 0.3 do equally well; 0.001 has a higher log loss on CLIP ViT-B/16, 3 on nano."""
 MOST_ROWS = 4_000
-"""So many rows choose each C and the weights; the probes are fitted on all."""
+"""The most rows that choose each C and the weights; the final probes are fitted on all rows."""
 
 log = logging.getLogger(__name__)
 
@@ -41,16 +41,18 @@ class _Choice:
 
 
 class LayerProbes(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """L2-regularised logistic regression on each block, added with weights that left-out categories choose.
+    """L2-regularised logistic regression on each block, summed with weights that held-out categories choose.
 
-    `blocks` are the numbers of columns of the blocks; without it all columns are one. Each block is brought to unit
-    length and its columns to one variance, and all of it to a mean squared length of one. Each has the `C` of `grid`
-    with the least mean log loss over the held-out folds. What the probes say there then chooses a weight for each block
-    and an intercept, by log loss and `PULL`. `choice_` has the log loss of weights that did not see the held-out fold.
+    `blocks` gives the number of columns of each block; empty means one block. Each block is scaled to unit length, then
+    standardised, then divided by the root of its width, so that C means the same for every width. Each block takes the
+    `C` of `grid` with the least mean log loss over the held-out folds. The probes' scores on those folds then choose a
+    weight for each block and an intercept, by log loss and the penalty `PULL`. The log loss in `choice_` is nested: it
+    is that of weights chosen without the fold they are scored on.
     """
 
     reads = VECTORS
     needs_prompts = False
+    learns = True
 
     def __init__(
         self,
@@ -91,14 +93,14 @@ class LayerProbes(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def _split(self, X: np.ndarray) -> list[np.ndarray]:
-        """The blocks, each of unit length."""
+        """The columns of each block, scaled to unit length."""
         widths = self.blocks or (X.shape[1],)
         if sum(widths) != X.shape[1]:
             raise ValueError(f"blocks of {widths} columns do not make {X.shape[1]} columns")
         return [unit(block) for block in np.split(X, np.cumsum(widths)[:-1], axis=1)]
 
     def _combine(self, choices: Sequence[_Choice], codes: np.ndarray, folds: Folds) -> None:
-        """Weights `[blocks]` and intercepts `[classes]` from what the probes say of the rows held out."""
+        """Choose weights `[blocks]` and intercepts `[classes]` by the probes' logits on the held-out rows."""
         logits = np.stack([choice.logits for choice in choices])
         held_out = [codes[out] for _, out in folds]
         fold = np.repeat(np.arange(len(folds)), [len(part) for part in held_out])
@@ -108,11 +110,11 @@ class LayerProbes(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         for number in range(len(folds)):
             inside = fold == number
             weights, bias = _stack(logits[:, ~inside], truth[~inside])
-            losses.append(log_loss(_softmax(_added(logits[:, inside], weights, bias)), truth[inside]))
+            losses.append(log_loss(softmax(_added(logits[:, inside], weights, bias)), truth[inside]))
         self.log_loss_ = round(float(np.mean(losses)), 4) if losses else 0.0
 
     def _fit_all(self, blocks: Sequence[np.ndarray], codes: np.ndarray, choices: Sequence[_Choice]) -> None:
-        """One linear model out of all: `coef_` `[classes, D]`, `intercept_` `[classes]` for blocks of unit length."""
+        """Merge the weighted probes into one linear model: `coef_` `[classes, D]`, `intercept_` `[classes]`."""
         parts, intercept = [], self.bias_.copy()
         for block, choice, weight in zip(blocks, choices, self.weights_, strict=True):
             mean, scale = _statistics(block)
@@ -123,20 +125,20 @@ class LayerProbes(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.coef_, self.intercept_ = np.concatenate(parts, axis=1), intercept
 
     def _edges(self, choices: Sequence[_Choice]) -> list[str]:
-        """A line on the blocks whose `C` stands at an edge of the grid, if they count."""
+        """A line that names the blocks with a noticeable weight whose `C` is at an edge of the grid."""
         ends = (self.grid[0], self.grid[-1])
         at = [
             number
             for number, (choice, weight) in enumerate(zip(choices, self.weights_, strict=True), start=1)
             if choice.C in ends and weight > 0.5 / len(choices) and len(self.grid) > 1
         ]
-        return [f"layer-probes: C stands at the edge of its grid for block {', '.join(map(str, at))}."] if at else []
+        return [f"layer-probes: C is at the edge of its grid for block {', '.join(map(str, at))}."] if at else []
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """`[N, D]` -> `[N, classes]` float64."""
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float32, reset=False)
-        return _softmax(np.concatenate(self._split(X), axis=1) @ self.coef_.T + self.intercept_)
+        return softmax(np.concatenate(self._split(X), axis=1) @ self.coef_.T + self.intercept_)
 
     def predict(self, X: np.ndarray) -> np.ndarray:
         """The likeliest class of each row; of equally likely ones, the first."""
@@ -145,7 +147,7 @@ class LayerProbes(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
 
 def _choose(block: np.ndarray, codes: np.ndarray, folds: Folds, grid: Sequence[float]) -> _Choice:
-    """The best `C` for a block `[N, D]`; looks no further behind `PATIENCE` rises in a row."""
+    """The best `C` for a block `[N, D]`; the search ends after `PATIENCE` rises of the log loss in a row."""
     models = [LogisticRegression(max_iter=1000, tol=1e-5, warm_start=True) for _ in folds]
     sides = [_standardised(block[fit], block[out]) for fit, out in folds]
     tried: list[_Choice] = []
@@ -154,7 +156,7 @@ def _choose(block: np.ndarray, codes: np.ndarray, folds: Folds, grid: Sequence[f
         for model, (fit, out), (fitting, held_out) in zip(models, folds, sides, strict=True):
             slopes, constant = _of_every_class(model.set_params(C=strength).fit(fitting, codes[fit]))
             logits.append(held_out @ slopes.T + constant)
-            losses.append(log_loss(_softmax(logits[-1]), codes[out]))
+            losses.append(log_loss(softmax(logits[-1]), codes[out]))
         tried.append(_Choice(strength, float(np.mean(losses)) if losses else 0.0, np.concatenate(logits)))
         recent = [one.log_loss for one in tried[-PATIENCE - 1 :]]
         if len(recent) > PATIENCE and (np.diff(recent) > 0).all():
@@ -163,13 +165,13 @@ def _choose(block: np.ndarray, codes: np.ndarray, folds: Folds, grid: Sequence[f
 
 
 def _statistics(block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and scale `[D]`: deviations, times the root of D; columns that never change are left as they are."""
+    """Mean and scale `[D]`: standard deviation times the root of D; 1 in place of a deviation of zero."""
     deviation = block.std(axis=0)
     return block.mean(axis=0), np.where(deviation > 0, deviation, 1) * np.float32(np.sqrt(block.shape[1]))
 
 
 def _standardised(fitting: np.ndarray, held_out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both by the statistics of the first."""
+    """Standardise both by the statistics of the first."""
     mean, scale = _statistics(fitting)
     return (fitting - mean) / scale, (held_out - mean) / scale
 
@@ -198,7 +200,7 @@ def _stack(logits: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
     def objective(both: np.ndarray) -> tuple[float, np.ndarray]:
         weights, bias = both[:blocks], np.append(0.0, both[blocks:])
-        shares = _softmax(_added(logits, weights, bias))
+        shares = softmax(_added(logits, weights, bias))
         wrong = (shares - truth) / rows
         away = weights - equal
         slopes = np.einsum("bnk,nk->b", logits, wrong) + PULL * away
@@ -212,8 +214,3 @@ def _stack(logits: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarra
 def _added(logits: np.ndarray, weights: np.ndarray, bias: np.ndarray) -> np.ndarray:
     """`[B, N, classes]` -> `[N, classes]`."""
     return np.tensordot(weights, logits, axes=1) + bias
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True), dtype=np.float64)

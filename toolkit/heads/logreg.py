@@ -13,7 +13,16 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from threadpoolctl import threadpool_limits
 
 from toolkit.heads import streamed
-from toolkit.heads.base import VECTORS, fold_numbers, log_loss, unit, usable_folds
+from toolkit.heads.base import (
+    VECTORS,
+    fold_numbers,
+    is_wide,
+    log_loss,
+    row_space,
+    rows_to_choose_on,
+    unit,
+    usable_folds,
+)
 from toolkit.heads.newton import LogisticFamily
 
 GRID = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
@@ -21,12 +30,13 @@ PATIENCE = 2
 
 log = logging.getLogger(__name__)
 
-MOST_COLUMNS = 4096
+DEFAULT = 1.0
+"""C where nothing can be left out to choose it: scikit-learn's own default."""
 FEW_VALUES = 1 << 20
 
 Folds = list[tuple[np.ndarray, np.ndarray]]
-Step = tuple[list[float], np.ndarray | None]
-"""The log loss on each fold, and the weights of a fit on every row."""
+Step = tuple[float, np.ndarray]
+"""The mean log loss over the folds, and the weights `[D + 1, M]` of a fit on every row; `M` is 1 for two classes."""
 
 
 def _one_thread(X: np.ndarray) -> AbstractContextManager[Any]:
@@ -35,7 +45,7 @@ def _one_thread(X: np.ndarray) -> AbstractContextManager[Any]:
     return threadpool_limits(1 if X.size < FEW_VALUES else None, user_api="blas")
 
 
-def _side_by_side(
+def _path(
     X: np.ndarray, codes: np.ndarray, numbers: np.ndarray, usable: Folds, grid: Sequence[float]
 ) -> Iterator[Step]:
     """Each `C` of the grid: all folds, and the problem with every row, are solved together."""
@@ -44,26 +54,14 @@ def _side_by_side(
     for strength in grid:
         family.solve(strength)
         odds = [family.probabilities(problem, out) for problem, out in enumerate(outs)]
-        yield [log_loss(p, codes[out]) for p, out in zip(odds, outs, strict=True)], family.whole[:, 0]
+        yield float(np.mean([log_loss(p, codes[out]) for p, out in zip(odds, outs, strict=True)])), family.whole[:, 0]
 
 
-def _one_by_one(
-    X: np.ndarray, codes: np.ndarray, _: np.ndarray, usable: Folds, grid: Sequence[float]
-) -> Iterator[Step]:
-    """Each `C` of the grid by scikit-learn, for rows so wide that a Hessian is too large; each fold's model starts from
-    its solution for the `C` before."""
-    models = [LogisticRegression(solver="lbfgs", max_iter=1000, warm_start=True, tol=1e-4) for _ in usable]
-    for strength in grid:
-        for model, (fitting, _) in zip(models, usable, strict=True):
-            model.set_params(C=strength).fit(X[fitting], codes[fitting])
-        yield [log_loss(m.predict_proba(X[out]), codes[out]) for m, (_, out) in zip(models, usable, strict=True)], None
-
-
-def _of_two_classes(strength: float, classes: np.ndarray, weights: np.ndarray) -> LogisticRegression:
-    """scikit-learn's model with `weights` `[D + 1]` float64, the intercept last."""
+def _with_weights(strength: float, classes: np.ndarray, weights: np.ndarray) -> LogisticRegression:
+    """scikit-learn's model with `weights` `[D + 1, M]` float64, the intercepts last; `M` is 1 for two classes."""
     model = LogisticRegression(C=strength)
     model.classes_, model.n_features_in_ = classes, len(weights) - 1
-    model.coef_, model.intercept_ = weights[None, :-1], weights[-1:]
+    model.coef_, model.intercept_ = weights[:-1].T, weights[-1]
     return model
 
 
@@ -86,6 +84,7 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     reads = VECTORS
     needs_prompts = False
+    learns = True
 
     def __init__(self, choose_by: str = "category", grid: tuple[float, ...] = GRID, seed: int = 0):
         self.choose_by = choose_by
@@ -97,6 +96,8 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         X, y = validate_data(self, X, y, dtype=np.float32)
         check_classification_targets(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ValueError("a logistic regression needs two classes, and there is only one class")
         if streamed.is_large(X, codes):
             return self._fit_part_by_part(X, codes, groups)
         with _one_thread(X):
@@ -105,45 +106,57 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _fit_at_once(self, X: np.ndarray, codes: np.ndarray, groups: np.ndarray | None) -> "LogisticProbe":
         self.notes_: list[str] = []
         numbers, how = fold_numbers(codes, groups, self.choose_by, self.seed)
-        losses, starts = self._losses(X, codes, numbers)
-        best = int(np.argmin(losses))
-        self.choice_ = {"C": self.grid[best], "log_loss": round(float(losses[best]), 4), "by": how}
-        log.info("logistic regression on %d x %d: %s", *X.shape, self.choice_)
-        start = starts.get(best)
-        if start is not None and len(self.classes_) == 2:
-            weights = streamed.solve(X, codes == 1, self.grid[best], start[:, 0])
-            self.model_ = _of_two_classes(self.grid[best], self.classes_, weights)
+        rows = rows_to_choose_on(X, self.seed)
+        some, basis = row_space(X[rows]) if is_wide(X) else (X, None)
+        strength, loss, start = self._chosen(some, codes[rows], numbers[rows])
+        self.choice_: dict[str, Any] = {"C": strength, "log_loss": loss, "by": how}
+        if len(rows) < len(X):
+            self.choice_["chosen_on"] = len(rows)
+            self.model_ = _of_scikit_learn(X, self.classes_[codes], strength, None)
+        elif start is not None and len(self.classes_) == 2:
+            weights = streamed.solve(some, codes == 1, strength, start[:, 0])
+            self.model_ = _with_weights(strength, self.classes_, weights[:, None])
         else:
-            self.model_ = _of_scikit_learn(X, self.classes_[codes], self.grid[best], start)
+            self.model_ = _of_scikit_learn(some, self.classes_[codes], strength, start)
+        if basis is not None and len(rows) == len(X):
+            self.model_.coef_, self.model_.n_features_in_ = self.model_.coef_ @ basis.T, len(basis)
+        log.info("logistic regression on %d x %d: %s", *X.shape, self.choice_)
         return self
+
+    def _chosen(
+        self, X: np.ndarray, codes: np.ndarray, numbers: np.ndarray
+    ) -> tuple[float, float | None, np.ndarray | None]:
+        """`C`, its mean log loss over the folds, and the weights of a fit on every row.
+
+        Behind `PATIENCE` rises in a row no less regularised model is fitted. Without folds it is the `C` nearest to
+        `DEFAULT`, and nothing is known of the others.
+        """
+        usable = usable_folds(codes, numbers)
+        if not usable:
+            return min(self.grid, key=lambda one: abs(np.log(one / DEFAULT))), None, None
+        losses, starts = [], []
+        for loss, start in _path(X, codes, numbers, usable, self.grid):
+            losses.append(loss)
+            starts.append(start)
+            if len(losses) > PATIENCE and (np.diff(losses[-PATIENCE - 1 :]) > 0).all():
+                break
+        best = int(np.argmin(losses))
+        return self.grid[best], round(losses[best], 4), starts[best]
 
     def _fit_part_by_part(self, X: np.ndarray, codes: np.ndarray, groups: np.ndarray | None) -> "LogisticProbe":
         """The sample's model is where the fit on every row begins."""
         rows = streamed.sample(X, self.seed)
         part = LogisticProbe(self.choose_by, self.grid, self.seed)
         part.fit(X[rows], codes[rows], None if groups is None else np.asarray(groups)[rows])
-        strength, start = part.model_.C, np.append(part.model_.coef_[0], part.model_.intercept_)
-        weights = streamed.solve(X, codes == 1, strength, start)
-        self.model_ = _of_two_classes(strength, self.classes_, weights)
+        strength, start = part.model_.C, np.append(part.model_.coef_.T, part.model_.intercept_[None], axis=0)
+        if len(self.classes_) == 2:
+            weights = streamed.solve(X, codes == 1, strength, start[:, 0])[:, None]
+        else:
+            weights = streamed.solve_several(X, codes, strength, start.astype(np.float64))
+        self.model_ = _with_weights(strength, self.classes_, weights)
         self.choice_ = {**part.choice_, "chosen_on": len(rows)}
         self.notes_ = [streamed.note(len(X), len(rows))]
         return self
-
-    def _losses(
-        self, X: np.ndarray, codes: np.ndarray, numbers: np.ndarray
-    ) -> tuple[np.ndarray, dict[int, np.ndarray]]:
-        """Mean log loss over the folds of each `C` in the grid; infinite behind `PATIENCE` rises in a row, where no
-        less regularised model was worth fitting. And weights `[D + 1, M]` of a fit on all rows for each step, if
-        known; `M` is 1 for two classes, else their number."""
-        usable = usable_folds(codes, numbers)
-        solve = _side_by_side if codes.max() and X.shape[1] <= MOST_COLUMNS else _one_by_one
-        losses, starts = np.full(len(self.grid), np.inf), {}
-        for step, (scores, start) in enumerate(solve(X, codes, numbers, usable, self.grid)):
-            losses[step] = np.mean(scores) if scores else 0.0
-            starts.update({step: start} if start is not None else {})
-            if step >= PATIENCE and (np.diff(losses[step - PATIENCE : step + 1]) > 0).all():
-                break
-        return losses, starts
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """`[N, D]` -> `[N, classes]` float64."""

@@ -1,8 +1,8 @@
-"""Exact nearest neighbours on FAISS, and what several searches among nearly the same vectors can share.
+"""Exact nearest neighbours with FAISS, and a memory that searches among nearly the same vectors share.
 
 `Memory` is our own because a FAISS index with an IDSelector scans vectors one by one: ten held-out categories, 20,000
 vectors of 512 columns and 4,000 queries, 25 neighbours, take it 59 s of processor time, ten searches without a selector
-8.2 s, and the memory 4.5 s (101 neighbours: 8.2 s and 4.2 s). Without held-out categories there is nothing to remember.
+8.2 s, and the memory 4.5 s (101 neighbours: 8.2 s and 4.2 s). With nothing held out, no search repeats another.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ Found = tuple[np.ndarray, np.ndarray]
 ROOM = 320
 FEW_FOLDS = 32
 VECTORS_AT_ONCE = 4096
-"""FAISS multiplies each block of queries with so many vectors; its own 1,024 take a tenth longer."""
+"""How many vectors FAISS multiplies with a block of queries; with its default, 1,024, a search takes a tenth longer."""
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +43,8 @@ def search(vectors: np.ndarray, queries: np.ndarray, k: int) -> Found:
 def search_outside_their_fold(vectors: np.ndarray, numbers: np.ndarray, queries: np.ndarray, k: int) -> Found:
     """The `k` nearest rows of other folds to the rows `queries` `[Q]`; `numbers` `[N]` is each row's fold.
 
-    Few folds are large, and often clusters: each one's queries are searched among the rows of the others. For many
-    folds, one search with room to spare serves all; a query that is left with too few is searched again in that way.
+    With few folds, each fold's queries are searched among the rows of the other folds. With many folds, one search for
+    three times `k` neighbours serves all of them; a query with too few neighbours left is searched again by itself.
     """
     own = numbers[queries]
     if len(np.unique(own)) > FEW_FOLDS:
@@ -68,9 +68,11 @@ def _first_allowed(wide: Found, allowed: np.ndarray, k: int) -> tuple[Found, np.
 
 
 class Memory:
-    """Searches among vectors that are mostly those of an earlier search, as where one category after another is left
-    out: it keeps the `ROOM` nearest of all the vectors that it has met to each query that it has met, and of those it
-    passes over what a search leaves out. A query that is left with too few is searched again."""
+    """Remembers neighbours between searches among mostly the same vectors, as when each category is held out in turn.
+
+    For each query it keeps the `ROOM` nearest of all vectors met so far. A search filters them down to its own vectors;
+    a query with too few left is searched again.
+    """
 
     def __init__(self) -> None:
         self.vectors = _Rows()

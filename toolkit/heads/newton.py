@@ -1,17 +1,17 @@
-"""Many logistic regressions on the same rows, side by side: neighbours share what costs the most.
+"""Logistic regressions for cross-validation: the fit on all rows and the fit without each fold, solved together.
 
-One problem has every row, each of the others leaves out the rows of one fold. For a new strength the whole problem is
-solved first; the others move as it moves, and warm-start each fold from the full fit's step. All their products with
-the rows are one matrix product, and all precondition with the Hessian of the whole problem.
-Newton's method, its steps by preconditioned conjugate gradients (Nocedal & Wright 2006, algorithms 5.3 and 7.1).
+For a new C, the fit on all rows is solved first. Each fold's fit then starts from its own solution for the C before,
+plus the change of the full fit. The products of all fits with the rows are computed as one matrix product, and every
+fit is preconditioned with the Hessian of the full fit. The method is Newton's; its steps come from preconditioned
+conjugate gradients (Nocedal & Wright 2006, algorithms 5.3 and 7.1).
 
 It is our own because scikit-learn's solvers take about four times as long, or more, for the whole fit with its choice
 of C (90,000 x 512, one thread, processor time): two classes and nine folds 15 s, newton-cholesky 16 s a fold; ten
 classes and five folds 32 s, lbfgs with tol=1e-6 25 s a fold for the first three C alone. With its default tol=1e-4
-lbfgs is as fast, but it does not move from where the C before ended. Very wide rows, and the last fit of several
-classes, are scikit-learn's.
+lbfgs is as fast, but it stops at the solution for the C before. scikit-learn does the last fit of several classes. Rows
+of more columns than `base.MOST_COLUMNS` come as coordinates in the space that they span.
 
-numpy alone multiplies: scipy brings a BLAS with threads of its own, and the two pools wait for each other.
+Products use numpy's BLAS only: scipy brings a second one with threads of its own, and the two wait for each other.
 """
 
 import numpy as np
@@ -40,7 +40,7 @@ class _Sigmoid:
 
     @staticmethod
     def bent(weighted: np.ndarray, shares: np.ndarray, change: np.ndarray) -> np.ndarray:
-        """How much the shares change with the logits, times the rows' weights; `weighted` are weights times shares."""
+        """The shares' change for a `change` of the logits, times row weights; `weighted` is weights times shares."""
         return weighted * (1 - shares) * change
 
     @staticmethod
@@ -56,7 +56,7 @@ class _Sigmoid:
 class _Softmax:
     """Three classes or more: a logit a class, as scikit-learn has them. Logits and shares are `[N, P, classes]`."""
 
-    TOLERANCE = 1e-9
+    TOLERANCE = 1e-7  # 1e-9 is at the end of float32: a hundred classes take three times as long, for the same C
 
     @staticmethod
     def targets(codes: np.ndarray) -> np.ndarray:
@@ -85,7 +85,7 @@ class LogisticFamily:
     """L2-regularised logistic regressions (scikit-learn's objective, intercepts not regularised) on shared rows.
 
     `X` `[N, D]` float32, `codes` `[N]` the number of each row's class, `numbers` `[N]` the fold of each row, `left_out`
-    `[P]` the fold that each problem does without. `weights` `[D + 1, P, M]` float32 are the solutions, the intercepts
+    `[P]` the fold that each problem leaves out. `weights` `[D + 1, P, M]` float32 are the solutions, the intercepts
     last; `whole` `[D + 1, 1, M]` is that of the problem with every row. `M` is 1 for two classes, else their number.
     """
 
@@ -102,7 +102,7 @@ class LogisticFamily:
         self._inverse: np.ndarray | None = None
 
     def solve(self, strength: float) -> None:
-        """Bring every problem to its optimum at C = `strength`, from where it stands."""
+        """Solve every problem for C = `strength`, starting from its present weights."""
         if self._inverse is None:
             self._inverse = self._inverse_hessian(strength)
         before = self.whole
@@ -115,13 +115,13 @@ class LogisticFamily:
             self.weights[:, some] = self._newton(strength, self.weights[:, some], self.left_out[some], self._inverse)
 
     def probabilities(self, problem: int, rows: np.ndarray) -> np.ndarray:
-        """What a problem's solution says of some rows: `[len(rows), classes]` float64."""
+        """P of each class for some rows, by one problem's solution: `[len(rows), classes]` float64."""
         logits = self.X[rows] @ self.weights[:-1, problem] + self.weights[-1, problem]
         return self.link.probabilities(logits.astype(np.float64))
 
     def _inverse_hessian(self, strength: float) -> np.ndarray:
-        """The inverse Hessian `[D + 1, D + 1]` float64 of the whole problem, where its solution stands; of several
-        classes, as if each had their mean curvature."""
+        """The inverse Hessian `[D + 1, D + 1]` float64 of the full fit at its weights; several classes share one, with
+        their mean curvature."""
         share = self.link.shares(self._forward(self.whole))
         root = np.sqrt((strength * share * (1 - share)).mean(axis=2))
         hessian = np.zeros((len(self.whole), len(self.whole)))
@@ -136,9 +136,9 @@ class LogisticFamily:
         return np.linalg.inv(hessian)
 
     def _newton(self, strength: float, start: np.ndarray, left_out: np.ndarray, inverse: np.ndarray) -> np.ndarray:
-        """Newton's steps on a few problems at once from `start` `[D + 1, P, M]` -> their solutions.
+        """Newton's method on a few problems at once, from `start` `[D + 1, P, M]` -> their solutions.
 
-        A problem that has arrived takes no further part.
+        A problem that has converged is not computed further.
         """
         solution, moving = start.copy(), np.arange(len(left_out))
         logits = self._forward(start)
@@ -183,7 +183,7 @@ class LogisticFamily:
     def _length(
         self, weights: np.ndarray, logits: np.ndarray, step: np.ndarray, change: np.ndarray, taking_part: np.ndarray
     ) -> np.ndarray:
-        """How far each problem follows its step `[P]`: halved until its objective falls."""
+        """Each problem's step length `[P]`: halved until its objective falls (backtracking)."""
         before = self._objective(weights, logits, taking_part)
         length = np.ones(weights.shape[1], dtype=np.float32)
         for _ in range(20):
@@ -211,5 +211,5 @@ def _times(matrix: np.ndarray, several: np.ndarray) -> np.ndarray:
 
 
 def _dot(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Of `[D + 1, P, M]` the inner products of each problem `[P]`."""
+    """Two `[D + 1, P, M]` -> their inner product for each problem `[P]`."""
     return (one * other).sum(axis=(0, 2))

@@ -14,12 +14,12 @@ from toolkit.heads.neighbours import Found
 from toolkit.heads.neighbours import search as search_all
 
 EXACT_UP_TO = 500_000
-"""So many vectors are searched exhaustively."""
+"""Up to this many vectors, search is exhaustive."""
 
 SAMPLED_QUERIES = 500
 WANTED_RECALL = 0.98
 MOST_LISTS = 1 / 16
-"""A vector in a list costs a query 13 times one in an exhaustive search, which is a matrix product for all queries."""
+"""The most lists worth searching: a vector in a list costs 13 times one in an exhaustive search."""
 NEIGHBOURS = 25
 POINTS_A_CENTROID = 64
 ROUNDS = 10
@@ -31,9 +31,10 @@ Partition = dict[str, Any]
 def partition(vectors: np.ndarray, seed: int = 0) -> Partition | None:
     """Divide `vectors` `[N, D]`, all of unit length, among about the root of `N` centroids.
 
-    `recall` is the share of an exhaustive search's `NEIGHBOURS` nearest that is found with `probes` lists, a power of
-    two: the least that reaches `WANTED_RECALL` for `SAMPLED_QUERIES` of the vectors, themselves not counted. None where
-    that takes more than `MOST_LISTS` of the lists, as for vectors without structure: exhaustive search costs no more.
+    `recall` is the share of the exact `NEIGHBOURS` nearest vectors that is found when `probes` lists are searched.
+    `probes` is the smallest power of two that reaches `WANTED_RECALL`, measured with `SAMPLED_QUERIES` of the vectors
+    (a query does not count as its own neighbour). None where that takes more than `MOST_LISTS` of the lists, as for
+    vectors without structure: an exhaustive search costs no more then.
     """
     count = max(1, min(int(np.sqrt(len(vectors))), len(vectors) // POINTS_A_CENTROID))
     rng = np.random.default_rng(seed)
@@ -53,14 +54,14 @@ def partition(vectors: np.ndarray, seed: int = 0) -> Partition | None:
 
 
 def search(vectors: np.ndarray, made: Partition, queries: np.ndarray, k: int) -> Found:
-    """About the `k` nearest of `vectors` to each of `queries` `[Q, D]`: cosines and row numbers `[Q, k]`."""
+    """Approximately the `k` nearest of `vectors` to each of `queries` `[Q, D]`: cosines and row numbers `[Q, k]`."""
     return _filled(_index(vectors, made), queries, k, made, None)
 
 
 def search_outside_their_fold(
     vectors: np.ndarray, made: Partition, numbers: np.ndarray, queries: np.ndarray, k: int
 ) -> Found:
-    """About the `k` nearest rows of other folds to the rows `queries` `[Q]`; `numbers` `[N]` is each row's fold."""
+    """Approximately the `k` nearest rows of other folds to the rows `queries` `[Q]`; `numbers` `[N]` are the folds."""
     index, own = _index(vectors, made), numbers[queries]
     similarities, rows = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
     for number in np.unique(own):
@@ -72,7 +73,7 @@ def search_outside_their_fold(
 
 
 def describe(made: Partition | None) -> dict[str, Any]:
-    """The partition in numbers, for `choice_`; nothing where search is exhaustive."""
+    """The partition's sizes and recall, for `choice_`; empty where search is exhaustive."""
     return {} if made is None else {"lists": len(made["centroids"]), "probes": made["probes"], "recall": made["recall"]}
 
 
@@ -85,7 +86,7 @@ def note(made: Partition) -> str:
 
 
 def _filled(index: Any, queries: np.ndarray, k: int, made: Partition, selector: Any) -> Found:
-    """Queries whose lists hold fewer than `k` allowed vectors look into more of them."""
+    """A query whose lists hold fewer than `k` allowed vectors searches more lists."""
     probes, count = made["probes"], len(made["centroids"])
     similarities, rows = index.search(queries, k, params=_parameters(probes, selector))
     while probes < count and (short := np.flatnonzero(rows[:, -1] < 0)).size:
@@ -106,7 +107,7 @@ def _centroids(vectors: np.ndarray, count: int, rng: np.random.Generator) -> np.
 
 
 def _index(vectors: np.ndarray, made: Partition) -> Any:
-    """FAISS's index of a partition; nothing is assigned again."""
+    """FAISS's index of a partition; no vector is assigned to a centroid again."""
     faiss = _faiss()
     quantizer = faiss.IndexFlatIP(vectors.shape[1])
     quantizer.add(made["centroids"])

@@ -1,4 +1,4 @@
-"""What a label betrays without anybody looking at the picture: a decision tree on the facts of the image files.
+"""What gives the label away without a look at the picture: a decision tree on the facts of the image files.
 
 Grommelt et al. 2024 ("Fake or JPEG?") found that detectors learn from the file's compression and size wherever real and
 generated images differ in them.
@@ -18,18 +18,22 @@ from toolkit.heads.base import fold_numbers, log_loss, usable_folds
 DEPTHS = (0, 1, 2, 3, 4, 6, 8)
 SMALLEST_LEAF = 5
 MOST_ROWS = 20_000
-"""So many rows decide the depth; the tree itself is fitted on all."""
+"""At most this many rows decide the depth; the tree itself is fitted on all."""
+ENOUGH = 0.9
+"""A fact suffices alone if it gains this share of what all facts gain over guessing."""
 
 
 class Shortcut(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """A decision tree on `toolkit.encoders.features.FACTS`.
 
-    Its depth is the one with the least mean log loss over the held-out folds; depth 0 looks at nothing, and is what
-    clean data ends with. Shares in the leaves are smoothed as if one more image were split evenly among the classes.
+    Its depth is the one with the least mean log loss over the held-out folds. Depth 0 uses no fact; clean data ends
+    there. Shares in the leaves are smoothed as if one more image were split evenly among the classes. `alone_` holds
+    the same tree on a single fact, for each fact that tells the labels nearly as well as all facts do in those folds.
     """
 
     reads = frozenset({Sees.FILE_FACTS})
     needs_prompts = False
+    learns = True
 
     def __init__(self, choose_by: str = "category", depths: tuple[int, ...] = DEPTHS, seed: int = 0):
         self.choose_by = choose_by
@@ -48,7 +52,30 @@ class Shortcut(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         best = int(np.argmin(losses))
         self.model_ = self._tree(self.depths[best]).fit(X, codes)
         self.choice_: dict[str, Any] = {"depth": self.depths[best], "log_loss": round(losses[best], 4), "by": how}
+        self._fit_alone(X, codes, some, numbers)
         return self
+
+    def _fit_alone(self, X: np.ndarray, codes: np.ndarray, some: np.ndarray, numbers: np.ndarray) -> None:
+        """Fit `alone_`: the same tree on one fact, for each fact that suffices in the held-out folds."""
+        self.alone_: dict[int, DecisionTreeClassifier] = {}
+        depth = int(self.choice_["depth"])
+        if not depth:
+            return
+        rows, of_rows, folds = X[some], codes[some], numbers[some]
+        guessing = np.bincount(of_rows).max() / len(of_rows)
+        needed = guessing + ENOUGH * (self._accuracy(rows, of_rows, folds, depth) - guessing)
+        for fact in np.flatnonzero(np.ptp(rows, axis=0)):
+            accuracy = self._accuracy(rows[:, [fact]], of_rows, folds, depth)
+            if accuracy > guessing and accuracy >= needed:
+                self.alone_[int(fact)] = self._tree(depth).fit(X[:, [fact]], codes)
+
+    def _accuracy(self, X: np.ndarray, codes: np.ndarray, numbers: np.ndarray, depth: int) -> float:
+        """Mean accuracy over the held-out folds."""
+        right = [
+            float((self._tree(depth).fit(X[fit], codes[fit]).predict(X[out]) == codes[out]).mean())
+            for fit, out in usable_folds(codes, numbers)
+        ]
+        return float(np.mean(right)) if right else 0.0
 
     def _tree(self, depth: int) -> DecisionTreeClassifier:
         stump = {"max_depth": depth} if depth else {"min_impurity_decrease": 1.0}  # no split can gain that much
@@ -76,6 +103,12 @@ class Shortcut(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """The likelier class of each row; of two equally likely ones, the first."""
         check_is_fitted(self)
         return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
+
+    def predict_alone(self, X: np.ndarray) -> dict[int, np.ndarray]:
+        """`[N, facts]` -> classes `[N]` from one fact, for the number of each fact that suffices alone."""
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=np.float32, reset=False)
+        return {fact: np.asarray(self.classes_[tree.predict(X[:, [fact]])]) for fact, tree in self.alone_.items()}
 
 
 def _shares(tree: DecisionTreeClassifier, X: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""A fitted head as a safetensors file: arrays as tensors, everything else as JSON in its metadata. Never code.
+"""Fitted heads as safetensors files: arrays as tensors, the rest as JSON in the metadata, never code.
 
-skops would be the library for this, but importing it imports torch and all of scikit-learn (3 seconds), and `compare`
-does without both.
+skops is the library for this, but importing it takes 3 seconds (torch and all of scikit-learn), longer than a `compare`
+from the cache.
 """
 
 import importlib
@@ -18,18 +18,18 @@ from toolkit import heads
 from toolkit.errors import ResultsError
 
 FORMAT = "toolkit-head-1"
-"""The one key of the file's metadata: several are written in any order, and equal heads should be equal bytes."""
+"""The only key of the metadata: safetensors writes several in any order, and equal heads should give equal bytes."""
 OF_SCIKIT_LEARN = {
     "sklearn.decomposition": ("PCA",),
     "sklearn.linear_model": ("LogisticRegression",),
     "sklearn.preprocessing": ("StandardScaler",),
 }
-"""Where to find those of scikit-learn's estimators that a head may hold."""
+"""The scikit-learn estimators that a head may hold, by their module."""
 
 
 @cache
 def trusted() -> dict[str, type]:
-    """The classes that a file may name, and no others: the heads of `toolkit.heads`, and a few of scikit-learn's."""
+    """The only classes that a file may name: the heads of `toolkit.heads`, and `OF_SCIKIT_LEARN`."""
     names = [module.name for module in pkgutil.iter_modules(heads.__path__) if module.name != "stored"]
     ours = [vars(importlib.import_module(f"{heads.__name__}.{name}")) for name in names]
     classes = {one for module in ours for one in module.values() if isinstance(one, type) and _is_ours(one)}
@@ -43,7 +43,7 @@ def _is_ours(one: type) -> bool:
 
 
 def to_bytes(head: Any) -> bytes:
-    """The file of a fitted head. Raises TypeError where its state is more than arrays, plain values and estimators."""
+    """A fitted head as a file's bytes. Raises TypeError for state other than arrays, plain values and estimators."""
     from safetensors.numpy import save
 
     tensors: dict[str, np.ndarray] = {}
@@ -52,7 +52,7 @@ def to_bytes(head: Any) -> bytes:
 
 
 def from_bytes(data: bytes, name: str) -> Any:
-    """The head in a file that `to_bytes` made; `name` is what messages call it.
+    """The head in a file that `to_bytes` made; `name` names the file in errors.
 
     Raises ResultsError for anything else, for a class that is not `trusted`, and for another scikit-learn's estimators.
     """
@@ -61,7 +61,7 @@ def from_bytes(data: bytes, name: str) -> Any:
         about, tensors = _open(data)
         made_with = about["scikit-learn"]
         head = _revived(about["head"], tensors)
-    except Exception as error:  # whatever a damaged or hostile file makes safetensors, json and numpy raise
+    except Exception as error:  # a damaged or hostile file can make safetensors, json and numpy raise anything
         raise ResultsError(f"{name} is not a head that can be trusted ({str(error)[:120]}): {again}.") from error
     if made_with != _minor(sklearn.__version__):
         raise ResultsError(f"{name} was made with scikit-learn {made_with}, this is {sklearn.__version__}: {again}.")
@@ -81,7 +81,7 @@ def _minor(version: str) -> str:
 
 
 def _plain(value: Any, tensors: dict[str, np.ndarray]) -> Any:
-    """`value` as what JSON can hold; arrays go into `tensors` and leave their number."""
+    """`value` as JSON; arrays are moved into `tensors` and replaced by their number."""
     if value is None or isinstance(value, bool | int | float | str):
         return value.item() if isinstance(value, np.generic) else value
     if isinstance(value, np.generic):

@@ -1,9 +1,10 @@
-"""Logistic regression on more rows than are good to hold twice: Newton's method, its sums taken part by part.
+"""Logistic regression on more rows than fit in memory twice: Newton's method, with its sums taken part by part.
 
-Stochastic steps would do with one part at a time, too, but end near the optimum and not at it. The sums that Newton's
-method needs (the gradient and the Hessian, columns times columns) are as small for a billion rows as for a thousand, so
-a pass over the parts is one step, and some ten steps end where scikit-learn's solver ends (Nocedal & Wright 2006,
-algorithm 3.2). The rows are never copied as a whole: they may be a memory-mapped file.
+Newton's method needs two sums over the rows, the gradient and the Hessian. Both have the same small size for any number
+of rows, so one pass over the parts gives one step, and about ten steps reach the optimum that scikit-learn's solver
+finds (Nocedal & Wright 2006, algorithm 3.2). Stochastic gradient steps would only come near it. With more than two
+classes the Hessian is too large, and L-BFGS takes its place (section 7.2 there). The rows are never copied as a whole:
+they may be a memory-mapped file.
 """
 
 import numpy as np
@@ -11,19 +12,19 @@ import numpy as np
 from toolkit.heads.base import unit
 
 MOST_VALUES = 1 << 28
-"""Rows times columns that are fitted at once: 524,288 rows of 512 columns, 1 GiB as float32, 4 GiB while fitting."""
+"""The most rows times columns fitted at once: 524,288 rows of 512 columns, 1 GiB as float32, 4 GiB while fitting."""
 
 SAMPLE = 100_000
-"""So many rows choose `C` where all are too many."""
+"""How many rows choose `C` where there are too many rows to fit at once."""
 
 ROWS_AT_ONCE = 16_384
-STEPS = 40
+STEPS, MOST_PASSES = 40, 1000
 TOLERANCE = 1e-9
 
 
 def is_large(X: np.ndarray, y: np.ndarray) -> bool:
-    """Whether `X` `[N, D]` is to be fitted part by part; two classes only."""
-    return X.size > MOST_VALUES and len(np.unique(y)) == 2
+    """Whether `X` `[N, D]` is to be fitted part by part."""
+    return X.size > MOST_VALUES and len(np.unique(y)) > 1
 
 
 def sample(X: np.ndarray, seed: int) -> np.ndarray:
@@ -35,8 +36,8 @@ def sample(X: np.ndarray, seed: int) -> np.ndarray:
 def solve(X: np.ndarray, positive: np.ndarray, strength: float, start: np.ndarray) -> np.ndarray:
     """The weights `[D + 1]` float64, intercept last, of L2-regularised logistic regression with C = `strength`.
 
-    `X` `[N, D]` is brought to unit length part by part, `positive` `[N]` is bool, `start` `[D + 1]` is where to begin.
-    scikit-learn's objective: the squared weights, but for the intercept, and C times the sum of the log losses.
+    Each row of `X` `[N, D]` is scaled to unit length, `positive` `[N]` is bool, `start` `[D + 1]` is where to begin.
+    The objective is scikit-learn's: half the squared weights without the intercept, plus C times the sum of log losses.
     """
     from scipy.linalg import solve as solve_linear
 
@@ -74,6 +75,31 @@ def _sums(
         curved = np.sqrt(strength * wrong * (1 - wrong)).astype(np.float32)[:, None] * rows
         hessian += curved.T @ curved
     return objective, gradient, hessian
+
+
+def solve_several(X: np.ndarray, codes: np.ndarray, strength: float, start: np.ndarray) -> np.ndarray:
+    """The same for several classes, `codes` `[N]` being their numbers: weights `[D + 1, classes]` float64 from `start`,
+    at which scikit-learn's objective of the softmax is least."""
+    from scipy.optimize import minimize
+    from scipy.special import log_softmax
+
+    def sums(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        weights = flat.reshape(start.shape)
+        objective, gradient = float((weights[:-1] ** 2).sum()) / 2, weights.copy()
+        gradient[-1] = 0
+        for first in range(0, len(X), ROWS_AT_ONCE):
+            rows = unit(X[first : first + ROWS_AT_ONCE]).astype(np.float64)  # in float32 it stops short of the optimum
+            mine = codes[first : first + ROWS_AT_ONCE]
+            logs = log_softmax(rows @ weights[:-1] + weights[-1], axis=1)
+            objective -= strength * float(logs[np.arange(len(mine)), mine].sum())
+            wrong = np.exp(logs)
+            wrong[np.arange(len(mine)), mine] -= 1
+            gradient[:-1] += strength * (rows.T @ wrong)
+            gradient[-1] += strength * wrong.sum(axis=0)
+        return objective / (strength * len(X)), gradient.ravel() / (strength * len(X))
+
+    options = {"maxiter": MOST_PASSES, "ftol": 1e-13, "gtol": 1e-8, "maxcor": 20}
+    return minimize(sums, start.ravel(), jac=True, method="L-BFGS-B", options=options).x.reshape(start.shape)
 
 
 def note(rows: int, chosen_on: int) -> str:

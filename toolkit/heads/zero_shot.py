@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 
 from toolkit.encoders.record import Sees
-from toolkit.heads.base import unit
+from toolkit.heads.base import softmax, unit
 
 
 class ZeroShot(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -14,11 +14,12 @@ class ZeroShot(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     `prompts` maps each class to its prompts' vectors `[P, D]`: brought to unit length, averaged, and brought to unit
     length again (Radford et al. 2021, section 3.1.4). Nothing is learned, so `fit` only looks at the classes. `margin`
-    is how much nearer (in cosine) the second class's prompts must be for both to be equally likely.
+    is how much nearer (in cosine) the second of two classes' prompts must be for both to be equally likely.
     """
 
     reads = frozenset({Sees.LAST_LAYER})
     needs_prompts = True
+    learns = False
 
     def __init__(self, prompts: Mapping[str, np.ndarray] | None = None, temperature: float = 0.07, margin: float = 0.0):
         self.prompts = prompts
@@ -26,29 +27,41 @@ class ZeroShot(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.margin = margin
 
     def fit(self, X: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None) -> "ZeroShot":
-        """Take the classes from `prompts`. Raises ValueError where `y` holds a class without prompts."""
+        """Take the classes from `prompts`.
+
+        Raises ValueError where `y` holds a class without prompts, or where there is a margin among more than two.
+        """
         prompts = self.prompts or {}
         self.classes_ = np.array(sorted(prompts))
         without = set(np.unique(y)) - set(prompts)
         if without:
             raise ValueError(f"no prompts for the classes {sorted(map(str, without))}")
+        if self.margin and len(prompts) != 2:
+            raise ValueError(f"a margin lies between two classes, not {len(prompts)}")
         means = np.stack([unit(prompts[label]).mean(axis=0) for label in self.classes_])
         self.weights_ = unit(means)
         self.choice_: dict[str, object] = {}
         return self
 
+    def with_prompts(self, prompts: Mapping[str, np.ndarray]) -> "ZeroShot":
+        """The same head for other classes, which have these prompts. A margin lies between the old ones: it goes."""
+        y = np.array(list(prompts))
+        return ZeroShot(prompts, self.temperature).fit(np.empty((len(y), self.weights_.shape[1])), y)
+
     def cosines(self, X: np.ndarray) -> np.ndarray:
         """`[N, D]` -> `[N, classes]` float64: the cosine to each class's prompts."""
         return np.asarray(unit(X) @ self.weights_.T, dtype=np.float64)
 
-    def predict_proba(self, X: np.ndarray) -> np.ndarray:
-        """`[N, D]` -> `[N, classes]` float64."""
+    def logits(self, X: np.ndarray) -> np.ndarray:
+        """`[N, D]` -> `[N, classes]` float64: what softmax makes probabilities of."""
         logits = self.cosines(X) / self.temperature
         if self.margin:
             logits[:, 1] -= self.margin / self.temperature
-        logits -= logits.max(axis=1, keepdims=True)
-        odds = np.exp(logits)
-        return np.asarray(odds / odds.sum(axis=1, keepdims=True))
+        return logits
+
+    def predict_proba(self, X: np.ndarray) -> np.ndarray:
+        """`[N, D]` -> `[N, classes]` float64."""
+        return softmax(self.logits(X))
 
     def predict(self, X: np.ndarray) -> np.ndarray:
         """The class of each row; of two equally likely ones, the first."""

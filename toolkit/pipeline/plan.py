@@ -10,7 +10,7 @@ import polars as pl
 
 from toolkit.cache.store import Cache, find_encoders
 from toolkit.data.content_hashes import Contents
-from toolkit.data.labels import Labels
+from toolkit.data.labels import Labels, some
 from toolkit.data.manifest import Dataset
 from toolkit.data.near_copies import NearCopies, select_without
 from toolkit.data.sources.assemble import AS_IT_LOOKS, Reading
@@ -123,17 +123,17 @@ def make_plan(
     positive: str | None = None,
     **fields: Any,
 ) -> Plan:
-    """A plan for two labels of `dataset`: the data's own two where `labels` are not given.
+    """A plan for two or more labels of `dataset`: all of the data's own where `labels` are not given.
 
     `prompts` maps labels to a prompt or several; those without one get the study's, or a plain sentence. `positive` is
     the label whose probability is reported (see `Labels.of`). `fields` are those of `Plan`. Raises SelectionError where
-    the labels are not two of the data's, or a prompt is for another.
+    the labels are fewer than two, or not the data's, or a prompt is for another.
     """
-    two = _two(labels, dataset.labels())
-    if positive is not None and positive not in two:
-        guess = did_you_mean(positive, two)
-        raise SelectionError(f"--positive {positive!r} is none of the labels {', '.join(two)}.{guess}")
-    made = Labels.of(two, positive)
+    names = _told_apart(labels, dataset.labels())
+    if positive is not None and positive not in names:
+        guess = did_you_mean(positive, names)
+        raise SelectionError(f"--positive {positive!r} is none of the labels {some(names)}.{guess}")
+    made = Labels.of(names, positive)
     return Plan(dataset.with_labels(made.names), source, made, _prompts(made, prompts or {}), **fields)
 
 
@@ -150,14 +150,16 @@ def default_model(dataset: Dataset) -> str:
     return "nano" if dataset.kind == "sample" else "ViT-B-32"
 
 
-def _two(wanted: Sequence[str] | None, present: list[str]) -> list[str]:
+def _told_apart(wanted: Sequence[str] | None, present: list[str]) -> list[str]:
     labels = [label.strip() for label in wanted] if wanted else present
     if len(present) < 2:
         raise SelectionError(
-            f"Two labels are compared, and the data has {present[0]} alone: add images of another one."
+            f"Two labels or more are told apart, and the data has {present[0]} alone: add images of another one."
         )
-    if len(labels) != 2 or labels[0] == labels[1]:
-        raise SelectionError(f"Two labels are compared: name them, --labels A,B. The data has {', '.join(present)}.")
+    twice = next((label for label in labels if labels.count(label) > 1), None)
+    if len(labels) < 2 or twice is not None:
+        wrong = f"--labels names {twice!r} twice" if twice is not None else f"--labels names {labels[0]} alone"
+        raise SelectionError(f"{wrong}: name two labels or more, --labels A,B. The data has {some(present)}.")
     return labels
 
 
@@ -166,8 +168,6 @@ def _prompts(labels: Labels, given: Mapping[str, str | Sequence[str]]) -> dict[s
     for label in given:
         if label not in labels.names:
             guess = did_you_mean(label, labels.names)
-            raise SelectionError(
-                f"A prompt is for {label!r}, which is none of the labels {', '.join(labels.names)}.{guess}"
-            )
+            raise SelectionError(f"A prompt is for {label!r}, which is none of the labels {some(labels.names)}.{guess}")
     prompts = {label: [texts] if isinstance(texts, str) else list(texts) for label, texts in given.items()}
     return {label: prompts.get(label) or [PROMPTS.get(label, f"This is a {label} image.")] for label in labels.names}

@@ -61,7 +61,7 @@ def summary(table: pl.DataFrame) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=_summary_schema(labels))
 
 
-def _summary_schema(labels: list[str]) -> dict[str, type[pl.DataType]]:
+def _summary_schema(labels: list[str]) -> dict[str, columns.Kind]:
     """Names and types of the summary's columns, which hold where the table has no row or no novel test, too."""
     schema = {name: columns.RESULTS[name][0] for name in ROW}
     for test in ("base", "novel"):
@@ -90,6 +90,11 @@ def _of_test(group: pl.DataFrame, test: str, labels: list[str]) -> dict[str, Any
         values = of_label.row(0, named=True) if len(of_label) else {}
         found |= {f"{test}_{name}_{label}": values.get(name) for name in PER_CLASS}
     return found
+
+
+def in_plural(column: str) -> str:
+    """The name of a column whose values are held out, for several of them: `categories`, `generators`."""
+    return "categories" if column == "category" else f"{column}s"
 
 
 def left_out_means(table: pl.DataFrame) -> pl.DataFrame:

@@ -18,7 +18,7 @@ from filelock import FileLock
 
 from toolkit.errors import CacheError, ResultsError
 from toolkit.evaluation import columns
-from toolkit.evaluation.scoring import rescore, with_p_best
+from toolkit.evaluation.scoring import rescore, with_harmonic_mean, with_p_best
 from toolkit.heads import HEADS
 from toolkit.results import version_1
 from toolkit.results.studies import with_studies
@@ -95,12 +95,14 @@ def verify(folder: Path, score: Score = rescore) -> list[str]:
     """
     table, predictions = read(folder)
     names = [*columns.KEY, "class"]
-    again = with_p_best(pl.DataFrame(score(table, predictions), schema=table.schema), predictions)
+    scored = pl.DataFrame(score(table, predictions), schema=table.schema)
+    again = with_harmonic_mean(with_p_best(scored, predictions))
     joined = table.join(again, on=names, how="full", nulls_equal=True, suffix="_again", coalesce=True)
     figures = [name for name, (kind, _) in columns.RESULTS.items() if kind == pl.Float64] + ["support"]
     lines = []
     for row in joined.iter_rows(named=True):
-        wrong = [name for name in figures if not _equal(row[name], row[f"{name}_again"])]
+        earlier = [name for name in columns.LATER if row[name] is None]
+        wrong = [name for name in figures if name not in earlier and not _equal(row[name], row[f"{name}_again"])]
         if wrong:
             lines.append(f"{_where(row, 'class')}: {', '.join(wrong)}")
     orphans = predictions.join(table, on=columns.KEY, how="anti", nulls_equal=True)
@@ -153,7 +155,15 @@ def _set_aside_changed(folder: Path) -> list[str]:
 
 
 def _content_hash(frame: pl.DataFrame) -> str:
-    return hashlib.sha256(frame.write_csv().encode()).hexdigest()
+    return hashlib.sha256(_flat(frame).write_csv().encode()).hexdigest()
+
+
+def _flat(frame: pl.DataFrame) -> pl.DataFrame:
+    """Lists of numbers as JSON, since a CSV has none."""
+    lists = [name for name, kind in frame.schema.items() if isinstance(kind, pl.List)]
+    return frame.with_columns(
+        pl.format("[{}]", pl.col(name).cast(pl.List(pl.String)).list.join(", ")).alias(name) for name in lists
+    )
 
 
 def csv_bytes(frame: pl.DataFrame) -> bytes:
@@ -166,7 +176,7 @@ def csv_bytes(frame: pl.DataFrame) -> bytes:
         for name, kind in frame.schema.items()
         if kind == pl.String
     ]
-    return frame.with_columns(guarded).write_csv().encode()
+    return _flat(frame).with_columns(guarded).write_csv().encode()
 
 
 def _read_one(path: Path, expected: dict[str, Any]) -> pl.DataFrame:

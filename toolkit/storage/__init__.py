@@ -1,1 +1,1 @@
-"""Files that appear whole or not at all, checked records, damaged files set aside, processes that share work."""
+"""Atomic files, records with checksums, damaged files, and processes that share work."""

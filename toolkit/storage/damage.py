@@ -1,4 +1,4 @@
-"""What becomes of a damaged file: it is set aside, so that nothing reads it again, and named in one line."""
+"""Set damaged files aside, so that they are not read again, and warn about them in one line."""
 
 import logging
 from pathlib import Path
@@ -8,9 +8,10 @@ _passed_over: set[Path] = set()
 
 
 def set_aside(path: Path, then: str) -> str:
-    """Rename a damaged file to `<name>.damaged` and warn: a line that names it and says what happens then.
+    """Rename a damaged file to `<name>.damaged`, and log and return a line with its name and what happens next
+    (`then`).
 
-    Whoever reads the line need do nothing more. In a read-only folder the file stays where it is, and is passed over.
+    The user need not do anything. In a read-only folder the file stays and is ignored.
     """
     try:
         path.replace(path.with_name(path.name + ".damaged"))
@@ -18,7 +19,7 @@ def set_aside(path: Path, then: str) -> str:
     except FileNotFoundError:
         line = f"{path} was gone: {then}."
     except OSError:
-        line = f"{path} is damaged and cannot be set aside, so it is passed over: {then}."
+        line = f"{path} is damaged and cannot be renamed, so it is ignored: {then}."
         if path in _passed_over:
             return line
         _passed_over.add(path)

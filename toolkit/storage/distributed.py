@@ -1,8 +1,9 @@
-"""Several processes that do one command together, as `torchrun` starts them. Alone, everything here does nothing.
+"""Several processes that run one command together, as started by `torchrun`. In a single process all of this is a
+no-op.
 
-torchrun (or Slurm, or a user) tells each process by the environment which one it is: RANK of WORLD_SIZE. Work is shared
-by taking every WORLD_SIZE-th piece, so no process needs to ask another for it. They meet only where all must know the
-same: gloo carries that on the CPU, NCCL the gradients on GPUs.
+The environment tells each process its RANK and the WORLD_SIZE. Each takes every WORLD_SIZE-th piece of the work,
+without communication. Data is exchanged only where all processes need the same: by gloo on the CPU, by NCCL for
+gradients on GPUs.
 """
 
 import os
@@ -22,25 +23,25 @@ if TYPE_CHECKING:
 
 LONGEST_WAIT = timedelta(days=1)
 BUCKET_VALUES = 1 << 24
-"""So many gradients are summed in one message: 64 MiB as float32."""
+"""The number of gradients summed in one message: 64 MiB as float32."""
 
 T = TypeVar("T")
 
 
 def rank() -> int:
-    """Which process this is, from 0; 0 where there is only one."""
+    """The number of this process, from 0."""
     return int(os.environ.get("RANK", "0")) if world() > 1 else 0
 
 
 def world() -> int:
-    """How many processes do this command together."""
+    """The number of processes that run this command together."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def start() -> None:
-    """Meet the other processes; a second call changes nothing. Raises DistributedError where they cannot be reached.
+    """Connect to the other processes, once. Raises DistributedError if they cannot be reached.
 
-    SIGTERM, by which torchrun stops the others when one fails, then acts like Ctrl-C: what was done is stored.
+    From then on SIGTERM, which torchrun sends to the others when one fails, acts like Ctrl-C: finished work is stored.
     """
     if world() == 1:
         return
@@ -57,12 +58,12 @@ def start() -> None:
 
 
 def barrier() -> None:
-    """Wait until every process is here. Raises DistributedError where one is gone."""
+    """Wait for all processes. Raises DistributedError if one is gone."""
     everyones(None)
 
 
 def everyones(mine: T) -> list[T]:
-    """What each process holds, by rank, in every process. Raises DistributedError where one is gone."""
+    """Each process's value, by rank, in every process. Raises DistributedError if one is gone."""
     if world() == 1:
         return [mine]
     start()
@@ -75,12 +76,12 @@ def everyones(mine: T) -> list[T]:
 
 
 def share(rows: "pl.DataFrame") -> "pl.DataFrame":
-    """This process's part of `rows`, which must be the same in all: every WORLD_SIZE-th, from RANK on."""
+    """This process's part of `rows`, which are the same in all processes: every WORLD_SIZE-th, starting at RANK."""
     return rows.gather_every(world(), rank()) if world() > 1 else rows
 
 
 def put_together(parts: Sequence[Sequence[T]]) -> list[T]:
-    """The parts that `share` made, by rank, in the order of the whole."""
+    """The inverse of `share`: its parts, by rank, in the original order."""
     whole: list[Any] = [None] * sum(map(len, parts))
     for number, part in enumerate(parts):
         whole[number :: len(parts)] = part
@@ -90,8 +91,8 @@ def put_together(parts: Sequence[Sequence[T]]) -> list[T]:
 def part_of_batch(batch: "np.ndarray") -> "np.ndarray":
     """The row numbers `[ceil(B / world)]` of a batch `[B]` that this process encodes.
 
-    Equally many for each, so that one message gathers them: where B does not divide, the first rows are encoded twice,
-    and `gather` is cut to B.
+    Each process gets the same number, so that one message gathers them. If B is not divisible, the first rows are
+    encoded twice, and `gather` cuts the result to B.
     """
     import numpy as np
 
@@ -102,8 +103,8 @@ def part_of_batch(batch: "np.ndarray") -> "np.ndarray":
 def gather(features: "Tensor", count: int) -> "Tensor":
     """The features `[B / world, D]` of each process as the whole batch's `[count, D]`, in every process.
 
-    Gradients flow back to the process that encoded a feature, summed over all; with `average`, after each process has
-    computed the whole batch's loss, they are those of one process with the whole batch.
+    Gradients flow back to the process that encoded a feature, summed over all processes. If each process computes the
+    loss of the whole batch and gradients are averaged (`average`), they equal those of a single process.
     """
     if world() == 1:
         return features
@@ -129,19 +130,19 @@ def average(tensors: "Iterable[Tensor]") -> None:
 def average_gradients(model: "torch.nn.Module") -> None:
     """Replace each parameter's gradient by its mean over the processes.
 
-    By hand rather than by DistributedDataParallel: that hooks into one `forward`, while a step here calls the two
-    towers apart, the text tower with a context that is cut short, and recipes freeze parts of either.
+    DistributedDataParallel does not fit: it hooks into one `forward`, while a step here calls the two towers
+    separately, the text tower with a shortened context, and recipes freeze parts of either.
     """
     average(p.grad for p in model.parameters() if p.grad is not None)
 
 
 def average_statistics(model: "torch.nn.Module") -> None:
-    """Replace the running statistics (of batch norm) by their mean over the processes, each of which saw its part."""
+    """Replace the running statistics of batch norm by their mean over the processes."""
     average(buffer for name, buffer in model.named_buffers() if ".running_" in f".{name}")
 
 
 def _buckets(tensors: "Iterable[Tensor]") -> "Iterator[list[Tensor]]":
-    """Tensors of one type together, up to `BUCKET_VALUES` or one tensor."""
+    """Groups of tensors of one type, with up to `BUCKET_VALUES` values, or a single larger tensor."""
     bucket: list[Tensor] = []
     for tensor in tensors:
         values = sum(one.numel() for one in bucket) + tensor.numel()
@@ -154,7 +155,7 @@ def _buckets(tensors: "Iterable[Tensor]") -> "Iterator[list[Tensor]]":
 
 
 def _gatherer() -> Any:
-    """all_gather with a gradient, on any backend (torch's own emulates it by messages that gloo lacks)."""
+    """all_gather with a gradient, on any backend (torch's own version needs operations that gloo lacks)."""
     import torch
     import torch.distributed as dist
 
@@ -178,7 +179,7 @@ def _gatherer() -> Any:
 
 @contextmanager
 def _readable_errors() -> Iterator[None]:
-    """torch.distributed raises RuntimeError and its children where a process or the network is gone."""
+    """Turn the RuntimeErrors of torch.distributed for a lost process or network into DistributedError."""
     try:
         yield
     except (RuntimeError, ValueError) as error:

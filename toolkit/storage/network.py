@@ -10,7 +10,7 @@ from urllib.parse import urlparse
 
 
 def fail_fast_without_network() -> None:
-    """Without a network the hub's client tries again for most of a minute. One attempt at a connection says enough."""
+    """Put the hub's client into offline mode if one connection attempt fails; else it retries for most of a minute."""
     if os.environ.get("HF_HUB_OFFLINE") or os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy"):
         return
     hub = urlparse(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))

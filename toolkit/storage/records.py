@@ -1,4 +1,4 @@
-"""Small JSON records with a checksum, written whole or not at all."""
+"""Small JSON records with a checksum, written atomically."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ STALE_SECONDS = 3600
 
 
 class Versioned(Protocol):
-    """A dataclass with the version of its fields."""
+    """A dataclass whose `VERSION` names the version of its fields."""
 
     VERSION: ClassVar[int]
 
@@ -27,13 +27,13 @@ Record = TypeVar("Record", bound=Versioned)
 
 
 def write_record(path: Path, record: Mapping[str, Any]) -> None:
-    """Write `record` (JSON-able) beside `path`, sync it, and move it there. Raises CacheError where that fails."""
+    """Write `record` (JSON-able) to `path` atomically. Raises CacheError if that fails."""
     content = {"checksum": _checksum(record), "record": dict(record)}
     write_whole(path, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """What `write_record` wrote. Raises CacheError where the file is missing, damaged, or not such a record."""
+    """The record that `write_record` wrote. Raises CacheError if the file is missing, damaged, or not a record."""
     try:
         content = json.loads(path.read_bytes())
         record: dict[str, Any] = content["record"]
@@ -45,8 +45,8 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that it appears whole or not at all, whatever dies. Raises CacheError where that fails."""
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")  # two hosts may have equal process ids
+    """Write a file atomically: a temporary file is synced and renamed. Raises CacheError if that fails."""
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")  # process ids may repeat across hosts
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with beside.open("wb") as file:
@@ -61,7 +61,7 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed processes left half-written: files of `write_whole` that nobody has touched for an hour."""
+    """Remove temporary files of `write_whole` that killed processes left, if they are older than an hour."""
     for leftover in folder.glob(".*.part"):
         with suppress(OSError):
             if time.time() - leftover.stat().st_mtime > STALE_SECONDS:
@@ -69,7 +69,7 @@ def sweep(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` outlast a power cut."""
+    """Sync a folder, so that a rename in it survives a power failure."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -82,15 +82,14 @@ def _checksum(record: Mapping[str, Any]) -> str:
 
 
 def as_plain(record: Any) -> dict[str, Any]:
-    """A typed record (a dataclass) as what `write_record` takes, with the `version` of its class."""
+    """A dataclass as a dict for `write_record`, with the `version` of its class."""
     return {"version": record.VERSION, **asdict(record)}
 
 
 def of_plain(kind: type[Record], plain: Mapping[str, Any], what: str) -> Record:
-    """The inverse of `as_plain`; lists become tuples, and nested records are made anew.
+    """The inverse of `as_plain`; lists become tuples, and dicts of nested records become those.
 
-    `what` is what messages call the record. Raises CacheError for another version, and for fields that are missing or
-    too many.
+    `what` names the record in messages. Raises CacheError for another version, and for missing or unknown fields.
     """
     version, found = plain.get("version"), {name: value for name, value in plain.items() if name != "version"}
     if version != kind.VERSION:
@@ -114,7 +113,7 @@ def _made(kind: type[Any], found: Mapping[str, Any], what: str) -> Any:
 
 
 def _value(wanted: Any, value: Any, what: str) -> Any:
-    """`value` as a field of the type `wanted` holds it."""
+    """`value` converted to a field's type `wanted`."""
     options = get_args(wanted) if get_origin(wanted) in (Union, UnionType) else (wanted,)
     nested = next((one for one in options if is_dataclass(one)), None)
     if nested is not None and isinstance(value, dict):

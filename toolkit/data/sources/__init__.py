@@ -1,6 +1,7 @@
-"""Where images come from. `open_data` decides by looking; each kind of source has a file of its own."""
+"""Sources of images. `open_data` recognises the kind of data; each kind of source has a module of its own."""
 
 import re
+from dataclasses import replace
 from glob import escape
 from pathlib import Path, PurePosixPath
 
@@ -14,9 +15,9 @@ STANDARD_PLACES = (Path("data/cifake"), Path("data/cifake.zip"))
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 SHARDS = (".tar", ".gz", ".tgz")
 SHARD_INDEXES = "shards"
-"""The folder in a cache where what shards hold is remembered."""
+"""The folder in a cache with the contents of tar shards."""
 PATTERN = r"[*?{[].*\.tar$"
-"""A path with one of these stands for several shards."""
+"""A path that matches stands for several shards."""
 
 
 def open_data(
@@ -24,9 +25,9 @@ def open_data(
 ) -> Dataset:
     """The data set at `path`; without one, CIFAKE from `data/cifake` or `data/cifake.zip`, else the built-in sample.
 
-    Looks at names, and at the first bytes of files whose names do not say that they are pictures. `asked` says what the
-    user says outright of folders, columns and split (only a share to test on reads every image). `kept` is a folder
-    that remembers what tar shards hold. Raises DataError where nothing is there, or nothing that it knows.
+    Reads file names, and the first bytes of files without an image suffix. `asked` is what the user states about
+    folders, columns and splits; only its `test_share` reads every image. `kept` is a folder where the contents of tar
+    shards are stored. Raises DataError if there is no data, or none of a known kind.
     """
     path = _standard(path)
     if path == "sample":
@@ -50,8 +51,23 @@ def open_data(
     return _open(place, name or PurePosixPath(place).stem, kept, asked)
 
 
+def open_other(path: str, without_split: str, asked: Reading = AS_IT_LOOKS, kept: Path | None = None) -> Dataset:
+    """Another data set beside the user's own, to score or to calibrate on. Raises DataError.
+
+    It is read like the user's own data (`asked`) if that fits, else as its names say. If it names no split, all of it
+    belongs to `without_split`.
+    """
+    asked = replace(asked, test_share=None, without_split=without_split)
+    try:
+        return open_data(path, kept=kept, asked=asked)
+    except DataError:
+        if not asked.layout and not asked.columns:
+            raise
+        return open_data(path, kept=kept, asked=Reading(without_split=without_split))
+
+
 def place_of(path: str | Path | None = None) -> str:
-    """What `open_data` opens for `path`, so that it finds the same from any folder."""
+    """The place that `open_data` opens for `path`, as an absolute path or address."""
     place = _standard(path)
     if place == "sample" or files.is_address(place) or _is_on_hub(place):
         return place
@@ -95,7 +111,7 @@ def _open(place: str, name: str, kept: Path | None, asked: Reading) -> Dataset:
 
 
 def _open_folder(place: str, name: str, kept: Path | None, asked: Reading) -> Dataset:
-    """A folder may hold tar shards, in itself or in folders of their splits, instead of images."""
+    """Tar shards in the folder, or in its split folders, take precedence over images."""
     from toolkit.data.sources.folder import open_folder, open_folder_at
     from toolkit.data.sources.shards import in_order, open_shards
 

@@ -17,20 +17,20 @@ from toolkit.errors import DataError, ImageError
 LARGEST_MEMBER = 256 << 20
 LOCAL_HEADER = struct.Struct("<4s22xHH")
 AHEAD = 1 << 10
-"""So many packed bytes are enough to tell a picture from another file."""
+"""The packed bytes read to recognise an image."""
 ROOM_FOR_EXTRA = 64
-"""So that the header and the packed bytes come in one piece, which an address takes a whole request for."""
+"""Read in addition, so that header and packed bytes come in one request."""
 
 
 def open_zip(path: Path | str, name: str, asked: Reading = AS_IT_LOOKS) -> Dataset:
-    """The data set in a zip, read in place. Members that lead out of it (`../`, absolute) are passed over. Raises
+    """The data set in a zip, read in place. Members with unsafe names (`../`, absolute) are skipped. Raises
     DataError."""
     listing, read = open_members(path)
     return open_listing(listing, name, "images in", str(path), read, asked)
 
 
 def open_members(path: Path | str) -> tuple[Listing, Callable[[str], bytes]]:
-    """What a zip holds, by escaped names, and what reads one of its members by its name. Raises DataError."""
+    """The files in a zip, by escaped names, and a function that reads one by its name. Raises DataError."""
     try:
         with open_binary(path) as file, zipfile.ZipFile(file) as archive:
             infos = [info for info in archive.infolist() if not info.is_dir()]
@@ -43,7 +43,7 @@ def open_members(path: Path | str) -> tuple[Listing, Callable[[str], bytes]]:
 
 
 def _members(infos: Iterable[zipfile.ZipInfo]) -> tuple[dict[str, zipfile.ZipInfo], list[tuple[str, str]]]:
-    """The members by their escaped names, and those that are passed over. Of two of one name the last one counts."""
+    """The members by their escaped names, and those that are skipped. Of members with the same name the last counts."""
     members: dict[str, zipfile.ZipInfo] = {}
     passed_over = []
     for info in infos:
@@ -63,7 +63,7 @@ def _harmless(info: zipfile.ZipInfo) -> bool:
 
 
 def _reader(pieces: ReadAt, members: dict[str, zipfile.ZipInfo]) -> Callable[[str], bytes]:
-    """Reads members straight from the file: zipfile takes turns on a shared archive, and four times as long."""
+    """Reads members directly from the file: zipfile locks a shared archive and takes four times as long."""
 
     def read(name: str) -> bytes:
         info = members[name]
@@ -83,7 +83,7 @@ def _reader(pieces: ReadAt, members: dict[str, zipfile.ZipInfo]) -> Callable[[st
 
 
 def _head(info: zipfile.ZipInfo, pieces: ReadAt) -> bytes:
-    """The first bytes of a member, without the rest of it."""
+    """The first bytes of a member."""
     if info.flag_bits & 1:
         raise ImageError("encrypted in the zip")
     header = LOCAL_HEADER.size + len(info.orig_filename.encode()) + 2 * len(info.extra) + ROOM_FOR_EXTRA
@@ -101,7 +101,7 @@ def _head(info: zipfile.ZipInfo, pieces: ReadAt) -> bytes:
 
 
 def _unpack(info: zipfile.ZipInfo, pieces: ReadAt) -> bytes:
-    """The member's bytes, whatever its header claims never more than a byte over its listed size (APPNOTE 4.3.7)."""
+    """The member's bytes, at most one more than its listed size, whatever its header claims (APPNOTE 4.3.7)."""
     name = len(info.orig_filename.encode()) + 2 * len(info.extra)
     ahead = pieces(info.header_offset, LOCAL_HEADER.size + name + ROOM_FOR_EXTRA + info.compress_size)
     signature, name_length, extra_length = LOCAL_HEADER.unpack(ahead[: LOCAL_HEADER.size])
@@ -115,4 +115,4 @@ def _unpack(info: zipfile.ZipInfo, pieces: ReadAt) -> bytes:
         return packed
     if info.compress_type == zipfile.ZIP_DEFLATED:
         return zlib.decompressobj(-15).decompress(packed, info.file_size + 1)
-    raise ImageError(f"packed in a way that is not read here (method {info.compress_type})")
+    raise ImageError(f"compressed by an unsupported method ({info.compress_type})")

@@ -1,4 +1,4 @@
-"""From rows as a source has them to a `Dataset`: splits settled, nothing lost. Every kind of source ends here."""
+"""From a source's rows to a `Dataset`: resolves splits and accounts for every file. Every kind of source ends here."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -19,16 +19,18 @@ MOST_NAMED = 5
 
 @dataclass(frozen=True)
 class Reading:
-    """How to read data, as far as the user says it outright: folders by a `layout` (`{split}/{label}`), a table by
-    `columns` (path, label, split, category -> the column), and the share of images to test on where there is no split.
+    """What the user states about how to read data: the `layout` of folders (`{split}/{label}`), the `columns` of a
+    table (path, label, split, category -> the column), and the share of images to test on if there is no split.
+    `without_split` (`train` or `test`) is the split of all images if the data names none.
     """
 
     layout: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     test_share: float | None = None
+    without_split: str | None = None
 
     def facts(self) -> dict[str, Any]:
-        """As plain values; `Reading(**facts)` is the same again."""
+        """The fields as plain values; `Reading(**facts)` is the inverse."""
         return asdict(self)
 
 
@@ -37,8 +39,9 @@ AS_IT_LOOKS = Reading()
 
 @dataclass
 class Found:
-    """Rows as a source has them: path, label, category, split (its own word, or null) and further columns, all String,
-    null or empty where unknown; what was passed over; and (place, meaning) of what was read, also in short."""
+    """What a source found. `rows`: path, label, category, split (in the source's own word) and further columns, all
+    String, null or empty if unknown. `passed_over`: (path, reason) of skipped files. `levels`: (place, meaning) of each
+    folder level or column, and `read_as` the same in short."""
 
     rows: pl.DataFrame
     passed_over: list[tuple[str, str]]
@@ -49,14 +52,14 @@ class Found:
     by_words: bool = False
 
     def drop(self, unwanted: pl.Expr, reason: pl.Expr) -> None:
-        """Pass over the rows that are `unwanted` (null: not)."""
+        """Skip the `unwanted` rows; null counts as wanted."""
         out = self.rows.filter(unwanted.fill_null(False)).select("path", reason=reason.cast(pl.String))
         self.passed_over += out.rows()
         self.rows = self.rows.filter(~unwanted.fill_null(False))
 
 
 def found_in_folders(paths: Sequence[str], passed_over: Sequence[tuple[str, str]], asked: Reading) -> Found:
-    """What the folders of these pictures say."""
+    """The rows of these images by their folders."""
     made = arrange_as(paths, asked.layout) if asked.layout else arrange(paths)
     missing = [pl.lit(None, dtype=pl.String).alias(name) for name in SCHEMA if name not in made.rows.columns]
     return Found(
@@ -72,9 +75,9 @@ def found_in_folders(paths: Sequence[str], passed_over: Sequence[tuple[str, str]
 def assemble(
     found: Found, name: str, what: str, place: str, read: Callable[[str], bytes], asked: Reading = AS_IT_LOOKS
 ) -> Dataset:
-    """The data set of these rows; `what` describes it (`images in the folder x`), `place` is where it lies.
+    """The data set of these rows; `what` describes it (`images in the folder x`), `place` is its path or address.
 
-    Raises DataError where no image has a label, or no split is known and none is to be drawn.
+    Raises DataError if no image has a label, or if there is no split and none is to be drawn.
     """
     found.rows = found.rows.drop([one for one in RESERVED if one != "path" and one in found.rows.columns])
     unlabelled = pl.col("label").is_null() | (pl.col("label") == "")
@@ -102,21 +105,22 @@ def _counted(levels: Sequence[tuple[str, str]], rows: pl.DataFrame) -> tuple[Lev
 
 
 def _with_nulls(rows: pl.DataFrame) -> pl.DataFrame:
-    """The manifest's columns first; an empty cell says as little as none."""
+    """The manifest's columns first; empty cells become null."""
     further = [name for name in rows.columns if name not in (*SCHEMA, "original")]
     named = rows.select(*SCHEMA, *further)
     return named.with_columns(pl.when(pl.col(one) != "").then(pl.col(one)).alias(one) for one in ("category", *further))
 
 
 def _settle_splits(found: Found, where: str, asked: Reading) -> None:
-    """train and test alone remain. Validation is the test split where there is none; what is unknown never trains."""
+    """Only train and test remain. Validation becomes the test split if there is none; rows of an unknown split are
+    skipped."""
     known = {word: split_within(word) for word in found.rows["split"].drop_nulls().unique()}
     split = pl.col("split").replace_strict(known, default=None, return_dtype=pl.String)
     found.rows = found.rows.with_columns(said=pl.col("split"), split=split)
     splits = set(found.rows["split"].drop_nulls())
     if not splits:
         _require_a_share(found, where, asked)
-        found.rows = found.rows.with_columns(split=pl.lit("train")).drop("said")
+        found.rows = found.rows.with_columns(split=pl.lit(asked.without_split or "train")).drop("said")
         return
     said = pl.col("said").fill_null("")
     unknown = (
@@ -129,23 +133,23 @@ def _settle_splits(found: Found, where: str, asked: Reading) -> None:
         found.drop(pl.col("split") == "val", pl.format("a validation split beside the test split: {}", said))
     elif "val" in splits:
         names = sorted(set(found.rows.filter(pl.col("split") == "val")["said"].str.to_lowercase()))
-        found.notes.append(f"There is no test split: {' and '.join(names)} is tested on.")
+        found.notes.append(f"There is no test split: {' and '.join(names)} is used as the test split.")
         found.rows = found.rows.with_columns(pl.col("split").replace("val", "test"))
     found.rows = found.rows.drop("said")
     if asked.test_share is not None and splits != {"train"}:
         raise DataError(f"{where} has a test split of its own: leave --test-share out.")
     if splits == {"train"} and asked.test_share is None:
-        found.notes.append("All of it is for training: --test-share 0.2 draws a test split from it.")
+        found.notes.append("There is only a training split: --test-share 0.2 draws a test split from it.")
 
 
 def _require_a_share(found: Found, where: str, asked: Reading) -> None:
-    if asked.test_share is not None:
-        return
     said = sorted(set(found.rows["said"].drop_nulls()) - {""})
+    if asked.test_share is not None or (asked.without_split and not said):
+        return
     counts = found.rows["label"].value_counts(sort=True).rows()
     labels = ", ".join(f"{label} ({count:,})" for label, count in counts[:MOST_NAMED])
     more = f" and {len(counts) - MOST_NAMED:,} more" if len(counts) > MOST_NAMED else ""
-    why = f"its splits are called {', '.join(said[:MOST_NAMED])}" if said else "nothing says what trains and what tests"
+    why = f"its splits are called {', '.join(said[:MOST_NAMED])}" if said else "no train and test split is named"
     raise DataError(
         f"{where} holds {len(found.rows):,} images of the labels {labels}{more}, but {why}: --test-share 0.2 draws a "
         f"test split, --layout '{{split}}/{{label}}' says what folders mean, --columns split=NAME which column it is."
@@ -153,8 +157,8 @@ def _require_a_share(found: Found, where: str, asked: Reading) -> None:
 
 
 def _draw_split(dataset: Dataset, share: float, found: Found) -> Dataset:
-    """Every image's content decides where it goes, so that copies stay together, today and tomorrow. What cannot be
-    read trains nothing."""
+    """Each image is assigned by its content, so that copies stay together and the split never changes. Unreadable
+    images are put in the test split."""
     hashed = hash_rows(dataset, dataset.rows.select("path"))
     tests = [key is None or int(key[:8], 16) < share * 2**32 for key in hashed["sha256"]]
     drawn = pl.Series("split", ["test" if one else "train" for one in tests], dtype=pl.Categorical)
@@ -163,7 +167,7 @@ def _draw_split(dataset: Dataset, share: float, found: Found) -> Dataset:
 
 
 def _read_as_cifake(found: Found) -> str:
-    """CIFAKE's categories and order from its names, where most fit; odd ones are passed over. -> the kind of data."""
+    """Read CIFAKE's categories and order from the file names if most fit; skip odd ones. Returns the kind of data."""
     if found.rows["category"].drop_nulls().len() or set(found.rows.columns) - {*SCHEMA, "original"}:
         return found.kind
     named = found.rows["original"] if "original" in found.rows.columns else found.rows["path"]
@@ -185,7 +189,7 @@ def _read_as_cifake(found: Found) -> str:
 
 
 def _nothing(found: Found, where: str) -> str:
-    """What was met instead of labelled images."""
+    """What was found instead of labelled images."""
     by_reason = reasons(found.passed_over).group_by("reason", maintain_order=True).agg(pl.len(), pl.col("path").first())
     met = "; ".join(f"{count:,} {reason} ({path})" for reason, count, path in by_reason.head(3).rows())
     return (

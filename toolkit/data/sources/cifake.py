@@ -1,4 +1,4 @@
-"""CIFAKE's own scheme of names (Bird & Lotfi 2023): numbers of CIFAR-10's images, and the category as a suffix."""
+"""CIFAKE's file names (Bird & Lotfi 2023): the number of the CIFAR-10 image, and the category as a suffix."""
 
 import re
 from collections.abc import Collection, Sequence
@@ -17,15 +17,16 @@ CATEGORIES = {
     9: "ship",
     10: "truck",
 }
-"""CIFAKE's suffixes: `0001.jpg` is an airplane, `0001 (4).jpg` a cat. Proven for REAL, whose bytes are CIFAR-10's."""
+"""CIFAKE's suffixes: `0001.jpg` is an airplane, `0001 (4).jpg` a cat. Verified for REAL, whose bytes equal
+CIFAR-10's."""
 
 NAME = re.compile(
     rf"([0-9]{{1,9}})(?: \(([0-9]{{1,2}})\))?(?:{'|'.join(map(re.escape, SUFFIXES))})", re.IGNORECASE | re.ASCII
 )
 MOST = 0.5
-"""CIFAKE's categories count where more than this share of the names fits."""
+"""Data is CIFAKE if more than this share of its names fits."""
 FEW_WITH_SUFFIX = 0.1
-"""Numbered files of which hardly any has a suffix are somebody's copies, not CIFAKE."""
+"""Data is not CIFAKE if fewer of its numbered files have a suffix: then these mark copies."""
 
 ODD = "its name says no category, as CIFAKE's names do"
 
@@ -45,9 +46,10 @@ def parse_cifake_name(name: str) -> tuple[int, int] | None:
 
 
 def cifake_numbers(names: Sequence[str], labels: Collection[str]) -> list[tuple[int, int] | None] | None:
-    """Number and suffix of each file name, None for an odd one; None altogether where this is not CIFAKE.
+    """Number and suffix of each file name, None for one that does not fit; None instead of a list if this is not
+    CIFAKE.
 
-    Numbered files alone are no proof: the labels must be CIFAKE's, most names must fit, and some carry a suffix.
+    Numbered files are not enough: the labels must be CIFAKE's, most names must fit, and some must have a suffix.
     """
     if {label.lower() for label in labels} != {"real", "fake"}:
         return None

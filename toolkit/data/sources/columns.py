@@ -1,4 +1,4 @@
-"""Tables as people write them: which column means what, whatever separator, encoding or spelling was used."""
+"""Read tables of any separator, encoding and spelling, and find out what each column means."""
 
 import codecs
 import io
@@ -21,7 +21,8 @@ MEANINGS = ("path", "label", "split", "category")
 LOOKS_LIKE_A_FILE = re.compile(r".*[/\\].*|.*\.[A-Za-z0-9]{2,5}")
 PLAIN = (pl.String, pl.Categorical, pl.Enum, pl.Boolean, pl.Date, pl.Datetime)
 ROW = "row "
-"""The column with the number of each row, as a spreadsheet shows it; no column of a table is called so."""
+"""The column with each row's number, as a spreadsheet shows it. The trailing space keeps it apart from a table's
+own."""
 
 
 def read_table(data: bytes, name: str) -> pl.DataFrame:
@@ -40,15 +41,15 @@ def read_table(data: bytes, name: str) -> pl.DataFrame:
 
 
 def as_text(frame: pl.DataFrame) -> pl.DataFrame:
-    """The columns that are plain values, as text."""
+    """The columns with plain values, as text."""
     plain = [name for name, kind in frame.schema.items() if (kind.is_numeric() or kind in PLAIN) and name.strip()]
     return frame.select(pl.col(plain).cast(pl.String))
 
 
 def columns_of(frame: pl.DataFrame, said: Mapping[str, str], where: str, needed: tuple[str, ...]) -> dict[str, str]:
-    """meaning (path, label, split, category) -> the column: as `said`, else by what columns are called.
+    """Meaning (path, label, split, category) -> column name: as `said`, else by the names of the columns.
 
-    Raises DataError, with the columns found and those needed, where a needed one is missing.
+    Raises DataError, naming the columns found and needed, if a needed one is missing.
     """
     names = [name for name in frame.columns if name != ROW]
     wrong = next((f"{meaning}={name}" for meaning, name in said.items() if name not in names), None)
@@ -63,14 +64,14 @@ def columns_of(frame: pl.DataFrame, said: Mapping[str, str], where: str, needed:
     if missing:
         wanted = ",".join(f"{one}=NAME" for one in missing)
         raise DataError(
-            f"{where} has no column {missing[0]!r} by any name known here: it has {', '.join(names) or 'no others'}; "
+            f"{where} has no column {missing[0]!r} under any known name: it has {', '.join(names) or 'no others'}; "
             f"it needs path, label and split, named in its first row. --columns {wanted} says which they are."
         )
     return found
 
 
 def _column(frame: pl.DataFrame, meaning: str, taken: set[str]) -> str | None:
-    """The column that is called so; of several the surest name, whose cells look like it."""
+    """The column with a name of this meaning; of several, the first in `COLUMNS` whose cells fit."""
     spelled = {plain_column(name): name for name in reversed(frame.columns) if name not in taken and name != ROW}
     there = [spelled[word] for word in COLUMNS[meaning] if word in spelled]
     if meaning == "split":
@@ -88,7 +89,7 @@ def _looks_like_files(cells: pl.Series) -> bool:
 
 
 def _text(data: bytes) -> str:
-    """By its byte order mark, else UTF-8, else what Windows writes."""
+    """Decoded by the byte order mark, else as UTF-8, else as Windows-1252."""
     marked = next((name for mark, name in BYTE_ORDER_MARKS if data.startswith(mark)), None)
     if marked:
         return data.decode(marked)
@@ -106,7 +107,7 @@ def _read_csv(text: str) -> pl.DataFrame:
     separator = max(SEPARATORS, key=lambda one: (_known(header.split(one)), header.count(one)))
     frame = pl.read_csv(io.BytesIO(text.encode()), separator=separator, infer_schema=False)
     stripped = {name: name.strip().strip("'\"") for name in frame.columns}
-    if any(name != name.strip() for name in frame.columns):  # a space behind each separator
+    if any(name != name.strip() for name in frame.columns):  # a space after each separator
         frame = frame.with_columns(pl.all().str.strip_chars())
     return frame.rename(stripped) if len(set(stripped.values())) == len(stripped) else frame
 

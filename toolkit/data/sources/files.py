@@ -1,7 +1,6 @@
-"""Files on this machine and behind fsspec's addresses (`s3://`, `gs://`, `https://`, …): whole, or a piece at a time.
+"""Read local files and fsspec's addresses (`s3://`, `gs://`, `https://`, …), whole or in parts.
 
-What lies on this machine is read by the system's own calls; an address goes through fsspec, which asks its server for
-the bytes that are needed and nothing else.
+Local files are read with system calls. Addresses are read through fsspec, which requests only the bytes needed.
 """
 
 import os
@@ -17,30 +16,31 @@ from toolkit.errors import DataError, ImageError
 LARGEST_FILE = 1 << 30
 
 ReadAt = Callable[[int, int], bytes]
-"""(offset, size) -> those bytes, fewer where the file ends. Safe from several threads."""
+"""(offset, size) -> those bytes, fewer at the end of the file. Thread-safe."""
 
 
 def is_address(place: str | Path) -> bool:
-    """Whether `place` is an address of fsspec's rather than a path."""
+    """Whether `place` is an fsspec address rather than a path."""
     return "://" in str(place)
 
 
 def is_there(address: str) -> bool:
-    """Whether a file, or a folder with files, is behind the address. Raises DataError where nobody answers."""
+    """Whether a file or a folder exists at the address. Raises DataError if it cannot be reached."""
     system, path = _behind(address)
     with _readable_errors(address):
         return bool(system.exists(path))
 
 
 def is_folder(address: str) -> bool:
-    """Whether files lie below the address. Raises DataError where nobody answers."""
+    """Whether the address is a folder. Raises DataError if it cannot be reached."""
     system, path = _behind(address)
     with _readable_errors(address):
         return bool(system.isdir(path))
 
 
 def open_binary(place: str | Path) -> BinaryIO:
-    """The file, to be read anywhere in it. Raises OSError for a path, DataError for an address, that cannot be read."""
+    """The file, opened for random access. Raises OSError for a path and DataError for an address that cannot be
+    read."""
     if not is_address(place):
         return open(place, "rb")
     system, path = _behind(str(place))
@@ -49,14 +49,14 @@ def open_binary(place: str | Path) -> BinaryIO:
 
 
 def read_whole(address: str) -> bytes:
-    """All bytes behind the address. Raises DataError."""
+    """All bytes of the file at the address. Raises DataError."""
     system, path = _behind(address)
     with _readable_errors(address):
         return bytes(system.cat_file(path))
 
 
 def fingerprint(place: str) -> str:
-    """What changes when the file does: its size and time, or whatever its server says of it. Raises DataError."""
+    """A text that changes when the file does: its size and time, or what its server reports. Raises DataError."""
     if is_address(place):
         system, path = _behind(place)
         with _readable_errors(place):
@@ -67,7 +67,7 @@ def fingerprint(place: str) -> str:
 
 
 def pieces_of(place: str | Path) -> ReadAt:
-    """What reads pieces of one file, which stays open. Raises OSError for a path that cannot be opened."""
+    """A function that reads parts of one file, which stays open. Raises OSError for a path that cannot be opened."""
     if is_address(place):
         return _pieces_behind(str(place))
     handle = os.open(place, os.O_RDONLY)
@@ -75,7 +75,7 @@ def pieces_of(place: str | Path) -> ReadAt:
 
 
 def pieces_of_many(place: str | Path) -> ReadAt:
-    """The same for one of many files, which is opened for each piece: thousands would be too many to keep open."""
+    """The same for one of many files. It is opened for each read, as thousands would be too many to keep open."""
     if is_address(place):
         return _pieces_behind(str(place))
 
@@ -95,7 +95,7 @@ def _pieces_behind(address: str) -> ReadAt:
     def read(offset: int, size: int) -> bytes:
         try:
             return bytes(system.cat_file(path, start=offset, end=offset + size))
-        except Exception as error:  # each of fsspec's file systems raises its own kinds
+        except Exception as error:  # each fsspec file system raises its own types
             raise ImageError(_reason(error)) from error
 
     return read
@@ -111,7 +111,7 @@ def names_below(root: str) -> Iterator[str]:
 
 
 def reader_below(root: str) -> Callable[[str], bytes]:
-    """Reads files below an address by their escaped names, and nothing that a name would lead to outside of it."""
+    """Reads files below an address by their escaped names, and refuses names that lead outside of it."""
     system, top = _behind(root)
 
     def read(name: str) -> bytes:
@@ -125,7 +125,7 @@ def reader_below(root: str) -> Callable[[str], bytes]:
             return bytes(system.cat_file(place))
         except ImageError:
             raise
-        except Exception as error:  # each of fsspec's file systems raises its own kinds
+        except Exception as error:  # each fsspec file system raises its own types
             raise ImageError(_reason(error)) from error
 
     return read
@@ -137,7 +137,7 @@ def head_below(root: str, size: int = 64) -> Callable[[str], bytes]:
 
 
 def matching(pattern: str) -> list[str]:
-    """The files that a pattern with `*`, `?` or `[…]` names, a path or an address, in no certain order."""
+    """The files that match a pattern (`*`, `?`, `[…]`) of paths or addresses, unordered."""
     if not is_address(pattern):
         from glob import glob
 
@@ -163,8 +163,8 @@ def _readable_errors(address: str) -> Iterator[None]:
     except DataError:
         raise
     except ImportError as error:
-        raise DataError(f'{address} needs a package more ({error}): pip install -e ".[cloud]"') from error
-    except Exception as error:  # each of fsspec's file systems raises its own kinds
+        raise DataError(f'{address} needs an additional package ({error}): pip install -e ".[cloud]"') from error
+    except Exception as error:  # each fsspec file system raises its own types
         raise DataError(f"{address} cannot be read: {_reason(error)}.") from error
 
 

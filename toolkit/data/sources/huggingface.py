@@ -1,12 +1,11 @@
 """Hugging Face's image data sets: Parquet files, a folder of `save_to_disk`, or `hf:owner/name` on the hub.
 
-Their images are a column of structs with `bytes` and `path`, their labels numbers whose names the file's metadata
-tells. Polars reads both formats; no library of Hugging Face's is needed but the hub's client, which open_clip brings.
-Images stay in their files, which are read a part at a time.
+Images are a column of structs with `bytes` and `path`; labels are numbers, whose names are in the file's metadata.
+Polars reads both formats. Only the hub's client is needed, which open_clip installs. Files are read in parts.
 
 Why not the library `datasets`: it brings 376 MB (pyarrow 170, pandas 84; `pip install --target t datasets`, November
-2026) for files that Polars, which is here anyway, reads as well. What is guessed is no more than in any table: which
-columns hold what, and which split a file's name says.
+2026) for files that Polars reads as well. What must be guessed is the same as for any table: the meaning of columns,
+and the split in a file's name.
 """
 
 import json
@@ -27,14 +26,15 @@ from toolkit.errors import DataError, ImageError
 
 HUB = "hf:"
 PART = 64 << 20
-"""About so many bytes of a Parquet file are held at once, in `PARTS` parts; of `save_to_disk`'s files, whole files."""
+"""The approximate size of a part of a Parquet file. Up to `PARTS` parts are held in memory; files of `save_to_disk` are
+one part each."""
 PARTS = 3
 
 
 def open_hub(address: str, name: str | None = None, asked: Reading = AS_IT_LOOKS) -> Dataset:
-    """`hf:owner/name`: its Parquet files, downloaded into the hub's own cache. Raises DataError.
+    """The data set `hf:owner/name`: its Parquet files, downloaded to the hub's own cache. Raises DataError.
 
-    Where the data set is of other files, the hub's own conversion to Parquet is taken.
+    If it has none, the hub's own conversion to Parquet is used.
     """
     from toolkit.storage.network import fail_fast_without_network
 
@@ -55,7 +55,7 @@ CONVERTED = "refs/convert/parquet"
 
 
 def _snapshot(owner_and_name: str, revision: str | None) -> Path | None:
-    """The folder with the Parquet files of one revision, if there are any and they can be had."""
+    """The folder with the Parquet files of a revision; None if there are none or they cannot be downloaded."""
     from huggingface_hub import snapshot_download
 
     from toolkit.storage.network import quiet_client
@@ -64,7 +64,7 @@ def _snapshot(owner_and_name: str, revision: str | None) -> Path | None:
     try:
         with quiet_client():
             folder = Path(snapshot_download(owner_and_name, **wanted))
-    except Exception:  # whatever the client and its many layers raise: what matters is that there is nothing to read
+    except Exception:  # the client and the libraries below it raise many types; all mean that there is nothing to read
         return None
     return folder if next(folder.rglob("*.parquet"), None) else None
 
@@ -95,13 +95,15 @@ def open_folder(folder: Path, name: str, asked: Reading = AS_IT_LOOKS) -> Datase
 
 
 def open_files(paths: Sequence[Path], root: Path, name: str, asked: Reading = AS_IT_LOOKS) -> Dataset:
-    """The images in these files; what their paths below `root` say of splits counts. Raises DataError."""
+    """The images in these files. Splits may be named in their paths below `root`. Raises DataError."""
     files = {path.relative_to(root).as_posix(): _File(path, asked.columns) for path in paths}
     parts = [_rows(file, below, asked) for below, file in files.items()]
     rows = pl.concat([rows for rows, _ in parts], how="diagonal")
     said = {meaning: column for _, columns in parts for meaning, column in columns.items()}
     further = {one: one for one in rows.columns if one not in (*SCHEMA, "original")}
     levels = [(f"column {column}", meaning) for meaning, column in {**said, **further}.items()]
+    if "split" not in said and rows["split"].count():
+        levels.append(("file name", "split"))
     found = Found(rows, [], levels, kind="huggingface")
     what = "images in one file," if len(files) == 1 else f"images in {len(files)} files,"
     where = str(paths[0] if len(files) == 1 else root)
@@ -109,8 +111,8 @@ def open_files(paths: Sequence[Path], root: Path, name: str, asked: Reading = AS
 
 
 def _rows(file: "_File", below: str, asked: Reading) -> tuple[pl.DataFrame, dict[str, str]]:
-    """One file's rows, with the name that each image had as a file (`original`), and the split that the path says;
-    and which column means what."""
+    """One file's rows, with each image's original file name (`original`) and the split in the path; and meaning ->
+    column."""
     table = file.without_bytes()
     text = as_text(table.drop("original")).with_columns(
         _named(table[column], names) for column, names in file.class_names().items() if column in table.columns
@@ -139,7 +141,7 @@ def _has_label(text: pl.DataFrame) -> bool:
 
 
 def _named(numbers: pl.Series, names: Sequence[str]) -> pl.Series:
-    """A class label's numbers by their names (-1 is none); anything else as it is."""
+    """The names of a class label's numbers (-1: null); other columns as text."""
     if not numbers.dtype.is_integer():
         return numbers.cast(pl.String)
     known = {number: str(name) for number, name in enumerate(names)}
@@ -148,7 +150,7 @@ def _named(numbers: pl.Series, names: Sequence[str]) -> pl.Series:
 
 @dataclass
 class _File:
-    """A Parquet file, or one of `save_to_disk`'s Arrow files: which columns hold what, and parts of it in memory."""
+    """A Parquet file, or an Arrow file of `save_to_disk`: its columns, and reading of its parts."""
 
     path: Path
     said: Mapping[str, str]
@@ -172,7 +174,7 @@ class _File:
         return {name: names for name, names in found.items() if names}
 
     def without_bytes(self) -> pl.DataFrame:
-        """All columns but the images, and `original`: the name that each image had as a file, where that is known."""
+        """All columns except the images, and `original`: each image's original file name, if known."""
         original = self._field("path") if self._has("path") else pl.lit(None, dtype=pl.String)
         others = [pl.col(name) for name in self.schema if name not in (self.image, "original")]
         return self._read([*others, original.alias("original")])
@@ -201,12 +203,12 @@ class _File:
             if self.path.suffix == ".arrow":
                 return pl.read_ipc_stream(self.path).lazy().slice(start, count).select(columns).collect()
             return pl.scan_parquet(self.path).slice(start, count).select(columns).collect()
-        except BaseException as error:  # a damaged file makes Polars raise, or panic, which is no Exception
+        except BaseException as error:  # a damaged file makes Polars raise or panic; a panic is not an Exception
             raise _unreadable(self.path, error) from error
 
 
 def _reader(files: dict[str, _File]) -> Callable[[str], bytes]:
-    """Reads an image by `<file>/<row>`; the last few parts that were read stay in memory."""
+    """Reads an image by `<file>/<row>`; the parts read last stay in memory."""
     by_name = {escape(below): file for below, file in files.items()}
     held: OrderedDict[tuple[str, int], pl.Series] = OrderedDict()
     lock = threading.Lock()
@@ -236,7 +238,7 @@ def _schema(path: Path) -> pl.Schema:
         if path.suffix == ".arrow":
             return pl.read_ipc_stream(path, n_rows=0).schema
         return pl.Schema(pl.read_parquet_schema(path))
-    except BaseException as error:  # a damaged file makes Polars raise, or panic, which is no Exception
+    except BaseException as error:  # a damaged file makes Polars raise or panic; a panic is not an Exception
         raise _unreadable(path, error) from error
 
 
@@ -248,7 +250,7 @@ def _unreadable(path: Path, error: BaseException) -> Exception:
 
 
 def _features(path: Path) -> dict[str, Any]:
-    """What the data set's own metadata says of its columns: in a Parquet file's footer, or beside an Arrow file."""
+    """The data set's own metadata on its columns, from a Parquet file's footer or a file beside an Arrow file."""
     try:
         if path.suffix == ".arrow":
             found = json.loads((path.parent / "dataset_info.json").read_text())["features"]

@@ -1,64 +1,32 @@
-"""What folders mean: paths of images -> label, split, category and further levels, found by looking at all at once.
+"""Find out what folders mean: from all image paths to label, split, category and further levels.
 
-The words come from `vocabulary`; `template` reads a layout that is said outright. Layouts that are recognised:
-split/label, split/label/category, split/category/label and split/generator/category/label (CNNDetection and its like),
-generator/split/label (GenImage), label/split, label alone; each within any folders around everything.
+`vocabulary` has the words, `template` reads a layout given by the user. Recognised layouts: split/label,
+split/label/category, split/category/label and split/generator/category/label (CNNDetection and similar),
+generator/split/label (GenImage), label/split, label alone. Any folders may lie around all of it.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import polars as pl
 
 from toolkit.data.manifest import natural
 from toolkit.data.sources.further_levels import find_further_levels
+from toolkit.data.sources.place import Folders, Place
 from toolkit.data.sources.vocabulary import WRAPPERS, label_word, split_named, split_within
 
-Folders = tuple[str, ...]
-
 FEWEST = 0.5
-"""A way to read the folders counts where it fits at least this share of the images."""
+"""An interpretation of the folders counts if it fits at least this share of the images."""
 NO_LABEL = "in no folder of a label"
 NO_SPLIT = "neither in train nor in test"
 
 
-@dataclass
-class Place:
-    """What the folders around some images mean, by their positions: the split's, the label's, and those of further
-    levels."""
-
-    folders: Folders
-    images: list[str]
-    split: int | None = None
-    label: int | None = None
-    further: dict[str, int] = field(default_factory=dict)
-    spelled: str | None = None
-    """The label, where others spell it in another case."""
-
-    def at(self, meaning: str) -> int | None:
-        """The position of the folder with this meaning."""
-        return {"split": self.split, "label": self.label, **self.further}.get(meaning)
-
-    def value(self, meaning: str) -> str | None:
-        """The folder with this meaning."""
-        at = self.at(meaning)
-        if meaning == "label" and self.spelled:
-            return self.spelled
-        return None if at is None else self.folders[at]
-
-    def inside(self) -> str:
-        """The folders that images are ordered by: those without split, label and what is around everything."""
-        first = min(at for at in (self.split, self.label, *self.further.values()) if at is not None)
-        kept = [one for at, one in enumerate(self.folders) if at >= first and at not in (self.split, self.label)]
-        return "".join(f"{one}/" for one in kept if not split_named(one))
-
-
 @dataclass(frozen=True)
 class Arranged:
-    """Rows (path, label, split and further levels, all String, null where a path has none) in their order; what was
-    passed over; (place, meaning) of each level, also in short (`split/label`); notes for the user; and whether labels
-    were known by what they are called, not by where they stand."""
+    """`rows` (path, label, split and further levels, all String, null if a path has none) in their order; `passed_over`
+    (path, reason); `levels` (place, meaning), and `read_as` the same in short (`split/label`); `notes` for the user;
+    `by_words`: whether labels were found by their names rather than by their position."""
 
     rows: pl.DataFrame
     passed_over: list[tuple[str, str]]
@@ -69,7 +37,7 @@ class Arranged:
 
 
 def arrange(paths: Sequence[str]) -> Arranged:
-    """What the folders in `paths` mean, by what they are called and where they stand."""
+    """Interpret the folders in `paths` by their names and positions."""
     places = places_of(paths)
     _find_splits(places)
     by_words = _find_label_words(places)
@@ -91,7 +59,7 @@ def arrange(paths: Sequence[str]) -> Arranged:
 
 
 def places_of(paths: Iterable[str]) -> list[Place]:
-    """The folders that images lie in, each once; there are far fewer of them than images."""
+    """The folders that contain images, each once: far fewer than images."""
     places: dict[Folders, Place] = {}
     for path in paths:
         folders = tuple(part for part in path.split("/")[:-1] if part not in ("", "."))
@@ -100,7 +68,7 @@ def places_of(paths: Iterable[str]) -> list[Place]:
 
 
 def _rows(places: Sequence[Place], meanings: Sequence[str]) -> pl.DataFrame:
-    """In natural order of what lies below split and label, so that a label's first N are whatever they hold."""
+    """The rows, in natural order of their paths without split and label."""
     keyed = []
     for number, place in enumerate(places):
         inside = place.inside()
@@ -115,7 +83,7 @@ def _rows(places: Sequence[Place], meanings: Sequence[str]) -> pl.DataFrame:
 
 
 def _levels(places: Sequence[Place], meanings: Iterable[str]) -> list[tuple[str, str]]:
-    """(place, meaning) in the order in which they mostly stand in a path."""
+    """(place, meaning) in the order in which they usually occur in a path."""
     found = []
     for meaning in meanings:
         there: Counter[int] = Counter()
@@ -127,13 +95,13 @@ def _levels(places: Sequence[Place], meanings: Iterable[str]) -> list[tuple[str,
 
 
 def _share(places: Sequence[Place], found: Sequence[int | None]) -> float:
-    """The share of the images whose place was found."""
+    """The share of images whose folder has a found position."""
     images = sum(len(place.images) for place in places)
     return sum(len(place.images) for place, at in zip(places, found, strict=True) if at is not None) / max(images, 1)
 
 
 def _find_splits(places: Sequence[Place]) -> None:
-    """The innermost folder that is called like a split; names that merely contain the word, where none is."""
+    """Find the innermost folder named like a split; if there is none, names that contain such a word."""
     found = [_last(place.folders, split_named) for place in places]
     if not any(at is not None for at in found):
         found = [_last(place.folders, split_within) for place in places]
@@ -148,10 +116,10 @@ def _last(folders: Folders, known: Callable[[str], object]) -> int | None:
 
 
 def _find_label_words(places: Sequence[Place]) -> bool:
-    """Labels by what their folders are called (`REAL`, `1_fake`, …) -> whether most paths have one.
+    """Find labels by the names of their folders (`REAL`, `1_fake`, …). Returns whether most paths have one.
 
-    Words count most where both kinds stand side by side, so that a category `nature` below `REAL` is none. What else
-    stands beside them is a label as well.
+    Words count most if both kinds are siblings, so that a category `nature` below `REAL` is not a label. Other siblings
+    of such folders are labels as well.
     """
     words = [{at: word for at, one in enumerate(place.folders) if (word := label_word(one))} for place in places]
     kinds: dict[Folders, set[bool]] = {}
@@ -178,7 +146,8 @@ def _surest(place: Place, found: dict[int, tuple[int, bool]], kinds: dict[Folder
 
 
 def _find_labels_by_position(places: Sequence[Place]) -> None:
-    """The folder below the split, else the one above it; without splits the first one that differs between paths."""
+    """Take the folder below the split as label, else the one above it; without splits the first that differs between
+    paths."""
     divided = [place for place in places if place.split is not None]
     below = [_first_telling(place, (place.split or 0) + 1) for place in divided]
     goes_below = _share(divided, below) >= FEWEST
@@ -193,7 +162,8 @@ def _find_labels_by_position(places: Sequence[Place]) -> None:
 
 
 def _first_telling(place: Place, start: int) -> int | None:
-    """The first folder from `start` on that is not called `images` or the like; that one, where there is no other."""
+    """The first folder from `start` on that is not named `images` or similar; if there is none, the folder at
+    `start`."""
     rest = range(start, len(place.folders))
     return next((at for at in rest if place.folders[at].lower() not in WRAPPERS), rest[0] if rest else None)
 
@@ -208,7 +178,7 @@ def _around(places: Sequence[Place]) -> int:
 
 
 def _join_labels_of_any_case(places: Sequence[Place]) -> list[str]:
-    """Labels that differ in case alone are one, spelled as most images have it -> what to tell the user of it."""
+    """Join labels that differ only in case, under the most frequent spelling. Returns notes for the user."""
     counts: Counter[str] = Counter()
     for place in places:
         counts[place.value("label") or ""] += len(place.images)

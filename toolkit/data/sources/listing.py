@@ -1,4 +1,4 @@
-"""What lies at a place, sorted out: pictures, tables, and what is neither, with the reason."""
+"""Sort files into images, tables and others, with the reason why a file is not used."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -9,32 +9,32 @@ from toolkit.data.sources.vocabulary import left_behind
 from toolkit.errors import DataError, ImageError
 
 NOT_LOOKED_INTO = (".txt", ".json", ".jsonl", ".csv", ".tsv", ".xml", ".yaml", ".yml", ".md", ".py", ".html", ".log")
-"""Files beside pictures that are known to be none; of others the first bytes tell."""
+"""Suffixes of files that are not images; for other files the first bytes decide."""
 TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 
 Head = Callable[[str], bytes]
-"""The first `HEAD` bytes, at least, of a file by its name."""
+"""File name -> at least its first `HEAD` bytes."""
 
 
 @dataclass(frozen=True)
 class Listing:
-    """Names, relative to a place and escaped: `pictures`, and (name, reason) of whatever else was met there."""
+    """Escaped file names relative to a place: `pictures`, and (name, reason) of all other files."""
 
     pictures: list[str]
     passed_over: list[tuple[str, str]]
 
     def tables(self) -> list[str]:
-        """The names of the tables among what is no picture."""
+        """The names of the tables among the other files."""
         return sorted(name for name, _ in self.passed_over if name.lower().endswith(TABLES) and not left_behind(name))
 
     def without(self, used: Iterable[str]) -> "Listing":
-        """The same, where these files that are no pictures were used after all."""
+        """The same, without these files among the others, because they are used."""
         taken = set(used)
         return Listing(self.pictures, [one for one in self.passed_over if one[0] not in taken])
 
 
 def sort_out(names: Iterable[str], head: Head, passed_over: Iterable[tuple[str, str]] = ()) -> Listing:
-    """Tell pictures from other files: by their names where these say it, else by their first bytes."""
+    """Separate images from other files, by suffix or else by their first bytes."""
     listing = Listing([], list(passed_over))
     for name in names:
         reason = why_no_picture(name, head)
@@ -46,7 +46,7 @@ def sort_out(names: Iterable[str], head: Head, passed_over: Iterable[tuple[str, 
 
 
 def why_no_picture(name: str, head: Head) -> str | None:
-    """The reason for passing a file over, None for a picture."""
+    """The reason for skipping a file, None for an image."""
     left = left_behind(name)
     if left or name.lower().endswith(SUFFIXES):
         return left

@@ -1,4 +1,4 @@
-"""Images without labels that a user hands over: files, folders, zips. They may lie anywhere."""
+"""Images without labels, to predict: files, folders and zips."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -9,18 +9,18 @@ import polars as pl
 
 from toolkit.data.manifest import SCHEMA, Dataset, escape, natural, reasons
 from toolkit.data.sources.archive import open_members
-from toolkit.data.sources.folder import files_below, head_of, read_regular, reader
 from toolkit.data.sources.listing import Listing, sort_out
+from toolkit.data.sources.local import files_below, head_of, read_regular, reader
 from toolkit.errors import DataError, ImageError
 
 Read = Callable[[], bytes]
 
 
 def open_loose(places: Iterable[str]) -> Dataset:
-    """The images at `places`, in their order: each file named, all images below a folder, all images in a zip.
+    """The images at `places`, in order: each file named, all images below a folder, all images in a zip.
 
-    What lies there and is no picture is passed over. A place where there is nothing to read is listed as well: reading
-    it says why. A zip's members are called `photos.zip/member.jpg`. Links are followed as in any data (`folder`).
+    Other files below a folder or in a zip are skipped. A place that cannot be read is listed; reading it raises the
+    reason. A zip's members are named `photos.zip/member.jpg`. Links are followed as in other data (`folder`).
     """
     found: dict[str, Read] = {}
     passed_over: list[tuple[str, str]] = []
@@ -44,7 +44,7 @@ def _at(place: str, passed_over: list[tuple[str, str]]) -> Iterator[tuple[str, R
             yield from _listed(*open_members(path), str(path), "zip", passed_over)
         else:
             yield _shown(place), partial(_read, os.fsencode(place))
-    except (DataError, OSError, ValueError) as error:  # ValueError: a name with a null character
+    except (DataError, OSError, ValueError) as error:  # ValueError: a null character in the name
         yield _shown(place), partial(_fail, str(error))
 
 
@@ -65,7 +65,7 @@ def _listed(
 
 
 def _shown(name: str) -> str:
-    """The name as the user wrote it; only what no terminal or table can hold is written `%XX`."""
+    """The name as the user wrote it, except characters that terminals and tables cannot hold: `%XX`."""
     return escape(name).replace("%25", "%")
 
 

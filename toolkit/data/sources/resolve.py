@@ -1,5 +1,5 @@
-"""Paths as people write them in tables -> the files they mean: backslashes, another computer's absolute paths, another
-case or Unicode form."""
+"""Find the files that paths in tables mean, despite backslashes, absolute paths of another computer, and another case
+or Unicode form."""
 
 import os
 import re
@@ -13,15 +13,15 @@ ABSOLUTE = re.compile(r"/|[A-Za-z]:[/\\]|\\\\")
 
 
 class Finder:
-    """Finds the file that a table means by a path. `_below` knows the files; this knows how paths are written."""
+    """Finds the file that a path in a table means. Subclasses look up files in `_below`."""
 
     def __init__(self, root: str = ""):
         self.root = root
         self.dropped: int | None = None
 
     def find(self, path: str, base: str = "") -> str | None:
-        """The escaped name of the file that a table in the folder `base` calls `path`; None where there is none, or
-        more than one that is alike."""
+        """The escaped name of the file that a table in the folder `base` calls `path`; None if there is none, or
+        several that differ only in case or Unicode form."""
         for one in dict.fromkeys([path, path.replace("\\", "/")]):
             inside = one.removeprefix(f"{self.root}/") if self.root else one
             if not ABSOLUTE.match(inside):
@@ -35,7 +35,7 @@ class Finder:
         return None
 
     def _of_another_computer(self, path: str) -> str | None:
-        """Without the folders above the data; as many as were left out of the first path that was found."""
+        """Drop leading folders until a file is found; later paths drop the same number."""
         parts = [part for part in path.split("/") if part]
         for count in range(1, len(parts)) if self.dropped is None else (self.dropped,):
             found = self._below("/".join(parts[count:]))
@@ -45,16 +45,16 @@ class Finder:
         return None
 
     def _below(self, plain: str) -> str | None:
-        """The file at this place, or at the only one that is alike."""
+        """The file with this path, or the only one that differs just in case or Unicode form."""
         raise NotImplementedError
 
     def _anywhere(self, name: str) -> str | None:
-        """The only file of this name, where a table gives no folders."""
+        """The only file with this name, for tables without folders."""
         return None
 
 
 class Names(Finder):
-    """Among names that are known, relative and escaped."""
+    """Looks up a list of relative, escaped names."""
 
     def __init__(self, names: Iterable[str]):
         super().__init__()
@@ -76,7 +76,7 @@ class Names(Finder):
 
 
 class Files(Finder):
-    """Below a folder on this machine, which is looked into where a name is not there as it is written."""
+    """Looks up files below a local folder; lists it only if a path does not exist as written."""
 
     def __init__(self, root: Path):
         super().__init__(os.path.abspath(root))
@@ -96,7 +96,7 @@ class Files(Finder):
         return escape(at)
 
     def _anywhere(self, name: str) -> str | None:
-        """In the folders beside the table alone: below them may be a whole disk."""
+        """Searches only the folders beside the table, as there may be a whole disk below them."""
         folders = [one for names in self._alike_in("").values() for one in names]
         found = [f"{folder}/{one}" for folder in folders for one in self._alike_in(folder).get(_key(name), [])]
         return escape(found[0]) if len(found) == 1 else None
@@ -111,7 +111,7 @@ class Files(Finder):
 
 
 class AsWritten(Finder):
-    """Where nothing can be asked for names, as behind an address: relative paths with slashes are taken as they are."""
+    """Takes relative paths as they are, for addresses whose files cannot be listed."""
 
     def _below(self, plain: str) -> str | None:
         return escape(plain)
@@ -121,7 +121,7 @@ class AsWritten(Finder):
 
 
 def _plain(path: str) -> str:
-    """Without `./` and double slashes; `..` stays, for whoever reads to refuse."""
+    """Without `./` and double slashes. `..` stays; the reader refuses it."""
     return "/".join(part for part in path.split("/") if part not in ("", "."))
 
 

@@ -1,9 +1,9 @@
-"""The built-in sample: crops of photographs that scikit-learn and scikit-image carry, and imitations of such crops.
+"""The built-in sample: crops of photographs from scikit-learn and scikit-image, and imitations of such crops.
 
-REAL are 32x32 crops at several scales. FAKE are the same kind of crops, re-synthesised by a small generative model that
-is fitted on the spot, on training crops alone: principal components of 8x8 patches (after Zoran & Weiss 2011), of which
-the strong ones are kept and the weak ones are drawn anew from their distribution. So structure survives while the
-finest texture is invented, which is what generators get wrong as well.
+REAL are 32x32 crops at several scales. FAKE are such crops re-synthesised by a small generative model, fitted to the
+training crops: principal components of 8x8 patches (after Zoran & Weiss 2011), of which the strong ones are kept and
+the weak ones are resampled. Structure survives while the finest texture is invented, which is what generators get
+wrong, too.
 """
 
 import io
@@ -42,7 +42,7 @@ PHOTOGRAPHS = {
 
 @lru_cache(maxsize=1)
 def sample() -> Dataset:
-    """The sample, made in a second or two, the same bytes each time with the same versions of numpy and Pillow.
+    """The sample, made in about two seconds. The bytes depend only on the versions of numpy and Pillow.
 
     Train and test crops come from disjoint parts of each photograph.
     """
@@ -76,13 +76,13 @@ def photograph(package: str, name: str) -> np.ndarray:
 
 
 def part_of(photograph: np.ndarray, split: str) -> np.ndarray:
-    """`[H, W, 3]` uint8: the left of a photograph trains, the right of it tests."""
+    """`[H, W, 3]` uint8: the left part of a photograph for training, the right part for testing."""
     border = int(photograph.shape[1] * (1 - TEST_SHARE))
     return photograph[:, :border] if split == "train" else photograph[:, border:]
 
 
 def _crops(part: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """`[count, 32, 32, 3]` uint8: squares of any size from anywhere, made small; nearly empty ones are not taken."""
+    """`[count, 32, 32, 3]` uint8: random squares of several sizes, scaled down; nearly uniform ones are rejected."""
     found: list[np.ndarray] = []
     seen: set[bytes] = set()
     while len(found) < count:
@@ -97,7 +97,7 @@ def _crops(part: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray
 
 
 class _Generator:
-    """A Gaussian model of 8x8 patches. To imitate a crop, its strong components stay and its weak ones are drawn."""
+    """A Gaussian model of 8x8 patches. An imitation keeps a crop's strong components and resamples the weak ones."""
 
     def __init__(self, crops: np.ndarray):
         patches = _patches(crops[:: max(1, len(crops) // 600)])
@@ -107,10 +107,10 @@ class _Generator:
         self.spreads = np.sqrt(np.maximum(variances[::-1], 0))
 
     def imitate(self, crops: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """`[N, 32, 32, 3]` uint8 -> imitations of the same shape; where patches overlap, they are averaged."""
+        """`[N, 32, 32, 3]` uint8 -> imitations of the same shape; overlapping patches are averaged."""
         codes = (_patches(crops) - self.mean) @ self.vectors
         weak = codes[:, COMPONENTS_KEPT:]
-        # A patch's own share of fine texture is kept, so that smooth places stay smooth; its pattern is invented.
+        # The amount of fine texture in each patch is kept, so that smooth areas stay smooth; its pattern is invented.
         amount = np.sqrt((weak**2).sum(axis=1, keepdims=True) / (self.spreads[COMPONENTS_KEPT:] ** 2).sum())
         codes[:, COMPONENTS_KEPT:] = rng.standard_normal(weak.shape) * self.spreads[COMPONENTS_KEPT:] * amount
         return _joined(codes @ self.vectors.T + self.mean, len(crops))

@@ -1,8 +1,8 @@
-"""Samples of tar shards: which of the files beside an image says its label, and of which image.
+"""Samples in tar shards (WebDataset): which file gives the label of which image.
 
-A picture goes with the file of the same stem (`a.000.jpg` with `a.000.cls`), else with one of the same key, the name up
-to its first dot (`000.left.jpg` with `000.cls`), unless files of several labels share that key. A label is what
-`.json` says, else `.cls`; `.txt` is one only in data where neither is there, because it is a caption otherwise.
+An image belongs to the file of the same stem (`a.000.jpg` to `a.000.cls`), else to one of the same key, the name up to
+its first dot (`000.left.jpg` to `000.cls`), unless files with different labels share that key. The label comes from
+`.json`, else from `.cls`. `.txt` is a label only if the data has neither, because it is a caption otherwise.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,14 +19,14 @@ from toolkit.data.sources.vocabulary import split_in_path, split_named
 from toolkit.errors import DataError
 
 KINDS = (".json", ".cls", ".txt")
-"""The files that say a label, the surest first."""
+"""Suffixes of files with labels, the most reliable first."""
 
 Placed = tuple[str, str, Shard]
-"""Where a shard is, what its members' names begin with in the manifest, and what it holds."""
+"""A shard's place, the prefix of its members' names in the manifest, and its contents."""
 
 
 def found_in_shards(shards: Sequence[Placed], asked: Reading) -> Found:
-    """The rows of shards: their samples, else what their folders say. Raises DataError."""
+    """The rows of shards, from their samples or else from their folders. Raises DataError."""
     passed_over = [(prefix + name, why) for _, prefix, shard in shards for name, why in shard.passed_over]
     paths = [prefix + name for _, prefix, shard in shards for name, _, _ in shard.images]
     kinds = {_suffix(name) for *_, shard in shards for name, facts in shard.facts.items() if "label" in facts}
@@ -59,17 +59,17 @@ def found_in_shards(shards: Sequence[Placed], asked: Reading) -> Found:
 
 
 def _once(rows: pl.DataFrame) -> tuple[pl.DataFrame, list[tuple[str, str]]]:
-    """Of members with the same name the last one counts, as for tar itself."""
+    """Of members with the same name the last counts, as for tar."""
     again = rows.filter(~pl.col("path").is_last_distinct())
     return rows.filter(pl.col("path").is_last_distinct()), [
-        (path, "there again further on in its shard") for path in again["path"]
+        (path, "repeated later in its shard") for path in again["path"]
     ]
 
 
 def _rows(
     shard: Shard, prefix: str, place: str, trusted: Sequence[str], passed_over: list[tuple[str, str]]
 ) -> Iterator[dict[str, str | None]]:
-    """A row for each image of a shard; those without a label, or with two, are passed over."""
+    """A row for each image of a shard; images without a label, or with two, are skipped."""
     by_stem = _grouped(shard.facts, stem_of)
     by_key = _grouped(shard.facts, key_of)
     stems = {stem_of(name) for name, *_ in shard.images}
@@ -81,9 +81,9 @@ def _rows(
         facts, labels = _said(beside, shard.facts, trusted)
         if len(labels) > 1:
             both = " and ".join(f"{label} ({one})" for label, one in labels.items())
-            passed_over.append((prefix + name, f"two labels go with it: {both}"))
+            passed_over.append((prefix + name, f"two labels belong to it: {both}"))
         elif not labels:
-            passed_over.append((prefix + name, "no label: no .json with one, no .cls, goes with it"))
+            passed_over.append((prefix + name, "no label: no .json with a label and no .cls belongs to it"))
         else:
             split = facts.get("split") or of_the_shard or _folder_split(name)
             further = {one: value for one, value in facts.items() if one not in RESERVED}
@@ -93,8 +93,8 @@ def _rows(
 def _said(
     beside: Sequence[str], facts: Mapping[str, dict[str, str]], trusted: Sequence[str]
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """What the files beside an image say, the surer ones last; and each label that the surest kind of them gives, with
-    the file."""
+    """The fields from the files of an image, the most reliable file last; and label -> file, for the most reliable kind
+    that gives labels."""
     said: dict[str, Any] = {}
     for kind in reversed(trusted):
         for name in (one for one in beside if _suffix(one) == kind):

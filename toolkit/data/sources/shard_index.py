@@ -1,4 +1,5 @@
-"""What the headers of one tar shard say, found out once: reading them means walking through the whole shard."""
+"""The contents of a tar shard, from its headers. They are stored, as reading them means walking through the whole
+shard."""
 
 import json
 import tarfile
@@ -20,14 +21,14 @@ BLOCK = 512
 LARGEST_FACTS = 1 << 16
 FACTS = (".json", ".cls", ".txt")
 LONGEST_TEXT = 64
-"""Longer texts of a .json are captions and addresses, nothing to compare images by."""
+"""Longer texts in a .json are captions and addresses, not columns to split by."""
 VERSION = 2
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Images as (escaped name, offset, size) in the order in which they lie; what each file beside them says (label,
-    category, split and further text), by its name; and (name, reason) of what was passed over."""
+    """`images`: (escaped name, offset, size) in their order; `facts`: label, category, split and further texts from
+    each other file, by its name; `passed_over`: (name, reason) of skipped files."""
 
     images: list[tuple[str, int, int]]
     facts: dict[str, dict[str, str]]
@@ -35,9 +36,9 @@ class Shard:
 
 
 def index_of(place: str, kept: Path | None = None) -> Shard:
-    """What a shard (path or address) holds; from the folder `kept`, where the same shard was read before.
+    """The contents of a shard (path or address), from the folder `kept` if they are stored there.
 
-    Raises DataError where it cannot be read as an uncompressed tar, whole to its end.
+    Raises DataError unless it is a complete, uncompressed tar.
     """
     if kept is None:
         return _read(place)
@@ -49,7 +50,7 @@ def index_of(place: str, kept: Path | None = None) -> Shard:
         return Shard(images, found["facts"], [(name, reason) for name, reason in found["passed_over"]])
     except (CacheError, KeyError, ValueError):
         shard = _read(place)
-    with suppress(CacheError):  # a cache that cannot be written costs another walk, nothing else
+    with suppress(CacheError):  # if the cache cannot be written, the next command walks through it again
         write_record(record, asdict(shard))
     return shard
 
@@ -59,7 +60,7 @@ def _read(place: str) -> Shard:
         with open_binary(place) as file, tarfile.open(fileobj=file, mode="r:") as archive:
             shard = _walk(archive)
             file.seek(archive.offset)
-            if file.read(BLOCK) != bytes(BLOCK):  # tarfile takes whatever is no header for the end
+            if file.read(BLOCK) != bytes(BLOCK):  # tarfile takes an invalid header for the end
                 raise DataError(f"{place} is damaged or cut off behind byte {archive.offset:,}: fetch it again.")
             return shard
     except (OSError, tarfile.TarError, ValueError, EOFError) as error:
@@ -79,7 +80,7 @@ def _walk(archive: tarfile.TarFile) -> Shard:
 
 
 def _note(shard: Shard, archive: tarfile.TarFile, member: tarfile.TarInfo, name: str) -> str | None:
-    """Take down an image, or what a file says -> the reason for passing over anything else."""
+    """Record an image, or the fields of another file. Returns the reason for skipping, if any."""
 
     def content(size: int) -> bytes:
         file = archive.extractfile(member)
@@ -98,13 +99,13 @@ def _note(shard: Shard, archive: tarfile.TarFile, member: tarfile.TarInfo, name:
 
 
 def _harmless(member: tarfile.TarInfo) -> bool:
-    """Plain files alone, no links or devices; none that leads out of the shard."""
+    """Whether a member is a regular file with a safe name: no link, no device, no `..`."""
     parts = member.name.replace("\\", "/").split("/")
     return member.isreg() and not member.issparse() and parts[0] != "" and ".." not in parts
 
 
 def _facts(suffix: str, content: bytes) -> dict[str, str]:
-    """label, category, split and further short texts, as far as a sample's file names them."""
+    """Label, category, split and further short texts in a sample's file."""
     text = content.decode(errors="replace").strip().removeprefix("\ufeff")
     if suffix != ".json":
         return {"label": text} if text and len(text.splitlines()) == 1 else {}

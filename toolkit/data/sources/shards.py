@@ -1,7 +1,7 @@
-"""Tar shards as WebDataset has them: images are read by their place in the shard, and nothing is unpacked.
+"""Tar shards as WebDataset writes them: images are read by their offset, and nothing is unpacked.
 
-What a sample is, `samples` says. Shards without samples may hold folders instead, `split/label/category/…`, as a zip
-does. Rows come in the order of their shards, by the numbers in their names, and of the samples in a shard.
+`samples` defines a sample. Shards without samples may hold folders, `split/label/category/…`, like a zip. Rows are in
+natural order of the shards, and in each shard in the order of the samples.
 """
 
 import re
@@ -22,27 +22,26 @@ RANGE = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
 
 
 def shards_of(pattern: str) -> list[str]:
-    """The shards that a path or address with `{000..012}`, `{a,b}`, `*` or `?` stands for, in natural order.
-
-    Raises DataError where it stands for none, or for too many.
+    """The shards that match a path or address with `{000..012}`, `{a,b}`, `*` or `?`, in natural order. Raises
+    DataError if there are none, or too many.
     """
     places: list[str] = []
     for one in _braces(pattern):
         places += sorted(matching(one)) if re.search(r"[*?\[]", one) else [one]
         if len(places) > MOST_SHARDS:
-            raise DataError(f"{pattern} stands for more than {MOST_SHARDS:,} shards.")
+            raise DataError(f"{pattern} matches more than {MOST_SHARDS:,} shards.")
     if not places:
         raise DataError(f"No shards match {pattern}.")
     return in_order(dict.fromkeys(places))
 
 
 def in_order(places: Iterable[str]) -> list[str]:
-    """Shards by the numbers in their names."""
+    """Shards in natural order."""
     return sorted(places, key=lambda place: (tuple(natural(place)), place))
 
 
 def _braces(pattern: str) -> Iterator[str]:
-    """`{00..12}` and `{a,b}` written out, from the left; numbers keep their width."""
+    """`{00..12}` and `{a,b}` expanded, from the left; numbers keep their width."""
     found = RANGE.search(pattern)
     if not found:
         yield pattern
@@ -59,10 +58,10 @@ def _braces(pattern: str) -> Iterator[str]:
 def open_shards(
     places: Sequence[str], name: str, where: str, kept: Path | None = None, asked: Reading = AS_IT_LOOKS
 ) -> Dataset:
-    """The data set in tar shards (paths or addresses), after one look at their headers. Raises DataError.
+    """The data set in tar shards (paths or addresses); reads their headers. Raises DataError.
 
-    What the headers say is remembered in the folder `kept`, so that an unchanged shard is walked through once; several
-    processes under torchrun share that walk.
+    Their contents are stored in the folder `kept`, so that an unchanged shard is walked through once. Processes under
+    torchrun share that work.
     """
     if kept and distributed.world() > 1:
         for place in places[distributed.rank() :: distributed.world()]:
@@ -84,7 +83,7 @@ def open_shards(
 
 
 def _prefixes(places: Sequence[str]) -> list[str]:
-    """What tells the shards apart, in front of their members' names; nothing where there is only one."""
+    """The prefixes of the members' names that distinguish the shards; empty if there is only one."""
     if len(places) == 1:
         return [""]
     parts = [place.split("/") for place in places]
@@ -102,7 +101,7 @@ def _reader(members: dict[str, tuple[int, int, int]], shards: Sequence[ReadAt]) 
         except OSError as error:
             raise ImageError((error.strerror or str(error)).lower()) from error
         if len(data) != size:
-            raise ImageError("cut off in its shard")
+            raise ImageError("truncated in its shard")
         return data
 
     return read

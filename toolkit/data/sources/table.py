@@ -1,4 +1,4 @@
-"""Tables that list images: CSV, TSV, JSON lines or Parquet, alone, beside the pictures, or in their zip."""
+"""Tables that list images: CSV, TSV, JSON lines or Parquet; alone, beside the images, or in their zip."""
 
 import posixpath
 from collections.abc import Callable, Sequence
@@ -11,21 +11,21 @@ from toolkit.data.manifest import Dataset, escape
 from toolkit.data.sources.assemble import AS_IT_LOOKS, Found, Reading, assemble, found_in_folders
 from toolkit.data.sources.columns import MEANINGS, ROW, columns_of, read_table
 from toolkit.data.sources.files import is_address, read_whole, reader_below
-from toolkit.data.sources.folder import reader
 from toolkit.data.sources.listing import Listing
+from toolkit.data.sources.local import reader
 from toolkit.data.sources.resolve import AsWritten, Files, Finder, Names
 from toolkit.data.sources.template import RESERVED
 from toolkit.data.sources.vocabulary import split_named, split_within
 from toolkit.errors import DataError
 
 METADATA = "metadata"
-"""What Hugging Face calls the table beside pictures: metadata.csv, metadata.jsonl."""
+"""Hugging Face's name of a table beside images: metadata.csv, metadata.jsonl."""
 
 
 def open_table(path: Path | str, name: str, asked: Reading = AS_IT_LOOKS) -> Dataset:
-    """The images that a table lists, in its order; paths are relative to the table's folder and stay below it.
+    """The images that a table lists, in its order. Paths are relative to the table's folder and must stay below it.
 
-    Raises DataError where the table cannot be read, lacks a column, or says of no image what trains and what tests.
+    Raises DataError if the table cannot be read, lacks a column, or names no train and test split.
     """
     at_address = is_address(path)
     folder = posixpath.dirname(str(path))
@@ -42,9 +42,9 @@ def open_table(path: Path | str, name: str, asked: Reading = AS_IT_LOOKS) -> Dat
 def open_listing(
     listing: Listing, name: str, what: str, where: str, read: Callable[[str], bytes], asked: Reading
 ) -> Dataset:
-    """The pictures of a folder or an archive, as a table among its files says, or else its folders.
+    """The images of a folder or an archive, described by a table among its files or else by its folders.
 
-    Folders whose names say label and split count more than a table, unless that is called metadata. Raises DataError.
+    Folders named like labels and splits take precedence over a table, unless that is named metadata. Raises DataError.
     """
     tables = [one for one in listing.tables() if _stem(one) == METADATA] or listing.tables()
     found = None if asked.columns and tables else found_in_folders(listing.pictures, listing.passed_over, asked)
@@ -67,7 +67,7 @@ def _told_by_tables(
     asked: Reading,
     folders: Found | None,
 ) -> Found | None:
-    """What the tables say of the pictures; None where they list none. Labels that they lack are the folders'."""
+    """The rows that the tables give these images; None if they list none. Missing labels are taken from the folders."""
     names = Names(listing.pictures)
     files, first_error = [], None
     for one in tables:
@@ -104,7 +104,7 @@ def _told_by_tables(
 def found_in_tables(
     files: Sequence[tuple[str, str, bytes]], finder: Finder, asked: Reading, folders: Found | None = None
 ) -> Found:
-    """The rows of tables, given as (name, folder that paths may start from, content). Raises DataError."""
+    """The rows of tables, given as (name, base folder of paths, content). Raises DataError."""
     parts: list[pl.DataFrame] = []
     passed_over: list[tuple[str, str]] = []
     levels: dict[str, str] = {}
@@ -133,7 +133,7 @@ def found_in_tables(
 def _rows(
     frame: pl.DataFrame, columns: dict[str, str], name: str, find: Callable[[str], str | None]
 ) -> tuple[pl.DataFrame, list[tuple[str, str]]]:
-    """The manifest's columns and further ones of one table, and its rows without a path."""
+    """The manifest's and further columns of one table; and (row, reason) of rows without a path."""
     taken = set(columns.values())
     further = [one for one in frame.columns if one not in taken and one not in (ROW, *RESERVED, *MEANINGS, "table")]
     none = pl.lit(None, dtype=pl.String)
@@ -154,13 +154,14 @@ def _rows(
 
 
 def _split(path: str, table: str) -> str | None:
-    """Where a table does not say it: the innermost folder called like a split, else what the table is called."""
+    """The split if the table has no column for it: from the innermost folder named like a split, else from the table's
+    name."""
     folders = path.split("/")[:-1]
     return next((one for one in reversed(folders) if split_named(one)), None) or split_within(table.rsplit("/", 1)[-1])
 
 
 def _without_repeats(rows: pl.DataFrame) -> tuple[pl.DataFrame, list[tuple[str, str]]]:
-    """Each image once. One with two labels or two splits is in nothing: which of them is right, nobody knows."""
+    """Each image once. Images with two labels or two splits are skipped, since nobody knows which one is right."""
     again = rows.filter(pl.col("path").is_duplicated())
     if again.is_empty():
         return rows, []

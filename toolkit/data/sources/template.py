@@ -1,4 +1,4 @@
-"""A layout that is said outright, `{split}/{generator}/{category}/{label}`: no guess is left."""
+"""Read folders by a layout given by the user, `{split}/{generator}/{category}/{label}`, without guessing."""
 
 import os
 import re
@@ -12,13 +12,13 @@ from toolkit.errors import DataError
 
 PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}|(\*)")
 RESERVED = ("path", "row", "sha256", "reason")
-"""Names of the manifest's own."""
+"""Columns that the manifest uses itself."""
 
 
 def arrange_as(paths: Sequence[str], layout: str) -> Arranged:
-    """What `paths` mean as `layout` says; whatever lies around everything may be left out of it.
+    """Interpret `paths` by `layout`, which may leave out folders around everything.
 
-    Raises DataError where it cannot be understood, or fits no path.
+    Raises DataError if the layout is invalid or fits no path.
     """
     pattern, meanings = _pattern(layout)
     around = os.path.commonprefix([place.folders for place in places_of(paths)])
@@ -40,8 +40,8 @@ def arrange_as(paths: Sequence[str], layout: str) -> Arranged:
 
 
 def _pattern(layout: str) -> tuple[re.Pattern[str], list[str]]:
-    """`{split}/*/{label}` as a regular expression over whole paths, and its names. Folders may lie below the last one,
-    unless that one has a dot or a star: then it stands for the file."""
+    """`{split}/*/{label}` as a regular expression over whole paths, and its names. The last part stands for the file if
+    it has a dot or a star; else further folders may lie below it."""
     names = [found[1] for found in PLACEHOLDER.finditer(layout) if found[1]]
     wrong = next((name for name in names if names.count(name) > 1 or name in RESERVED), None)
     if "label" not in names or wrong or "{" in PLACEHOLDER.sub("", layout) or "}" in PLACEHOLDER.sub("", layout):

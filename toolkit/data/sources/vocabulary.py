@@ -1,6 +1,6 @@
-"""The words that data sets are written with: names of splits, labels, columns, and of files that are no pictures.
+"""The names that data sets use for splits, labels, columns, generators and junk files.
 
-Every reader (folder, zip, tar, table, Parquet) asks here, so that a word means the same wherever it stands.
+Every reader (folder, zip, tar, table, Parquet) uses this module, so that a word means the same everywhere.
 """
 
 import re
@@ -8,7 +8,7 @@ import re
 TRAIN = ("train", "training")
 TEST = ("test", "testing", "eval", "evaluation")
 VALIDATION = ("val", "valid", "validation", "dev")
-"""The hub's own synonyms (`datasets`, `data_files.py`). Validation is tested on only where there is no test split."""
+"""The synonyms of Hugging Face (`datasets`, `data_files.py`). Validation serves as test split only if there is none."""
 SPLIT_OF = {word: split for split, words in {"train": TRAIN, "test": TEST, "val": VALIDATION}.items() for word in words}
 
 LABEL_WORDS = (
@@ -19,7 +19,7 @@ LABEL_WORDS = (
     ),
     (("nature", "natural", "human"), ("ai", "aigc")),
 )
-"""Folders that say which label it is, as (real, not real), the surest words first: `nature` can be a category, too."""
+"""Names of label folders as (real, not real), the most reliable first: `nature` can be a category, too."""
 
 GENERATORS = (
     *("gan", "diffusion", "sdv4", "sdv5", "sdxl", "sd1", "sd2", "sd3", "dalle", "dalle2", "dalle3", "dall", "glide"),
@@ -27,10 +27,10 @@ GENERATORS = (
     *("kandinsky", "deepfake", "crn", "imle", "san", "seeingdark", "sitd", "whichfaceisreal", "diffusion1"),
 )
 GAN = re.compile(r"(pro|style|big|cycle|star|gau|att|info|dc|r3|w|ms|sn)_?gan|diffusion|\bgan\d*\b")
-"""Words in the names of image generators, with which CNNDetection, GenImage and their like call their folders."""
+"""Words in generator names, as in the folders of CNNDetection, GenImage and similar data sets."""
 
 WRAPPERS = ("images", "image", "imgs", "img", "pictures", "photos", "data", "dataset", "files", "jpg", "jpeg", "png")
-"""Folders that say nothing, between a split and its labels."""
+"""Meaningless folders between a split and its labels."""
 
 COLUMNS = {
     "path": (
@@ -42,14 +42,14 @@ COLUMNS = {
     "category": ("category", "categories", "class", "class name"),
     "split": ("split", "splits", "set", "subset", "partition", "phase", "usage"),
 }
-"""What the columns are called, the surest name first; `filePath`, `file_path` and `File-Path` count as `file path`."""
+"""Names of columns, the most reliable first; `filePath`, `file_path` and `File-Path` count as `file path`."""
 
 LEFT_BEHIND: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(.*/)?(\._[^/]*|\.DS_Store|__MACOSX/.*|\.AppleDouble/.*)"), "left by a Mac"),
     (re.compile(r"(.*/)?(Thumbs\.db|ehthumbs\.db|desktop\.ini)", re.IGNORECASE), "left by Windows"),
     (re.compile(r"(.*/)?(@eaDir|\.thumbnails|\.ipynb_checkpoints|\.git|\.cache)/.*"), "left by another program"),
 )
-"""Files that programs leave beside pictures, some of them named like pictures."""
+"""Files that programs leave beside images, some of them with image suffixes."""
 
 
 def words_of(name: str) -> list[str]:
@@ -62,12 +62,12 @@ def words_of(name: str) -> list[str]:
 
 
 def split_named(name: str) -> str | None:
-    """`train`, `test` or `val`, where the whole name is a word for it."""
+    """`train`, `test` or `val` if the whole name is a word for it, else None."""
     return SPLIT_OF.get(name.strip().lower())
 
 
 def split_within(name: str) -> str | None:
-    """`train`, `test` or `val`, where a word of the name is one for it. Of several, what does not train counts.
+    """`train`, `test` or `val` if the name contains a word for it, else None. Of several, train comes last.
 
     >>> split_within("cifake-training-0.parquet"), split_within("contest.tar"), split_within("val_train_0")
     ('train', None, 'val')
@@ -77,13 +77,13 @@ def split_within(name: str) -> str | None:
 
 
 def split_in_path(path: str) -> str | None:
-    """The split that a word in a file's name says, else the innermost folder that is called like one."""
+    """The split named in a file's name, else by the innermost folder named like a split."""
     *folders, name = path.split("/")
     return split_within(name) or next((split for split in map(split_named, reversed(folders)) if split), None)
 
 
 def label_word(name: str) -> tuple[int, bool] | None:
-    """How sure a folder's name is a label (0: surest), and whether it is the real one; None for other names.
+    """For a folder named like a label, its rank in `LABEL_WORDS` and whether it means real; None for other names.
 
     >>> label_word("0_real"), label_word("AI"), label_word("cat")
     ((0, True), (2, False), None)
@@ -103,7 +103,7 @@ def is_generator(name: str) -> bool:
 
 
 def left_behind(name: str) -> str | None:
-    """Which program left this file beside the pictures, in words; None where it may be a picture."""
+    """The program that left this file beside the images, in words; None if it may be an image."""
     return next((reason for pattern, reason in LEFT_BEHIND if pattern.fullmatch(name)), None)
 
 

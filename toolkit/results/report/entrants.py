@@ -11,7 +11,7 @@ from toolkit.errors import SelectionError
 from toolkit.evaluation import columns
 from toolkit.heads import HEADS, head_class
 from toolkit.results.published import study_figure
-from toolkit.results.summary import labels_of, standing
+from toolkit.results.summary import in_plural, labels_of, standing
 
 STUDY = [*columns.QUESTION, "study"]
 """Rows that share these are one study: its held-out values and its seeds are repetitions of one question."""
@@ -100,7 +100,7 @@ class Subject:
     @property
     def kinds(self) -> str:
         """The same in the plural."""
-        return "categories" if self.kind == "category" else f"{self.kind}s"
+        return in_plural(self.kind)
 
     @property
     def seeds(self) -> list[int]:
@@ -160,7 +160,7 @@ def way_of(row: dict[str, Any]) -> str:
         return "reference"
     if row["recipe"]:
         return "finetune"
-    return "prompt" if row["head"] in HEADS and head_class(row["head"]).needs_prompts else "probe"
+    return "prompt" if row["head"] in HEADS and not head_class(row["head"]).learns else "probe"
 
 
 def _of(table: pl.DataFrame, about: dict[str, Any]) -> pl.DataFrame:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from toolkit.evaluation.metrics import Z, mcnemar
+from toolkit.evaluation.intervals import Z
+from toolkit.evaluation.metrics import mcnemar
 from toolkit.results.report.entrants import REPETITION, WAYS, Entrant, Subject
 
 ALPHA = 0.05
