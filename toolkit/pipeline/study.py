@@ -148,7 +148,7 @@ class Study:
 def load_encoder(
     model: str, pretrained: str | None = None, precision: str = "fp32", device: str = "auto"
 ) -> "OpenClip":
-    """A CLIP by open_clip's name, `nano`, or `hf-hub:OWNER/NAME`, with weights by tag or file.
+    """A CLIP by open_clip's name, `nano`, `timm:NAME`, or `hf-hub:OWNER/NAME`, with weights by tag or file.
 
     Raises EncoderError where model or weights are unknown or cannot be had.
     """
