@@ -15,12 +15,12 @@ TESTS = {"base": "base", "novel": "novel"}
 LEGEND = "★ the most accurate; ≈ not distinguishable from it (exact McNemar test, p ≥ 0.05). Brackets: 95 % intervals."
 PLAIN: dict[str, Any] = {"box": None, "header_style": "bold", "title_justify": "left", "caption_justify": "left"}
 MOST_SIDE_BY_SIDE = 5
-"""So many perturbations fit beside each other on a line of 120 characters."""
+"""The number of perturbations that fit on a line of 120 characters."""
 LEGEND_MEANS = "Against the study's way: mean accuracy minus that of zero-shot on finetuned (study), 95 % interval."
 
 
 def tables(table: pl.DataFrame, predictions: pl.DataFrame) -> Iterator[Table]:
-    """One table for each comparison, in the study's layout; and the means over held-out categories, if several."""
+    """A table for each comparison, in the study's layout; and the means over held-out values, if there are several."""
     for _, group in columns.ordinary(table).group_by(columns.COMPARISON, maintain_order=True):
         yield _comparison(group)
     for _, group in table.group_by(columns.COMPARISON, maintain_order=True):
@@ -90,7 +90,7 @@ def _line(rows: pl.DataFrame, labels: list[str]) -> list[str]:
 
 
 def _perturbed(group: pl.DataFrame, kinds: list[str]) -> Table:
-    """A line for each encoder, head and test set, a column for each of these perturbations: accuracies."""
+    """Accuracies: a line for each encoder, head and test set, a column for each of these perturbations."""
     rows = group.filter((pl.col("class") == "all") & (pl.col("test_data") == "") & pl.col("perturbation").is_in(kinds))
     about = rows.row(0, named=True)
     held_out = "" if about["held_out"] == "none" else f", {about['held_out']} held out"
@@ -112,7 +112,7 @@ def _by_kind_and_amount(perturbation: str) -> tuple[str, float]:
 
 
 def _seeds(spread: pl.DataFrame) -> Table:
-    """Where several categories were held out, the lines of their means alone."""
+    """Accuracies over seeds. If several values were held out, only the lines of their means."""
     of_means = spread.filter(pl.col("held_out").str.starts_with("mean of "))
     shown = Table(title=f"Accuracy over {max(spread['seeds'].to_list())} seeds", **PLAIN)
     for name in ("Held out", "Encoder", "Head", "Test", "Mean", "Deviation", "Lowest", "Highest"):
