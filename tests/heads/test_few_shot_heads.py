@@ -70,14 +70,13 @@ def test_discriminant_analysis_passes_scikit_learns_own_checks() -> None:
 @pytest.mark.parametrize("classes", [2, 3])
 @pytest.mark.parametrize("dimension", [12, 150])
 def test_discriminants_are_scikit_learns_with_the_papers_covariance(classes: int, dimension: int) -> None:
-    """At the chosen temperature, which counts in units of tr(S): the paper's own odds have tr(S) / D. With 150 columns
-    there are fewer rows than columns."""
+    """At the chosen temperature, for which the paper's own odds have (N - 1) / D. Of 150 columns, there are fewer rows
+    than columns."""
     X, y, groups = clouds(90, classes, dimension)
     new = clouds(40, classes, dimension, seed=1)[0]
     head = DiscriminantAnalysis().fit(X, y, groups)
     plain = plain_lda(X, y)
-    within = np.concatenate([unit(X)[y == one] - unit(X)[y == one].mean(axis=0) for one in np.unique(y)])
-    times = (within**2).sum() / (len(X) - 1) / dimension / head.choice_["temperature"]
+    times = (len(X) - 1) / dimension / head.choice_["temperature"]
     assert np.allclose(head.predict_proba(new), softmax(times * log_odds(plain, new), axis=1), atol=1e-3)
     assert (head.predict(new) == plain.predict(unit(new))).all()
 
@@ -91,9 +90,8 @@ def test_its_temperature_has_the_least_log_loss_on_what_is_left_out(choose_by: s
     def loss(times: float) -> float:
         per_fold = []
         for out in (numbers == number for number in np.unique(numbers)):
-            within = np.concatenate([unit(X[~out])[y[~out] == k] - unit(X[~out])[y[~out] == k].mean(0) for k in "ABC"])
-            ridge = (within**2).sum() / ((~out).sum() - 1) / X.shape[1]
-            logits = log_odds(plain_lda(X[~out], y[~out]), X[out]) * ridge / (head.choice_["temperature"] * times)
+            papers = ((~out).sum() - 1) / X.shape[1]
+            logits = log_odds(plain_lda(X[~out], y[~out]), X[out]) * papers / (head.choice_["temperature"] * times)
             per_fold.append(-log_softmax(logits, axis=1)[np.arange(out.sum()), np.searchsorted(list("ABC"), y[out])])
         return float(np.mean([part.mean() for part in per_fold]))
 

@@ -307,10 +307,10 @@ def test_several_held_out_values_get_a_heat_map_and_the_hardest_ones_details(tmp
     folder = store(tmp_path / "results", every)
     page.write(folder)
     html = (folder / "report.html").read_text()
-    assert (folder / "pictures/leave-one-out.png").exists() and "Each category held out in its turn" in html
-    assert "are those of one held-out category, owl" in html
+    assert (folder / "pictures/leave-one-out.png").exists() and "Each category held out, one at a time" in html
+    assert "are of one run, with the category owl held out" in html
     page.write(folder, held_out="cat")
-    assert "of one held-out category, cat" in (folder / "report.html").read_text()
+    assert "with the category cat held out" in (folder / "report.html").read_text()
     with pytest.raises(SelectionError, match="cat, owl"):
         page.write(folder, held_out="unicorn")
 
@@ -334,7 +334,7 @@ def test_perturbed_and_other_images_get_their_own_parts_and_never_mix(images: Im
     folder = store(tmp_path / "results", [*study(images), *changed, *other])
     page.write(folder), page.write(plain)
     html = (folder / "report.html").read_text()
-    assert "When images were changed" in html and (folder / "pictures/robustness-jpeg-base.svg").exists()
+    assert "On perturbed images" in html and (folder / "pictures/robustness-jpeg-base.svg").exists()
     drawn = (folder / "pictures/robustness-jpeg-base.svg").read_text()
     assert drawn.index(">90<") < drawn.index(">50<"), "the mildest first"
     assert "elsewhere" in html and "On other data" in html
@@ -387,7 +387,7 @@ def test_notes_replace_their_own_and_a_damaged_record_begins_anew(images: Images
     (tmp_path / run_records.RUNS).write_bytes(b"{")
     assert run_records.read(tmp_path) == {}
     page.write(tmp_path)
-    assert "No command has been noted" in (tmp_path / "report.html").read_text()
+    assert "No command was recorded" in (tmp_path / "report.html").read_text()
     store(tmp_path, study(images), command="fourth")
     assert [one["command"] for one in run_records.read(tmp_path).values()] == ["fourth"]
 

@@ -13,7 +13,7 @@ from toolkit.cli.output import passed_over, say
 if TYPE_CHECKING:
     from toolkit.data.manifest import Dataset
     from toolkit.data.sources import Reading
-    from toolkit.encoders.openclip import Source
+    from toolkit.encoders.source import Source
     from toolkit.evaluation.test_sets import Beyond
     from toolkit.pipeline.plan import Plan
 
@@ -135,7 +135,7 @@ data_options = section(
         metavar="COLUMN",
         default="category",
         show_default=True,
-        help="The column of the data with the values named by --split, such as generator or camera.",
+        help="The column with the values named by --split, such as generator or camera; label: see docs/data.md.",
     ),
     option("--train-per-label", type=click.IntRange(2), default=450, show_default=True, help="First N to train on."),
     option("--test-per-label", type=click.IntRange(1), default=100, show_default=True, help="First N to test on."),
@@ -163,7 +163,7 @@ model_options = section(
         "models",
         multiple=True,
         metavar="NAME",
-        help="nano, one of open_clip's, hf-hub:OWNER/NAME, or local-dir:FOLDER; repeat it for several encoders.  "
+        help="nano, one of open_clip's, timm:NAME, hf-hub:OWNER/NAME, or local-dir:FOLDER; repeat it for several.  "
         "[default: ViT-B-32; sample: nano]",
     ),
     option(
@@ -308,7 +308,7 @@ def planned(chosen: dict[str, Any], as_json: bool) -> "list[Plan]":
 
 def _sources(chosen: dict[str, Any], default: str) -> "list[Source]":
     """The encoders named by --model and --pretrained, each once."""
-    from toolkit.encoders.openclip import source
+    from toolkit.encoders.source import source
     from toolkit.errors import SelectionError
 
     models, weights = chosen["models"] or (default,), chosen["pretrained"] or (None,)

@@ -8,11 +8,21 @@ from rich.table import Table
 
 from toolkit.evaluation import columns
 from toolkit.results.published import study_figure
-from toolkit.results.summary import LEFT_OUT, against_study, in_plural, labels_of, left_out_means, over_seeds
+from toolkit.results.summary import (
+    LEFT_OUT,
+    against_study,
+    in_plural,
+    labels_of,
+    left_out_means,
+    over_seeds,
+    p_against_best,
+    standing,
+)
 
-ALPHA = 0.05
 TESTS = {"base": "base", "novel": "novel"}
-LEGEND = "★ the most accurate; ≈ not distinguishable from it (exact McNemar test, p ≥ 0.05). Brackets: 95 % intervals."
+LEGEND = (
+    "★ the most accurate; ≈ not distinguishable from it (p ≥ 0.05, corrected for picking the best). [95 % interval]"
+)
 PLAIN: dict[str, Any] = {"box": None, "header_style": "bold", "title_justify": "left", "caption_justify": "left"}
 MOST_SIDE_BY_SIDE = 5
 """The number of perturbations that fit on a line of 120 characters."""
@@ -79,7 +89,7 @@ def _comparison(group: pl.DataFrame) -> Table:
 
 def _line(rows: pl.DataFrame, labels: list[str]) -> list[str]:
     first: dict[str, Any] = rows.row(0, named=True)
-    mark = "★" if first["p_best"] is None else "≈" if first["p_best"] >= ALPHA else " "
+    mark = {"best": "★", "≈ best": "≈"}.get(standing(first["accuracy"], p_against_best(first)), " ")
     interval = f"{first['accuracy']:.3f} [{first['accuracy_low']:.2f}–{first['accuracy_high']:.2f}] {mark}"
     cells = [_encoder(first), first["head"], first["test"], interval.rstrip()]
     for label in labels:

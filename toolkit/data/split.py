@@ -1,19 +1,26 @@
-"""Training and test rows. `_known_to_differ` alone ensures that the held-out value never trains."""
+"""Training and test rows. `_known_to_differ` alone ensures that what is held out never trains.
+
+`--split` holds out a value of a column, such as one category; every test set then has all labels. With `--split-by
+label` it holds out labels: the base and new classes of Zhou et al. 2022 (CoCoOp, section 4.1). Then the base labels are
+tested among themselves, and so are the new ones.
+"""
 
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
+from toolkit.data.labels import some
 from toolkit.data.manifest import SCHEMA, Dataset
 from toolkit.data.manifest import hash_rows as hash_all
 from toolkit.errors import SelectionError, did_you_mean
 
 NONE = "none"
 CATEGORY = "category"
+LABEL, HALF = "label", "half"
 FEWEST = 2
 MOST_VALUES = 200
 """A column with more values than these, or one for each image, cannot be split by."""
@@ -31,7 +38,8 @@ class TestSet:
     """Test rows (path, label, category, split, group, sha256) that are scored together.
 
     `test` is `base` or `novel`, or `other` for rows of another data set, `test_data`. `perturbation` names how the
-    images were changed. `leaks` counts images left out because their bytes are in the training set.
+    images were changed. `leaks` counts images left out because their bytes are in the training set. `labels` are the
+    classes of this test set; empty means all labels of the comparison.
     """
 
     __test__ = False  # else pytest collects the class
@@ -41,6 +49,7 @@ class TestSet:
     leaks: int = 0
     perturbation: str = ""
     test_data: str = ""
+    labels: tuple[str, ...] = ()
 
     def key(self) -> tuple[str, ...]:
         """Its values of the columns `columns.TEST`."""
@@ -55,7 +64,7 @@ class Split:
     hold no image of the held-out value, `novel` only test images of it. A row with an unknown value might have the
     held-out one, so it is in none of the three. `leaks` counts test images left out because their bytes are in `train`,
     `near_copies` those left out as near copies of a training image (`data.near_copies`). `seed` drew the training rows
-    and seeds everything random.
+    and seeds everything random. `new_labels` are the held-out labels where `by` is `label`, else empty.
     """
 
     held_out: str
@@ -66,6 +75,16 @@ class Split:
     seed: int = 0
     by: str = CATEGORY
     near_copies: int = 0
+    new_labels: tuple[str, ...] = ()
+
+    @property
+    def held_out_groups(self) -> frozenset[str]:
+        """The groups that training must not hold; none where nothing is held out."""
+        return frozenset(self.new_labels) or frozenset({self.held_out} - {NONE})
+
+    def known_labels(self, labels: Sequence[str]) -> list[str]:
+        """Those of the comparison's `labels` that training knows, in their order."""
+        return [label for label in labels if label not in self.new_labels]
 
     def tests(self) -> dict[str, pl.DataFrame]:
         """The test sets that have images: `base`, and `novel` where a value is held out."""
@@ -73,7 +92,9 @@ class Split:
 
     def test_sets(self) -> list[TestSet]:
         """The same as `TestSet`s."""
-        return [TestSet(name, rows, self.leaks) for name, rows in self.tests().items()]
+        known = tuple(self.train["label"].unique().sort()) if self.new_labels else ()
+        labels = {"base": known, "novel": self.new_labels}
+        return [TestSet(name, rows, self.leaks, labels=labels[name]) for name, rows in self.tests().items()]
 
     def rows(self) -> pl.DataFrame:
         """Every row of the comparison."""
@@ -117,9 +138,11 @@ def columns_to_split_by(dataset: Dataset) -> dict[str, list[str]]:
 def held_out_values(dataset: Dataset, split: Sequence[str], by: str = CATEGORY) -> list[str]:
     """The values of the column `by` named by `--split`, each held out in its turn; `none` holds nothing out.
 
-    Without `split` the default of this kind of data (`HELD_OUT`), else `none`. Raises SelectionError for an unknown
-    column or value.
+    Without `split` the default of this kind of data (`HELD_OUT`), else `none`. By `label`, the named labels are held
+    out together, or `half` of all. Raises SelectionError for an unknown column or value.
     """
+    if by == LABEL:
+        return [_held_out_labels(dataset, split)]
     columns = columns_to_split_by(dataset)
     wanted = list(dict.fromkeys(name.strip() for part in split for name in part.split(",") if name.strip()))
     if by != CATEGORY and by not in columns:
@@ -138,9 +161,43 @@ def held_out_values(dataset: Dataset, split: Sequence[str], by: str = CATEGORY) 
     return wanted
 
 
+def _held_out_labels(dataset: Dataset, split: Sequence[str]) -> str:
+    """`half`, or the labels that `--split` names, joined by commas."""
+    labels = dataset.labels()
+    wanted = list(dict.fromkeys(name.strip() for part in split for name in part.split(",") if name.strip()))
+    if wanted == [HALF] and HALF not in labels:
+        if len(labels) < 4:
+            raise SelectionError(f"Half of {len(labels)} labels cannot be told apart from each other: it takes 4.")
+        return HALF
+    for name in wanted:
+        if name not in labels:
+            guess = did_you_mean(name, labels)
+            raise SelectionError(f"{dataset.name} has no label {name!r}.{guess} --split takes half or {some(labels)}.")
+    if len(wanted) < 2 or len(labels) - len(wanted) < 2:
+        raise SelectionError(
+            f"--split-by label takes two labels or more to hold out, and leaves two or more to train on: --split half, "
+            f"or some of {some(labels)}."
+        )
+    return ",".join(wanted)
+
+
+def new_labels(labels: Sequence[str], held_out: str, by: str) -> tuple[str, ...]:
+    """The labels that are held out, sorted; none where another column is split by.
+
+    `half` holds out the second half of the sorted labels; the first one has one more where their number is odd (Zhou et
+    al. 2022, CoOp's and CoCoOp's base and new classes).
+    """
+    if by != LABEL or held_out == NONE:
+        return ()
+    return tuple(sorted(labels)[(len(labels) + 1) // 2 :] if held_out == HALF else sorted(held_out.split(",")))
+
+
 def what_is_held_out(dataset: Dataset, held_out: Sequence[str], by: str = CATEGORY) -> str | None:
-    """A line for the user: if nothing is held out, what could be, and how; else which labels have no value in the
-    column `by`. None if there is nothing to say."""
+    """A line for the user: if nothing is held out, what could be, and how; which labels are held out; or which labels
+    have no value in the column `by`. None if there is nothing to say."""
+    if new := new_labels(dataset.labels(), held_out[0], by):
+        known = len(dataset.labels()) - len(new)
+        return f"{len(new)} of {known + len(new)} labels are held out: {some(new)}. Each part is tested among its own."
     if list(held_out) != [NONE]:
         return _line_on_labels_without(dataset, by)
     ways = [
@@ -225,17 +282,17 @@ def select(
     in `also_passed_over`: near copies of training images. A `seed` other than 0 draws the training rows at random. Only
     the rows needed are hashed. Raises SelectionError if a label has fewer than two training images or no test image.
     """
-    rows = with_groups(dataset, by, hash_rows)
+    rows, new = with_groups(dataset, by, hash_rows), new_labels(dataset.labels(), held_out, by)
+    groups = new or tuple({held_out} - {NONE})
     trainable, tests = (rows.filter(pl.col("split") == split) for split in ("train", "test"))
-    trainable = _shuffled(_known_to_differ(trainable, held_out), seed)
+    trainable = _shuffled(_known_to_differ(trainable, groups), seed)
     train = _first(dataset, trainable, train_per_label, hash_rows, NOTHING)[0]
     seen = pl.concat([NOTHING if keep_leaks else train["sha256"], also_passed_over])
-    base, passed_base = _first(dataset, _known_to_differ(tests, held_out), test_per_label, hash_rows, seen)
-    is_novel = (pl.col("group") == held_out) & (held_out != NONE)
-    novel, passed_novel = _first(dataset, tests.filter(is_novel), test_per_label, hash_rows, seen)
+    base, passed_base = _first(dataset, _known_to_differ(tests, groups), test_per_label, hash_rows, seen)
+    novel, passed_novel = _first(dataset, tests.filter(_is_one_of(groups)), test_per_label, hash_rows, seen)
     passed = pl.concat([passed_base, passed_novel])
     leaks = int(passed.is_in(train["sha256"].implode()).sum())
-    split = Split(held_out, train, base, novel, leaks, seed, by, len(passed) - leaks)
+    split = Split(held_out, train, base, novel, leaks, seed, by, len(passed) - leaks, new)
     _require_whole(split, seen)
     _require_enough(dataset, split)
     sizes = (len(split.train), len(split.base), len(split.novel), split.leaks)
@@ -267,12 +324,18 @@ def first_fresh(dataset: Dataset, held_out: str, per_label: int, seen: pl.Series
     rows = dataset.rows if by in dataset.rows.columns else dataset.rows.with_columns(pl.lit(None, pl.String).alias(by))
     trainable = rows.filter(pl.col("split") == "train").with_columns(group=pl.col(by))
     known = trainable["group"].null_count() < len(trainable)
-    return _first(dataset, _known_to_differ(trainable, held_out) if known else trainable, per_label, hash_all, seen)[0]
+    groups = new_labels(dataset.labels(), held_out, by) or tuple({held_out} - {NONE})
+    return _first(dataset, _known_to_differ(trainable, groups) if known else trainable, per_label, hash_all, seen)[0]
 
 
-def _known_to_differ(rows: pl.DataFrame, held_out: str) -> pl.DataFrame:
-    """The rows whose group is known to differ from the held-out value; null is not known to."""
-    return rows if held_out == NONE else rows.filter(pl.col("group") != held_out)
+def _known_to_differ(rows: pl.DataFrame, held_out: Collection[str]) -> pl.DataFrame:
+    """The rows whose group is known to differ from those held out; null is not known to."""
+    return rows.filter(~_is_one_of(held_out)) if held_out else rows
+
+
+def _is_one_of(held_out: Collection[str]) -> pl.Expr:
+    """Whether the group is held out; null where it is unknown."""
+    return pl.col("group").cast(pl.String).is_in(list(held_out), nulls_equal=False)
 
 
 def _shuffled(rows: pl.DataFrame, seed: int) -> pl.DataFrame:
@@ -312,18 +375,23 @@ def _first_of_label(
 
 def _require_whole(split: Split, seen: pl.Series) -> None:
     """Invariants for any data: a violation is a bug in this module, not a mistake of the user."""
-    if split.held_out != NONE:
+    if split.held_out_groups:
         for name, rows in (("training", split.train), ("base test", split.base)):
-            if rows["group"].null_count() or (rows["group"] == split.held_out).any():
+            if rows["group"].null_count() or rows["group"].is_in(list(split.held_out_groups)).any():
                 raise AssertionError(f"an image that may be of the novel value is in the {name} set")
     if any(rows["sha256"].is_in(seen.implode()).any() for rows in (split.base, split.novel)):
         raise AssertionError("the bytes of a test image are in the training set")
 
 
 def _require_enough(dataset: Dataset, split: Split) -> None:
-    novel = [("novel test", split.novel, 1)] if split.held_out != NONE else []
-    for name, rows, fewest in [("training", split.train, FEWEST), ("base test", split.base, 1), *novel]:
-        for label in dataset.labels():
+    known = split.known_labels(dataset.labels())
+    novel = [("novel test", split.novel, 1, split.new_labels or known)] if split.held_out != NONE else []
+    for name, rows, fewest, labels in [
+        ("training", split.train, FEWEST, known),
+        ("base test", split.base, 1, known),
+        *novel,
+    ]:
+        for label in labels:
             count = int((rows["label"] == label).sum())
             if count < fewest:
                 raise SelectionError(

@@ -6,7 +6,7 @@ CLIP's last layer keeps what a caption describes and loses many traces of genera
 
 import hashlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ class Blocks:
     """An `Encoder` of the blocks of `encoder`'s image tower.
 
     An image's vector concatenates the class tokens of all blocks, each scaled to unit length: `[blocks x D]` float32.
-    For a convolutional tower it is the mean of each stage over the image.
+    For a tower without class token it is their mean over the image.
     """
 
     def __init__(self, encoder: OpenClip):
@@ -32,9 +32,11 @@ class Blocks:
         self.batch_size = encoder.batch_size
         self.prepare, self.preprocess = encoder.prepare, encoder.preprocess
         self._seen = threading.local()  # several threads may embed a batch each
-        blocks = blocks_of(encoder.model.visual, encoder.source.model)
+        visual = encoder.model.visual
+        blocks = blocks_of(visual, encoder.source.model)
+        self._token = _token if _has_class_token(visual) else _mean
         for block in blocks:
-            block.register_forward_hook(_listener(self._seen))
+            block.register_forward_hook(_listener(self._seen, self._token))
         _, tokens = self._embed(np.zeros((1, 3, *encoder.image_size), np.uint8))
         widths = tuple(token.shape[1] for token in tokens)
         of = encoder.record
@@ -69,7 +71,7 @@ class Blocks:
         """The vectors of `encoder`, and each block's tokens `[N, D]`."""
         tokens = self._seen.tokens = []
         try:
-            return self.encoder.embed_images(pixels, lambda token: tokens.append(_token(token))), tokens
+            return self.encoder.embed_images(pixels, lambda token: tokens.append(self._token(token))), tokens
         finally:
             del self._seen.tokens
 
@@ -102,22 +104,29 @@ def blocks_of(visual: Any, name: str) -> list[Any]:
     Raises EncoderError for a tower that is neither.
     """
     trunk = getattr(visual, "trunk", None)
+    known = getattr(trunk, "output_fmt", "NCHW") == "NCHW"  # timm's towers that have their channels last are not
     places = [(getattr(visual, "transformer", None), "resblocks")]
     places += [(trunk, part) for part in ("blocks", "stages", "layers")]
     for owner, part in places:
-        if getattr(owner, part, None) is not None:
+        if known and getattr(owner, part, None) is not None:
             return list(getattr(owner, part))
     if hasattr(visual, "layer1"):
         return [getattr(visual, f"layer{number}") for number in (1, 2, 3, 4)]
     raise EncoderError(f"The blocks of {name}'s image tower are not known to the toolkit: leave --features out.")
 
 
-def _listener(seen: threading.local) -> Any:
+def _has_class_token(visual: Any) -> bool:
+    """open_clip's own transformers have one; of timm's some, as SigLIP's, pool all tokens instead."""
+    trunk = getattr(visual, "trunk", None)
+    return trunk is None or getattr(trunk, "cls_token", None) is not None
+
+
+def _listener(seen: threading.local, token: Callable[["torch.Tensor"], "torch.Tensor"]) -> Any:
     """A hook that stores a block's tokens while this thread embeds with blocks."""
 
     def listen(_: Any, __: Any, output: "torch.Tensor") -> None:
         if hasattr(seen, "tokens"):
-            seen.tokens.append(_token(output))
+            seen.tokens.append(token(output))
 
     return listen
 
@@ -125,3 +134,8 @@ def _listener(seen: threading.local) -> Any:
 def _token(output: "torch.Tensor") -> "torch.Tensor":
     """A block's output -> `[N, D]`: of tokens `[N, T, D]` the first, of a map `[N, D, H, W]` the mean."""
     return output.mean(dim=(2, 3)) if output.ndim == 4 else output[:, 0]
+
+
+def _mean(output: "torch.Tensor") -> "torch.Tensor":
+    """A block's output `[N, T, D]` or `[N, D, H, W]` -> `[N, D]`, the mean over the picture."""
+    return output.mean(dim=(2, 3)) if output.ndim == 4 else output.mean(dim=1)

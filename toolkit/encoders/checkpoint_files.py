@@ -48,6 +48,21 @@ def load_into(model: "torch.nn.Module", path: Path) -> "torch.nn.Module":
     if path.suffix in (".npz", ".npy"):  # big_vision's files: open_clip reads plain arrays
         open_clip.load_checkpoint(model, str(path))
         return model
+    found, tensors = read_weights(path)
+    if all(name.startswith(PREFIX) or name == LABEL_VECTORS for name in tensors):
+        tower = image_tower(model)
+        tower.load_state_dict({name: one for name, one in tensors.items() if name != LABEL_VECTORS})
+        return tower
+    with _as_open_clip_reads_it(path, found, tensors) as file:
+        open_clip.load_checkpoint(model, str(file))
+    return model
+
+
+def read_weights(path: Path) -> "tuple[Any, dict[str, torch.Tensor]]":
+    """What a file holds, and the tensors in it by their plain names.
+
+    Raises EncoderError where it holds no weights, or NaN.
+    """
     _require_weights(path)
     found = _read(path)
     tensors = plain_names(unwrap(found))
@@ -59,13 +74,7 @@ def load_into(model: "torch.nn.Module", path: Path) -> "torch.nn.Module":
             f"{path} has weights that are not numbers (NaN), {broken[0]} among {len(broken)} such tensors: its "
             "training went wrong. Take an earlier checkpoint."
         )
-    if all(name.startswith(PREFIX) or name == LABEL_VECTORS for name in tensors):
-        tower = image_tower(model)
-        tower.load_state_dict({name: one for name, one in tensors.items() if name != LABEL_VECTORS})
-        return tower
-    with _as_open_clip_reads_it(path, found, tensors) as file:
-        open_clip.load_checkpoint(model, str(file))
-    return model
+    return found, tensors
 
 
 def image_tower(model: Any) -> "torch.nn.Module":

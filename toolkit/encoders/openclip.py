@@ -1,25 +1,21 @@
-"""A CLIP from open_clip: which one it is, how it is loaded, and how it embeds images and prompts."""
+"""A CLIP from open_clip, or an image tower from timm: how it is loaded, and how it embeds images and prompts."""
 
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
-from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
 from toolkit.data.images import decode
-from toolkit.encoders import checkpoint_files, half_precision, nano
+from toolkit.encoders import checkpoint_files, half_precision, nano, timm_tower
 from toolkit.encoders.class_token import encode_image
-from toolkit.encoders.default_weights import QUICK_GELU_TWINS, default_tag
 from toolkit.encoders.record import EncoderRecord, TrainedOn
+from toolkit.encoders.source import TIMM, Source, source
 from toolkit.errors import EncoderError, did_you_mean
 from toolkit.storage.network import fail_fast_without_network
 
@@ -28,97 +24,12 @@ if TYPE_CHECKING:
 
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 DEVICES = ("auto", "cuda", "mps", "cpu")
-HASH_CHUNK = 1 << 22
 MOST_SIDE_BY_SIDE = 4
 """Each batch on its way takes memory for what lies between the layers."""
 
 log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class Source:
-    """Where an encoder comes from, known without importing torch.
-
-    `pretrained` is what the user calls the weights (an open_clip tag, or a checkpoint's file name), `file` the local
-    checkpoint, if it is one. `model` is a name of open_clip's, or `hf-hub:owner/name` or `local-dir:folder`, which
-    bring their own weights. `notes` are lines for the user: which weights and which activation were chosen for them.
-    """
-
-    model: str
-    pretrained: str = ""
-    file: Path | None = None
-    precision: str = "fp32"
-    device: str = "auto"
-    notes: tuple[str, ...] = field(default=(), compare=False)
-
-    @cached_property
-    def called(self) -> str:
-        """The model and its weights, as `EncoderRecord.known_as` has them: a file by its content, not by its name."""
-        weights = file_sha256(self.file) if self.file else self.pretrained
-        config = f" {self.pretrained}" if self.model.startswith(checkpoint_files.LOCAL_DIR) else ""
-        return f"{self.model} {weights}{config}"
-
-    def is_source_of(self, record: EncoderRecord) -> bool:
-        """Whether `record` is this very encoder's, so that a cache can be searched without loading a model."""
-        return record.name == "base" and record.precision == self.precision and self.called in record.known_as
-
-
-def source(model: str, pretrained: str | None = None, precision: str = "fp32", device: str = "auto") -> Source:
-    """The source that `--model`, `--pretrained`, `--precision` and `--device` name.
-
-    Raises EncoderError where a file that `pretrained` names does not exist.
-    """
-    made = Source(model=model, precision=precision, device=device)
-    if model == "nano" and pretrained in (None, "shipped"):
-        return replace(made, pretrained="shipped", file=nano.WEIGHTS)
-    if model.startswith("hf-hub:"):
-        return replace(made, pretrained="hub")
-    if model.startswith(checkpoint_files.LOCAL_DIR):
-        return _from_folder(made, pretrained)
-    tag = pretrained or default_tag(model)
-    if Path(tag).is_file():
-        return _from_file(made, Path(tag))
-    if os.sep in tag or tag.endswith((".pt", ".pth", ".bin", ".safetensors")):
-        raise EncoderError(f"No checkpoint at {tag}: --pretrained takes a tag of open_clip's or the path of a file.")
-    if pretrained or tag in ("", "openai"):
-        return replace(made, pretrained=tag)
-    note = f"Weights: {tag}, as OpenAI has none for {model}; --pretrained TAG takes others."
-    return replace(made, pretrained=tag, notes=(note,))
-
-
-def _from_file(made: Source, file: Path) -> Source:
-    """A file does not say which activation its weights need. OpenAI's, known by name, need QuickGELU."""
-    found = replace(made, pretrained=file.stem, file=file.resolve())
-    if made.model not in QUICK_GELU_TWINS:
-        return found
-    twin = f"{made.model}-quickgelu"
-    if any("openai" in part.lower() for part in (file.name, *_hub_folder(file))):
-        return replace(found, model=twin, notes=(f"Activation: QuickGELU ({twin}), as OpenAI's weights need it.",))
-    note = f"Activation: GELU. Weights trained with QuickGELU (OpenAI's, MetaCLIP's, DFN's) need --model {twin}."
-    return replace(found, notes=(note,))
-
-
-def _hub_folder(file: Path) -> list[str]:
-    """The name of the model in the Hugging Face client's cache that a file lies in."""
-    return [part for part in file.absolute().parts if part.startswith("models--")]
-
-
-def _from_folder(made: Source, pretrained: str | None) -> Source:
-    """`local-dir:FOLDER`. The hash of the config is part of the name: other settings make other vectors."""
-    model, config, weights = checkpoint_files.local_dir(made.model)
-    if pretrained and Path(pretrained).resolve() != weights.resolve():
-        raise EncoderError(f"{made.model} brings its own weights, {weights}: leave --pretrained out.")
-    name = f"{weights.stem}-{file_sha256(config)[:8]}"
-    return replace(made, model=model, pretrained=name, file=weights.resolve())
-
-
-def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file's bytes, in hex. Raises EncoderError where it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise EncoderError(f"Cannot read the checkpoint {path}: {error.strerror}.") from error
+__all__ = ["OpenClip", "Source", "arithmetic", "create", "load", "source"]
 
 
 class OpenClip:
@@ -129,7 +40,6 @@ class OpenClip:
     """
 
     def __init__(self, model: Any, origin: Source, trained_on: TrainedOn | None = None):
-        import open_clip
         import torch
 
         self.model: Any = model.eval()  # open_clip has no types
@@ -138,7 +48,7 @@ class OpenClip:
         # Convolutions are up to twice as fast with the channels last; vectors stay the same to 1e-6.
         self.model.to(self.device, memory_format=torch.channels_last)
         self.has_text = hasattr(model, "encode_text")
-        self.tokenizer = open_clip.get_tokenizer(origin.model) if self.has_text else None
+        self.tokenizer = _tokenizer(origin) if self.has_text else None
         self.preprocessing = dict(model.visual.preprocess_cfg)
         self._steps = _steps_to_pixels(self.preprocessing)
         self.batch_size = 256 if self.device == "cuda" else 64 if self.image_size[0] <= 64 else 32
@@ -180,8 +90,8 @@ class OpenClip:
         return self.preprocess(decode(data))
 
     def preprocess(self, image: Image.Image) -> np.ndarray:
-        """One RGB image -> `[3, H, W]` uint8, resized and cropped as open_clip does it. Safe from several threads."""
-        if image.size != self.image_size[::-1]:
+        """One RGB image -> `[3, H, W]` uint8, resized and cropped as its library does it. Safe from several threads."""
+        if image.size != self.image_size[::-1] or self.preprocessing.get("crop_pct", 1.0) < 1:
             image = self._steps(image)
         return np.asarray(image).transpose(2, 0, 1)
 
@@ -259,9 +169,12 @@ def load(origin: Source) -> OpenClip:
 
 
 def create(origin: Source, load_weights: bool) -> "torch.nn.Module":
-    """The open_clip model of `origin`, with its weights or (for a checkpoint to be loaded into it) without."""
+    """The model of `origin`, with its weights or (for a checkpoint to be loaded into it) without."""
     if load_weights and origin.file is None:
         fail_fast_without_network()
+    if origin.model.startswith(TIMM):
+        with _quiet(), _readable_errors(origin):
+            return timm_tower.create(origin, load_weights)
     import open_clip
 
     nano.register()
@@ -285,6 +198,28 @@ def create(origin: Source, load_weights: bool) -> "torch.nn.Module":
         if from_file:
             model = checkpoint_files.load_into(model, from_file)
     return model
+
+
+def _tokenizer(origin: Source) -> Any:
+    """What turns prompts into tokens. SigLIP's and some others come from the hub, by a library of their own."""
+    import open_clip
+
+    config = open_clip.get_model_config(origin.model) or {}
+    name = config.get("text_cfg", {}).get("hf_tokenizer_name", "")
+    if name:
+        fail_fast_without_network()
+    try:
+        with _quiet():
+            return open_clip.get_tokenizer(origin.model)
+    except ImportError as error:
+        raise EncoderError(
+            f"{origin.model} reads prompts by a tokenizer of transformers: pip install {error.name}"
+        ) from error
+    except Exception as error:  # whatever the hub's client and transformers raise
+        raise EncoderError(
+            f"The tokenizer of {origin.model} ({name or 'from the hub'}) is neither on this machine nor to be had from "
+            "here (no network?): run once with a network."
+        ) from error
 
 
 def pick_device(name: str) -> str:
@@ -333,7 +268,9 @@ def kinds_of_layers(model: "torch.nn.Module") -> list[str]:
 
 
 def _steps_to_pixels(preprocessing: dict[str, Any]) -> Any:
-    """open_clip's own resize and crop, without the two steps at its end (to a tensor, normalise)."""
+    """The library's own resize and crop, without the two steps at its end (to a tensor, normalise)."""
+    if "crop_pct" in preprocessing:
+        return timm_tower.steps_to_pixels(preprocessing)
     from open_clip.transform import PreprocessCfg, image_transform_v2
     from torchvision.transforms import Compose
 

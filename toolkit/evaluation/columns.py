@@ -75,7 +75,7 @@ RESULTS: dict[str, tuple[Kind, str]] = {
     "data_hash": (S, "Hash over the contents and labels of the images that trained and tested."),
     "created": (S, "When it was computed (UTC)."),
     "labels": (S, "The labels that were told apart, in their order (JSON)."),
-    "split_by": (S, "The column of the data whose value `held_out` is: `category`, or as `generator`."),
+    "split_by": (S, "The column of the data whose value `held_out` is: `category`, `label`, or as `generator`."),
     "images": (S, "Hash over the comparison's training and test images: rows about other images differ in it."),
     "study": (
         S,
@@ -87,6 +87,9 @@ RESULTS: dict[str, tuple[Kind, str]] = {
         "Expected calibration error of P(predicted label) over 15 equal bins; the same on every class's row.",
     ),
     "top5_accuracy": (F, "Share of images whose label is among the five likeliest; empty below six labels."),
+    "p_best_corrected": (F, "The same, corrected for picking the best row on these images; empty for that row itself."),
+    "selection_bias": (F, "Of the most accurate row: how much of its accuracy is expected to come from being picked."),
+    "harmonic_mean": (F, "Of base and novel accuracy, on rows of `all`; filled where labels are held out."),
 }
 
 PREDICTIONS: dict[str, tuple[Kind, str]] = {
@@ -120,7 +123,7 @@ PREDICTIONS: dict[str, tuple[Kind, str]] = {
     "p_label": (F, "P(`label`)."),
 }
 
-LATER = ("log_loss", "top_calibration_error", "top5_accuracy")
+LATER = ("log_loss", "top_calibration_error", "top5_accuracy", "p_best_corrected", "selection_bias", "harmonic_mean")
 """Figures that rows of earlier versions lack: empty there, though the predictions would give them."""
 
 SIZES = ["model", "pretrained", "train_per_label", "test_per_label"]

@@ -12,11 +12,11 @@ import polars as pl
 
 from toolkit.cache.store import Cache
 from toolkit.data.labels import Labels
-from toolkit.data.split import NONE, Split, TestSet
+from toolkit.data.split import Split, TestSet
 from toolkit.encoders.record import EncoderRecord
 from toolkit.errors import SelectionError
 from toolkit.evaluation import columns, provenance
-from toolkit.evaluation.scoring import score, with_p_best
+from toolkit.evaluation.scoring import score, with_harmonic_mean, with_p_best
 from toolkit.heads import Head, fits, make_head
 from toolkit.heads.neighbours import remembering
 
@@ -62,7 +62,7 @@ def require_unseen(record: EncoderRecord, split: Split) -> None:
     if trained is None:
         return
     same = trained.train_sha256 == split.train_sha256() and trained.held_out == split.held_out
-    if not same or (split.held_out != NONE and split.held_out in trained.train_categories):
+    if not same or split.held_out_groups & set(trained.train_categories):
         raise SelectionError(
             f"The record of the fine-tuned encoder {record.identity} does not show that it was trained on this "
             f"comparison's images ({split.held_out!r} held out): run python cli.py finetune --split {split.held_out}."
@@ -78,7 +78,7 @@ def fit(split: Split, encoders: Sequence[Cache], settings: Settings) -> Fitted:
         if not names:
             continue
         vectors, labels = cache.read_images(split.train["sha256"].to_list()), split.train["label"].to_numpy()
-        prompts = {label: cache.read_prompts(some) for label, some in record.captions(settings.prompts).items()}
+        prompts = _prompts(cache, split.known_labels(settings.labels.names), settings)
         chosen = record.trained_on.choice if record.trained_on else None
         for name in names:
             head = make_head(name, prompts, settings.choose_by, settings.seed, chosen, record.blocks)
@@ -89,6 +89,21 @@ def fit(split: Split, encoders: Sequence[Cache], settings: Settings) -> Fitted:
                 head.choice_ = {**head.choice_, "prompts": "none: a trained vector a label"}
             fitted[record.identity, name] = head
     return fitted
+
+
+def _prompts(cache: Cache, labels: Sequence[str], settings: Settings) -> dict[str, np.ndarray]:
+    """The vectors `[P, D]` of each label's prompts; none from an encoder that embeds none."""
+    texts = cache.record.captions({label: settings.prompts[label] for label in labels})
+    return {label: cache.read_prompts(some) for label, some in texts.items()}
+
+
+def among(head: Head, labels: Sequence[str], cache: Cache, settings: Settings) -> Head | None:
+    """The head for a test set among `labels`: itself, or, where these are new to it, what it makes of their prompts.
+    None for a head that takes no prompts, so that it cannot know a new label, and for trained label vectors."""
+    if set(labels) <= set(head.classes_):
+        return head
+    renewed = getattr(head, "with_prompts", None)
+    return renewed(_prompts(cache, labels, settings)) if renewed and not cache.record.has_label_vectors else None
 
 
 def predict(
@@ -107,11 +122,13 @@ def predict(
                 | {"images": images}
                 | dict(zip(columns.TEST, one.key(), strict=True))
             )
-            for name, head in heads.items():
+            labels = Labels.of(one.labels) if one.labels else settings.labels
+            asked = {name: among(head, labels.names, cache, settings) for name, head in heads.items()}
+            for name, head in [(name, head) for name, head in asked.items() if head is not None]:
                 of_head = {**about, "head": name, "chosen_by": head.choice_.get("by", "")}
                 # An encoder that is trained on none of our images meets them again in every comparison.
                 with nullcontext() if record.trained_on else remembering(cache):
-                    found.append(_answers(head, vectors, one.rows, settings.labels, of_head))
+                    found.append(_answers(head, vectors, one.rows, labels, of_head))
     return pl.concat(found)
 
 
@@ -131,10 +148,14 @@ def tabulate(
     for (identity, name), head in fitted.items():
         chosen = {"choice": json.dumps(head.choice_, sort_keys=True), **facts}
         mine = predictions.filter((pl.col("encoder_id") == identity) & (pl.col("head") == name))
-        for row in score(mine, list(settings.labels), settings.seed):
-            rows.append({**row, **chosen, **of_set[tuple(row[name] for name in columns.TEST)]})
+        for one in sets:
+            scored = mine.filter(
+                pl.all_horizontal(pl.col(n) == v for n, v in zip(columns.TEST, one.key(), strict=True))
+            )
+            found = score(scored, list(one.labels) or list(settings.labels), settings.seed)
+            rows += [{**row, **chosen, **of_set[one.key()]} for row in found]
     table = pl.DataFrame(rows, schema=columns.schema(columns.RESULTS))
-    return with_p_best(table, predictions)
+    return with_harmonic_mean(with_p_best(table, predictions))
 
 
 def _data_hash(one: TestSet, split: Split, images: str) -> str:
@@ -170,9 +191,10 @@ def _answers(
     named = {name: pl.lit(value, dtype=columns.PREDICTIONS[name][0]) for name, value in about.items()}
     of_label = odds[np.arange(len(odds)), [classes.index(label) for label in rows["label"]]]
     in_order = np.ascontiguousarray(odds[:, [classes.index(label) for label in labels]])
+    p_positive = pl.Series(odds[:, classes.index(labels.positive)]) if labels.positive else pl.lit(None, pl.Float64)
     found = {
         "predicted": pl.Series([classes[number] for number in odds.argmax(axis=1)], dtype=pl.String),
-        "p_real": pl.Series(odds[:, classes.index(labels.positive)] if labels.positive else None, dtype=pl.Float64),
+        "p_real": p_positive,
         "probabilities": pl.Series(in_order, dtype=pl.Array(pl.Float64, len(labels))).arr.to_list(),
         "p_predicted": pl.Series(odds.max(axis=1)),
         "p_label": pl.Series(of_label),

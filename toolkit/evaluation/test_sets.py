@@ -1,7 +1,7 @@
 """Test sets beyond base and novel: the same images perturbed, and those of another data set."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from toolkit.data.content_hashes import Contents
 from toolkit.data.manifest import Dataset
 from toolkit.data.perturb import Perturbation
 from toolkit.data.split import Split, TestSet, first_tests
+from toolkit.errors import SelectionError
 from toolkit.finetuning.loading import Loaders
 
 Progress = Callable[[str, int, int], None]
@@ -64,6 +65,10 @@ class MoreSets:
         """The sets for one comparison on `dataset`, embedded in all `caches`, the base encoder's first; `keep` says
         that images of the training set are no leaks."""
         found = perturbed_sets(dataset, split, self.perturbations, self.root)
+        if self.other and split.new_labels:
+            raise SelectionError(
+                "--test-data has every label and --split-by label trains on some: name one of the two."
+            )
         if self.other:
             seen = split.train["sha256"].clear() if keep else split.train["sha256"]
             found.append(self._other_images(self.other, seen, test_per_label, caches[0]))
@@ -102,5 +107,5 @@ def perturbed_sets(dataset: Dataset, split: Split, perturbations: Sequence[Pertu
         changed = perturb.perturbed(dataset, one)
         for plain in split.test_sets():
             rows = perturb.perturbed_rows(dataset, plain.rows, one, root)
-            found.append(Images(TestSet(plain.test, rows, plain.leaks, perturbation=str(one)), changed))
+            found.append(Images(replace(plain, rows=rows, perturbation=str(one)), changed))
     return found

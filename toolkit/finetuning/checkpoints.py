@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from toolkit.encoders.checkpoint_files import LABEL_VECTORS, image_tower
-from toolkit.encoders.openclip import OpenClip, Source, create, file_sha256
+from toolkit.encoders.openclip import OpenClip, create
 from toolkit.encoders.record import TrainedOn
+from toolkit.encoders.source import Source, file_sha256
 from toolkit.errors import CacheError, EncoderError
 from toolkit.storage.damage import set_aside
 from toolkit.storage.records import as_plain, of_plain, read_record, sweep, write_record

@@ -11,8 +11,9 @@ from toolkit.cache.store import Cache
 from toolkit.data.manifest import Dataset
 from toolkit.encoders.blocks import Blocks
 from toolkit.encoders.features import WITHOUT_MODEL
-from toolkit.encoders.openclip import OpenClip, Source
+from toolkit.encoders.openclip import OpenClip
 from toolkit.encoders.record import EncoderRecord, LoadEncoder, Sees
+from toolkit.encoders.source import Source
 from toolkit.errors import CacheError, EncoderError
 from toolkit.finetuning import checkpoints
 

@@ -33,12 +33,13 @@ class Head(Protocol):
     """A classifier in scikit-learn's manner.
 
     `reads` is what it takes from an image (`encoders.record.Sees`), `needs_prompts` whether it compares images with
-    prompts. Whatever its constructor takes of `prompts`, `choose_by`, `seed`, `blocks`, `temperature` and `margin`,
-    `make_head` gives it.
+    prompts, `learns` whether training images decide what it says. Whatever its constructor takes of `prompts`,
+    `choose_by`, `seed`, `blocks`, `temperature` and `margin`, `make_head` gives it.
     """
 
     reads: ClassVar[frozenset[str]]
     needs_prompts: ClassVar[bool]
+    learns: ClassVar[bool]
     classes_: np.ndarray
     choice_: Mapping[str, Any]
 

@@ -30,6 +30,7 @@ class ClassAdaptiveProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     reads = frozenset({Sees.LAST_LAYER})
     needs_prompts = True
+    learns = True
 
     def __init__(self, prompts: Mapping[str, np.ndarray] | None = None, temperature: float = 0.07):
         self.prompts = prompts

@@ -40,6 +40,7 @@ class SmallCNN(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     reads = frozenset({Sees.PIXELS})
     needs_prompts = False
+    learns = True
 
     def __init__(self, choose_by: str = "category", most_epochs: int = 30, seed: int = 0):
         self.choose_by = choose_by

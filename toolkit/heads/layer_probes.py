@@ -52,6 +52,7 @@ class LayerProbes(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     reads = VECTORS
     needs_prompts = False
+    learns = True
 
     def __init__(
         self,

@@ -25,9 +25,10 @@ from toolkit.heads.base import (
     usable_folds,
 )
 
-TEMPERATURE = 0.07
-"""Where nothing can be left out to choose one: that of the prompts."""
-BOUNDS = (1e-5, 10.0)
+BOUNDS = (1e-2, 1e3)
+"""Of the temperature."""
+NEAREST_MEAN = 0.07
+"""The temperature of cosines where no covariance is known: that of the prompts."""
 ROUNDING = 1e-6
 """So small a share of squared distances inside the classes is rounding: there is one image a class, or equal ones."""
 ROWS_AT_ONCE = 8192
@@ -40,13 +41,15 @@ class DiscriminantAnalysis(ClassifierMixin, BaseEstimator):  # type: ignore[misc
     """Gaussian classes with one covariance, shrunk, on unit vectors; P by softmax at a temperature.
 
     All classes are equally likely beforehand, as in the paper: how many training images of each there are is the
-    user's choice, and says nothing of the images to come. The estimator's odds are far too sure where columns are many,
-    so a temperature is chosen with the least mean log loss over the held-out folds; it moves no decision. It counts in
-    units of the ridge `tr(S)`, for which the paper's own odds have the temperature `tr(S) / D`.
+    user's choice, and says nothing of the images to come. At the temperature 1 the odds are those of Gaussians with the
+    covariance `S + tr(S) / (N - 1) I`, which is the estimator times `(N - 1) / D`: without that factor they would be
+    far too sure where columns are many, and unsure where rows are. The temperature is that with the least mean log loss
+    over the held-out folds; it moves no decision.
     """
 
     reads = VECTORS
     needs_prompts = False
+    learns = True
 
     def __init__(self, choose_by: str = "category", seed: int = 0):
         self.choose_by = choose_by
@@ -126,15 +129,15 @@ def _moments(X: np.ndarray, codes: np.ndarray, classes: int) -> tuple[np.ndarray
 
 
 def _solve(moment: np.ndarray, sums: np.ndarray, counts: np.ndarray) -> Linear:
-    """The discriminants of rows with these moments, times the ridge: its inverse is at most the identity then."""
+    """The discriminants of rows with these moments, for the covariance `S + tr(S) / (N - 1) I`."""
     from scipy.linalg import solve
 
     means = sums / counts[:, None]
     scatter = moment - sums.T @ means
     if np.trace(scatter) <= ROUNDING * np.trace(moment):  # no covariance is known, and the nearest mean wins
-        return means.T, -(means**2).sum(axis=1) / 2
+        return means.T / NEAREST_MEAN, -(means**2).sum(axis=1) / 2 / NEAREST_MEAN
     ridge = np.trace(scatter) / (counts.sum() - 1)
-    weights = ridge * solve(scatter + ridge * np.eye(len(scatter)), means.T, assume_a="pos")
+    weights = (counts.sum() - 1) * solve(scatter + ridge * np.eye(len(scatter)), means.T, assume_a="pos")
     return weights, -(means * weights.T).sum(axis=1) / 2
 
 
@@ -146,6 +149,6 @@ def _temperature(held_out: list[tuple[np.ndarray, np.ndarray]]) -> tuple[float, 
         return float(np.mean([log_loss(softmax(logits / np.exp(exponent)), codes) for logits, codes in held_out]))
 
     if not held_out:
-        return TEMPERATURE, None
+        return 1.0, None
     found = minimize_scalar(mean_loss, bounds=np.log(BOUNDS), method="bounded", options={"xatol": 1e-3})
     return float(f"{np.exp(found.x):.4g}"), round(float(found.fun), 4)

@@ -84,6 +84,7 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     reads = VECTORS
     needs_prompts = False
+    learns = True
 
     def __init__(self, choose_by: str = "category", grid: tuple[float, ...] = GRID, seed: int = 0):
         self.choose_by = choose_by

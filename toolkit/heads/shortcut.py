@@ -33,6 +33,7 @@ class Shortcut(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     reads = frozenset({Sees.FILE_FACTS})
     needs_prompts = False
+    learns = True
 
     def __init__(self, choose_by: str = "category", depths: tuple[int, ...] = DEPTHS, seed: int = 0):
         self.choose_by = choose_by

@@ -38,6 +38,7 @@ class TipAdapter(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     reads = frozenset({Sees.LAST_LAYER})
     needs_prompts = True
+    learns = True
 
     def __init__(
         self,

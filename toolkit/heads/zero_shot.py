@@ -19,6 +19,7 @@ class ZeroShot(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     reads = frozenset({Sees.LAST_LAYER})
     needs_prompts = True
+    learns = False
 
     def __init__(self, prompts: Mapping[str, np.ndarray] | None = None, temperature: float = 0.07, margin: float = 0.0):
         self.prompts = prompts
@@ -41,6 +42,11 @@ class ZeroShot(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.weights_ = unit(means)
         self.choice_: dict[str, object] = {}
         return self
+
+    def with_prompts(self, prompts: Mapping[str, np.ndarray]) -> "ZeroShot":
+        """The same head for other classes, which have these prompts. A margin lies between the old ones: it goes."""
+        y = np.array(list(prompts))
+        return ZeroShot(prompts, self.temperature).fit(np.empty((len(y), self.weights_.shape[1])), y)
 
     def cosines(self, X: np.ndarray) -> np.ndarray:
         """`[N, D]` -> `[N, classes]` float64: the cosine to each class's prompts."""

@@ -8,6 +8,7 @@ import polars as pl
 
 from toolkit.cache.store import Cache, find_encoders
 from toolkit.data import near_copies
+from toolkit.data.labels import Labels
 from toolkit.data.split import NONE, Split, TestSet
 from toolkit.encoders.features import WITHOUT_MODEL
 from toolkit.encoders.record import IMPORTED, EncoderRecord
@@ -65,7 +66,7 @@ def compare(plan: Plan, heads: Sequence[str], choose_by: str = "category", beyon
         more = extra.of(plan.dataset, split, encoders, plan.test_per_label, plan.keep_leaks)
         comparisons.append(compare_split(split, encoders, settings, more))
         _keep_heads(plan, comparisons[-1], split, encoders)
-        notes += [*said, *comparisons[-1].notes()]
+        notes += [*said, *comparisons[-1].notes(), *_know_no_new_label(comparisons[-1], split)]
     notes += [
         *extra.notes(),
         *audit.lines(comparisons, splits, plan.cache),
@@ -115,13 +116,13 @@ def _settings(plan: Plan, heads: Sequence[str], choose_by: str, seed: int) -> Se
 def _ready_encoders(plan: Plan, base: Cache, split: Split, heads: Sequence[str]) -> tuple[list[Cache], list[str]]:
     """The encoders that hold all of the split's images, the base encoder's first; and what the user should know."""
     keys = split.rows()["sha256"].to_list()
-    missing, prompts = base.missing_images(keys), _missing_captions(plan, base)
+    missing, prompts = base.missing_images(keys), _missing_captions(plan, base, split)
     if missing or prompts:
         what = f"{len(missing)} images and {len(prompts)} prompts"
         raise MissingEmbeddings(f"{what} are not embedded yet. Run {plan.command('embed')}")
-    finetuned = _ready(plan, keys, lambda record: _was_trained_on(record, base.record, split))
+    finetuned = _ready(plan, keys, split, lambda record: _was_trained_on(record, base.record, split))
     towers = [base.record, *(cache.record for cache in finetuned)]
-    blocks = _ready(plan, keys, lambda record: any(is_blocks_of(record, tower) for tower in towers))
+    blocks = _ready(plan, keys, split, lambda record: any(is_blocks_of(record, tower) for tower in towers))
     wanted = {sees for name in heads for sees in head_class(name).reads if sees in WITHOUT_MODEL}
     watch = partial(plan.progress, "Reading")
     others, notes = read_without_model(plan.dataset, split.rows(), sorted(wanted), plan.cache, watch)
@@ -142,14 +143,25 @@ def _left_out(heads: Sequence[str], encoders: Sequence[Cache]) -> list[str]:
     return [f"{name} is left out: {why}." for name in useless]
 
 
-def _ready(plan: Plan, keys: list[str], wanted: Callable[[EncoderRecord], bool]) -> list[Cache]:
+def _know_no_new_label(comparison: Comparison, split: Split) -> list[str]:
+    """A line on the heads that are scored on base alone, where labels are held out."""
+    if not split.new_labels:
+        return []
+    rows = {test: comparison.table.filter(pl.col("test") == test) for test in ("base", "novel")}
+    only = rows["base"].join(rows["novel"], on=["encoder_id", "head"], how="anti")["head"].unique(maintain_order=True)
+    return [f"Not scored on new labels, which a trained head cannot know: {', '.join(only)}."] if len(only) else []
+
+
+def _ready(plan: Plan, keys: list[str], split: Split, wanted: Callable[[EncoderRecord], bool]) -> list[Cache]:
     """The caches of the `wanted` encoders that hold all of these images and, where they embed any, the prompts."""
     caches = [Cache(plan.cache, record) for record in find_encoders(plan.cache, wanted)]
-    return [cache for cache in caches if not cache.missing_images(keys) and not _missing_captions(plan, cache)]
+    return [cache for cache in caches if not cache.missing_images(keys) and not _missing_captions(plan, cache, split)]
 
 
-def _missing_captions(plan: Plan, cache: Cache) -> list[str]:
-    captions = cache.record.captions(plan.prompts)
+def _missing_captions(plan: Plan, cache: Cache, split: Split) -> list[str]:
+    """Prompts that the cache lacks; of trained label vectors, the labels that trained them."""
+    known = split.known_labels(plan.labels.names) if cache.record.has_label_vectors else plan.labels.names
+    captions = cache.record.captions({label: plan.prompts[label] for label in known})
     return cache.missing_prompts([text for texts in captions.values() for text in texts])
 
 
@@ -169,7 +181,8 @@ def _was_trained_on(record: EncoderRecord, base: EncoderRecord, split: Split) ->
 def _keep_heads(plan: Plan, comparison: Comparison, split: Split, encoders: Sequence[Cache]) -> None:
     """Keep the heads on embeddings, for `predict`."""
     caches = [cache for cache in encoders if cache.record.sees not in WITHOUT_MODEL]
-    kept_heads.keep(plan.results / kept_heads.FOLDER, comparison, split, caches, plan.source, plan.labels)
+    labels = Labels.of(split.known_labels(plan.labels.names), None if split.new_labels else plan.labels.positive)
+    kept_heads.keep(plan.results / kept_heads.FOLDER, comparison, split, caches, plan.source, labels)
 
 
 def _stored(plan: Plan, done: Compared) -> Compared:

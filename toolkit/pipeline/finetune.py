@@ -8,8 +8,9 @@ from pathlib import Path
 from toolkit.cache import embedding
 from toolkit.cache.store import Cache, find_encoders
 from toolkit.data.split import Split
-from toolkit.encoders.openclip import OpenClip, Source, load
+from toolkit.encoders.openclip import OpenClip, load
 from toolkit.encoders.record import EncoderRecord
+from toolkit.encoders.source import Source
 from toolkit.errors import EncoderError
 from toolkit.finetuning import checkpoints
 from toolkit.finetuning.checkpoints import Checkpoint
@@ -44,7 +45,8 @@ def finetune(plan: Plan, recipe: Recipe, blocks: bool = False) -> list[Finetuned
 
 
 def _training(plan: Plan, recipe: Recipe, base: EncoderRecord, split: Split) -> Training:
-    captions = plan.prompts if base.has_text else {label: [label] for label in sorted(plan.prompts)}
+    known = split.known_labels(plan.labels.names)
+    captions = {label: plan.prompts[label] if base.has_text else [label] for label in known}
     return Training(
         base,
         lambda: load(plan.source),
@@ -63,8 +65,7 @@ def _finetune_one(plan: Plan, training: Training, split: Split, blocks: bool) ->
     checkpoint = before or make(training)
     encoder = cache(lambda: _load_or_train_again(training, checkpoint, plan.source))
     vectors = _cache_of(training, encoder, trained=before is None)
-    texts = [text for texts in training.prompts.values() for text in texts]
-    embedding.embed_prompts(texts, encoder, vectors)
+    embedding.embed_prompts(plan.texts() if training.base.has_text else list(training.prompts), encoder, vectors)
     watch = partial(plan.progress, "Embedding again")
     report = embedding.embed_images(plan.dataset, split.rows(), *filled_together(vectors, encoder, blocks), watch)
     losses = list(checkpoint.record.losses)

@@ -15,8 +15,9 @@ from toolkit.data.manifest import Dataset
 from toolkit.data.near_copies import NearCopies, select_without
 from toolkit.data.sources.assemble import AS_IT_LOOKS, Reading
 from toolkit.data.split import CATEGORY, NOTHING, Split, held_out_values, select
-from toolkit.encoders.openclip import OpenClip, Source, load
+from toolkit.encoders.openclip import OpenClip, load
 from toolkit.encoders.record import IMPORTED
+from toolkit.encoders.source import Source
 from toolkit.errors import EncoderError, MissingEmbeddings, SelectionError, did_you_mean
 from toolkit.results.published import PROMPTS
 

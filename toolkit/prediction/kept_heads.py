@@ -19,8 +19,8 @@ import polars as pl
 from toolkit.cache.store import Cache
 from toolkit.data.labels import Labels
 from toolkit.data.split import CATEGORY, Split
-from toolkit.encoders.openclip import Source
 from toolkit.encoders.record import EncoderRecord
+from toolkit.encoders.source import Source
 from toolkit.errors import CacheError, MissingEmbeddings, ResultsError
 from toolkit.evaluation import columns
 from toolkit.storage.records import as_plain, of_plain, read_record, write_record, write_whole

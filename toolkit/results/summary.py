@@ -1,5 +1,6 @@
 """The wide summary for readers: one line for each encoder and head."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,16 +16,16 @@ ROW = [*columns.COMPARISON, "study", "encoder", "recipe", "encoder_id", "head", 
 LEFT_OUT = [name for name in ROW if name not in ("held_out", "encoder_id", "images")] + ["test"]
 """The columns that identify a line of the means over held-out values."""
 
-SHARED = ("accuracy", "accuracy_low", "accuracy_high", "roc_auc", "p_best")
+SHARED = ("accuracy", "accuracy_low", "accuracy_high", "roc_auc", "p_best", "p_best_corrected")
 PER_CLASS = ("precision", "recall", "f1", "support")
 STUDIED = ("precision", "recall")
 ALPHA = 0.05
 
 
 def standing(accuracy: float | None, p_best: float | None) -> str:
-    """`best`, `≈ best` (not distinguishable from the best: exact McNemar test, p at least 0.05), or empty (worse).
+    """`best`, `≈ best` (not distinguishable from the best: p at least 0.05), or empty (worse).
 
-    `p_best` is the results' column: null for the best row itself.
+    `p_best` is null for the best row itself; see `p_against_best`.
 
     >>> standing(0.91, None), standing(0.90, 0.4), standing(0.70, 0.001)
     ('best', '≈ best', '')
@@ -32,6 +33,12 @@ def standing(accuracy: float | None, p_best: float | None) -> str:
     if accuracy is None:
         return ""
     return "best" if p_best is None else "≈ best" if p_best >= ALPHA else ""
+
+
+def p_against_best(row: Mapping[str, Any]) -> float | None:
+    """The corrected p-value of a row of the results; of rows of earlier versions, which lack it, the plain one."""
+    corrected: float | None = row.get("p_best_corrected")
+    return row.get("p_best") if corrected is None else corrected
 
 
 def labels_of(table: pl.DataFrame) -> list[str]:
@@ -84,7 +91,7 @@ def _of_test(group: pl.DataFrame, test: str, labels: list[str]) -> dict[str, Any
     first = group.row(0, named=True) if len(group) else {}
     for name in SHARED:
         found[f"{test}_{name}"] = first.get(name)
-    found[f"{test}_standing"] = standing(first.get("accuracy"), first.get("p_best"))
+    found[f"{test}_standing"] = standing(first.get("accuracy"), p_against_best(first))
     for label in labels:
         of_label = group.filter(pl.col("class") == label)
         values = of_label.row(0, named=True) if len(of_label) else {}

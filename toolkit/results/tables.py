@@ -18,7 +18,7 @@ from filelock import FileLock
 
 from toolkit.errors import CacheError, ResultsError
 from toolkit.evaluation import columns
-from toolkit.evaluation.scoring import rescore, with_p_best
+from toolkit.evaluation.scoring import rescore, with_harmonic_mean, with_p_best
 from toolkit.heads import HEADS
 from toolkit.results import version_1
 from toolkit.results.studies import with_studies
@@ -94,7 +94,8 @@ def verify(folder: Path, score: Score = rescore) -> list[str]:
     """
     table, predictions = read(folder)
     names = [*columns.KEY, "class"]
-    again = with_p_best(pl.DataFrame(score(table, predictions), schema=table.schema), predictions)
+    scored = pl.DataFrame(score(table, predictions), schema=table.schema)
+    again = with_harmonic_mean(with_p_best(scored, predictions))
     joined = table.join(again, on=names, how="full", nulls_equal=True, suffix="_again", coalesce=True)
     figures = [name for name, (kind, _) in columns.RESULTS.items() if kind == pl.Float64] + ["support"]
     lines = []

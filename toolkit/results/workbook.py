@@ -39,8 +39,8 @@ ABOUT_SEEDS = (
 TERMS = {
     "Base, Novel": "Test images of the categories that training saw, and of the held-out one, which it never saw.",
     "from, to": "The ends of the 95 % interval (Wilson's) of the accuracy to their left.",
-    "Standing": "best: the most accurate row of its group on these images. ≈ best: not distinguishable from it (exact "
-    "McNemar test, p at least 0.05). Empty: worse than it.",
+    "Standing": "best: the most accurate row of its group on these images. ≈ best: not distinguishable from it (p at "
+    "least 0.05, corrected for picking the best of all rows on these images). Empty: worse than it.",
     "Changed by, Loss": "What was done to the test images before they were embedded, and how much accuracy that costs.",
     "Against the study's way": "Mean accuracy minus that of zero-shot on the encoder fine-tuned by the recipe study, "
     "on the same images; from, to: its paired 95 % interval.",

@@ -1,15 +1,12 @@
 """Folder levels other than split and label: generators and categories, above or below the label."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from toolkit.data.sources.place import Place
 from toolkit.data.sources.vocabulary import is_generator, split_named
 
-if TYPE_CHECKING:
-    from toolkit.data.sources.layout import Place
 
-
-def find_further_levels(places: "Sequence[Place]") -> None:
+def find_further_levels(places: Sequence[Place]) -> None:
     """Set the generator and category of each place with a known label, if its folders name them."""
     above = _levels_above(places)
     depth = max((len(one) for one in above), default=0)
@@ -25,7 +22,7 @@ def find_further_levels(places: "Sequence[Place]") -> None:
         _name_what_is_below(places)
 
 
-def _levels_above(places: "Sequence[Place]") -> list[list[int]]:
+def _levels_above(places: Sequence[Place]) -> list[list[int]]:
     """For each label, the positions of the folders above it that distinguish images. Excluded are the split, folders
     around everything, and levels that correspond one to one to the split or to the level above."""
     above = [
@@ -48,7 +45,7 @@ def _levels_above(places: "Sequence[Place]") -> list[list[int]]:
     return above
 
 
-def _generators(places: "Sequence[Place]", above: Sequence[list[int]], depth: int) -> set[str]:
+def _generators(places: Sequence[Place], above: Sequence[list[int]], depth: int) -> set[str]:
     """The first folders name generators if most of them sound like one. If only some are followed by a category, those
     count, and others that sound like a generator."""
     firsts = [(place.folders[one[0]], len(one)) for place, one in zip(places, above, strict=True) if one]
@@ -59,7 +56,7 @@ def _generators(places: "Sequence[Place]", above: Sequence[list[int]], depth: in
     return sounding | {name for name, length in firsts if length > 1}
 
 
-def _name_what_is_below(places: "Sequence[Place]") -> None:
+def _name_what_is_below(places: Sequence[Place]) -> None:
     """The folder below the label is the category; or the generator, if labels share no such folder and it names
     generators."""
     below = [(place, place.label + 1) for place in places if len(place.folders) > (place.label or 0) + 1]  # type: ignore[operator]

@@ -9,8 +9,8 @@ import polars as pl
 
 from toolkit.data.manifest import SCHEMA, Dataset, escape, natural, reasons
 from toolkit.data.sources.archive import open_members
-from toolkit.data.sources.folder import files_below, head_of, read_regular, reader
 from toolkit.data.sources.listing import Listing, sort_out
+from toolkit.data.sources.local import files_below, head_of, read_regular, reader
 from toolkit.errors import DataError, ImageError
 
 Read = Callable[[], bytes]

@@ -11,8 +11,8 @@ from toolkit.data.manifest import Dataset, escape
 from toolkit.data.sources.assemble import AS_IT_LOOKS, Found, Reading, assemble, found_in_folders
 from toolkit.data.sources.columns import MEANINGS, ROW, columns_of, read_table
 from toolkit.data.sources.files import is_address, read_whole, reader_below
-from toolkit.data.sources.folder import reader
 from toolkit.data.sources.listing import Listing
+from toolkit.data.sources.local import reader
 from toolkit.data.sources.resolve import AsWritten, Files, Finder, Names
 from toolkit.data.sources.template import RESERVED
 from toolkit.data.sources.vocabulary import split_named, split_within

@@ -1,4 +1,4 @@
-"""How it was run, so that the page alone suffices to run it again."""
+"""How a study was run: the commands and settings that reproduce it."""
 
 import shlex
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ NAMES = {
 
 
 def how(shown: Subject, detail: pl.DataFrame, noted: Mapping[str, Any]) -> dict[str, Any]:
-    """The commands, and what they ran on: for the template. `noted` is what `runs.note` kept of the comparison."""
+    """The commands and settings, for the template. `noted` is what `run_records.note` kept of the comparison."""
     row = detail.row(0, named=True)
     encoders = detail.unique("encoder_id", maintain_order=True).iter_rows(named=True)
     facts = {
@@ -62,11 +62,11 @@ def how(shown: Subject, detail: pl.DataFrame, noted: Mapping[str, Any]) -> dict[
 def _images(shown: Subject, detail: pl.DataFrame) -> str:
     wanted = [shown.about["train_per_label"] or "all", shown.about["test_per_label"] or "all"]
     leaks = detail["leaks_dropped"].to_list()[0]
-    return f"of each label, to train: {wanted[0]}, to test: {wanted[1]}; leaks passed over: {leaks}"
+    return f"of each label, to train: {wanted[0]}, to test: {wanted[1]}; leaks removed: {leaks}"
 
 
 def commands(table: pl.DataFrame, noted: Mapping[str, Any]) -> list[str]:
-    """What to type: the one command that did it all, or those that the last one needs before it."""
+    """The command lines to type: `run` alone, or what `compare` needs before it."""
     typed, asked = str(noted.get("command", "")), str(noted.get("asked", ""))
     if not typed:
         return []
@@ -79,7 +79,7 @@ def commands(table: pl.DataFrame, noted: Mapping[str, Any]) -> list[str]:
 
 
 def recipe_words(label: str) -> str:
-    """A recipe's label in the results (`study epochs=2`) as options of `finetune`; the plain study's needs none."""
+    """A recipe's name in the results (`study epochs=2`) as options of `finetune`; `study` alone needs none."""
     name, *changes = label.split(" ")
     words = [] if name == "study" else ["--recipe", name]
     for change in changes:

@@ -1,4 +1,4 @@
-"""The figures of the page. Each is drawn at the width of a telephone, so that its text is legible there, too."""
+"""The charts of the page. Each is drawn at the width of a telephone, so that its text is legible there, too."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,6 @@ MARKERS = "os^vPX*<>hpd8H"
 AXIS, LINE = 0.62, 0.185  # inches: what an axis label takes, and a line of a legend
 BINS, FEWEST = 10, 5
 MOST_POINTS = 200
-MOST_CATEGORIES = 10
 
 HOLLOW: dict[str, Any] = {"markerfacecolor": "none", "markeredgecolor": colour("ink")}
 TICKS, TICK_LABELS = (0, 0.5, 1), ("0", "½", "1")
@@ -37,13 +36,13 @@ def new(height: float, columns: int = 1, width: float = WIDTH) -> "tuple[Figure,
 
 
 def markers(names: Sequence[str]) -> dict[str, str]:
-    """A marker for each name, in their order; the last ones share theirs where there are too many."""
+    """A marker for each name, in their order; where there are more names than markers, the last ones share one."""
     unique = list(dict.fromkeys(names))
     return {name: MARKERS[min(number, len(MARKERS) - 1)] for number, name in enumerate(unique)}
 
 
 def base_against_novel(entrants: Sequence[Entrant]) -> Picture | None:
-    """Every entrant with both scores as a point with its intervals; the study's own figures hollow."""
+    """A point with its intervals for every entrant with both scores; the published study's figures are hollow."""
     both = [entrant for entrant in entrants if len(entrant.scores) == 2]
     if not both:
         return None
@@ -78,7 +77,7 @@ def _cross(axes: "Axes", entrant: Entrant, marker: str, gid: str) -> None:
 
 
 def _legend(figure: "Figure", entrants: Sequence[Entrant], shapes: Mapping[str, str], studied: bool) -> float:
-    """Colours say the way, shapes the head -> the share of the figure's height that legend and axis label take."""
+    """A legend: colours are ways, shapes heads. Returns the share of the figure's height for it and the axis label."""
     from matplotlib.lines import Line2D
 
     names = {**WAYS, "reference": "Without CLIP"}
@@ -101,110 +100,104 @@ def _percent(axes: "Axes", x: bool = True, y: bool = True) -> None:
 
 
 def roc_of_best(best: Sequence[Entrant], subject: Subject, predictions: pl.DataFrame) -> Picture | None:
-    """The best of each way on one chart: on the test set that decides, and thin and dashed on base."""
+    """Of two labels: the best entrant of each way in one chart, thick on the test set that decides, thin and dashed on
+    base."""
     if not best:
         return None
     figure, axes = new(4.5)
-    axes.plot([0, 1], [0, 1], color=colour("faint"), linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-    for entrant in best:
-        for test in subject.tests:
-            rows = predictions.filter((pl.col("entrant") == entrant.key) & (pl.col("test") == test))
-            decides = {"linewidth": 2.0, "label": short(entrant.name, 30)}
-            line = decides if test == subject.decides else {"linewidth": 1, "linestyle": (0, (3, 2))}
-            axes.plot(*roc_curve(rows, subject.labels[1]), color=colour(entrant.way), zorder=3, **line)
+    diagonal(axes, 1)
+    draw_roc(axes, best, subject, predictions, subject.labels[1])
     first, second = (short(label) for label in subject.labels)
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
-    axes.set(xlabel=f"{first} taken for {second}", ylabel=f"{second} found")
+    axes.set(xlabel=f"{first} images called {second}", ylabel=f"{second} images called {second}")
     _percent(axes)
     figure.legend(loc="lower center", ncols=2, fontsize=9, columnspacing=1.2)
     figure.subplots_adjust(left=0.13, right=0.985, top=0.985, bottom=0.215)
     return picture(figure, "roc", "ROC curves of the best encoder and head of each way to use CLIP")
 
 
+def draw_roc(
+    axes: "Axes", best: Sequence[Entrant], subject: Subject, predictions: pl.DataFrame, label: str, thick: float = 2.0
+) -> None:
+    """The ROC curves of P(`label`) of each of `best`, on every test set."""
+    for entrant in best:
+        for test in subject.tests:
+            rows = of_entrant(predictions, entrant, test)
+            decides: dict[str, Any] = {"linewidth": thick, "label": short(entrant.name, 30)}
+            line = decides if test == subject.decides else {"linewidth": 1, "linestyle": (0, (3, 2))}
+            axes.plot(*roc_curve(*against_the_rest(rows, subject, label)), color=colour(entrant.way), zorder=3, **line)
+
+
 def roc_and_calibration(entrant: Entrant, subject: Subject, predictions: pl.DataFrame, number: int) -> Picture:
-    """Left the ROC curves, those of the other entrants in grey behind; right how often P came true. One run's."""
+    """Of two labels: left the ROC curves, with those of the other entrants in grey; right the calibration of
+    P(second label). Of one run."""
     positive = subject.labels[1]
     figure, (roc, calibration) = new(2.15, 2, FINE)
     for others in _groups(predictions.filter((pl.col("entrant") != entrant.key) & (pl.col("test") == subject.decides))):
-        roc.plot(*roc_curve(others, positive), color=colour("line"), linewidth=0.9, zorder=1)
+        roc.plot(
+            *roc_curve(*against_the_rest(others, subject, positive)), color=colour("line"), linewidth=0.9, zorder=1
+        )
     for axes in (roc, calibration):
-        axes.plot([0, 1], [0, 1], color=colour("faint"), linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
-        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal", xticks=TICKS, yticks=TICKS)
-        axes.set_xticklabels(TICK_LABELS)
-        axes.set_yticklabels(TICK_LABELS)
+        unit_square(axes)
+        diagonal(axes)
     for test in subject.tests:
-        rows = predictions.filter((pl.col("entrant") == entrant.key) & (pl.col("test") == test))
+        asked = against_the_rest(of_entrant(predictions, entrant, test), subject, positive)
         line = {"color": colour(entrant.way), "linestyle": "-" if test == "base" else (0, (2, 1.4))}
-        roc.plot(*roc_curve(rows, positive), linewidth=1.6, zorder=3, **line)
-        said, was = reliability(rows, positive)
-        calibration.plot(said, was, linewidth=1.4, marker="o", markersize=3.5, zorder=3, **line)
-    roc.set(title="ROC", xlabel="false alarms", ylabel="found")
-    calibration.set(title="Calibration", xlabel="P said", ylabel="came true")
+        roc.plot(*roc_curve(*asked), linewidth=1.6, zorder=3, **line)
+        calibration.plot(*reliability(*asked), linewidth=1.4, marker="o", markersize=3.5, zorder=3, **line)
+    roc.set(title="ROC", xlabel="false positive rate", ylabel="true positive rate")
+    calibration.set(title="Calibration", xlabel="predicted P", ylabel="observed share")
     figure.subplots_adjust(left=0.11, right=0.985, top=0.91, bottom=0.17, wspace=0.34)
     alt = f"ROC curve and calibration of {entrant.name}"
     return picture(figure, f"head-{number}", alt)
+
+
+def diagonal(axes: "Axes", linewidth: float = 0.9) -> None:
+    """The dashed line from corner to corner: chance in a ROC curve, perfect calibration in a reliability diagram."""
+    axes.plot([0, 1], [0, 1], color=colour("faint"), linewidth=linewidth, linestyle=(0, (4, 3)), zorder=1)
+
+
+def unit_square(axes: "Axes") -> None:
+    """Axes from 0 to 1 with three ticks."""
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal", xticks=TICKS, yticks=TICKS)
+    axes.set_xticklabels(TICK_LABELS)
+    axes.set_yticklabels(TICK_LABELS)
+
+
+def of_entrant(predictions: pl.DataFrame, entrant: Entrant, test: str) -> pl.DataFrame:
+    """The predictions of one entrant on one test set."""
+    return predictions.filter((pl.col("entrant") == entrant.key) & (pl.col("test") == test))
+
+
+def against_the_rest(rows: pl.DataFrame, subject: Subject, label: str) -> tuple[np.ndarray, np.ndarray]:
+    """Of each image: has it this label `[N]` bool, and P(label) `[N]` float64."""
+    p = rows["probabilities"].list.get(subject.labels.index(label))
+    return (rows["label"] == label).to_numpy(), p.to_numpy()
 
 
 def _groups(predictions: pl.DataFrame) -> list[pl.DataFrame]:
     return [group for _, group in predictions.group_by("entrant", maintain_order=True)]
 
 
-def roc_curve(rows: pl.DataFrame, positive: str) -> tuple[np.ndarray, np.ndarray]:
-    """False and true positive rates `[M]` of P(second label), M at most `MOST_POINTS`; a line where one label lacks."""
+def roc_curve(truth: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """False and true positive rates `[M]`, M at most `MOST_POINTS`; empty where `truth` is the same everywhere.
+
+    `truth` `[N]` bool says which images are positive, `p` `[N]` float64 their probability of that.
+    """
     from sklearn.metrics import roc_curve as every_point
 
-    truth = (rows["label"] == positive).to_numpy()
     if truth.all() or not truth.any():
         return np.array([]), np.array([])
-    false, true, _ = every_point(truth, rows["p_real"].to_numpy())
+    false, true, _ = every_point(truth, p)
     kept = np.unique(np.linspace(0, len(false) - 1, min(len(false), MOST_POINTS)).astype(int))
     return false[kept], true[kept]
 
 
-def reliability(rows: pl.DataFrame, positive: str) -> tuple[np.ndarray, np.ndarray]:
-    """Mean P and share of the second label in `BINS` equal bins, of those that hold at least `FEWEST` images."""
-    p, truth = rows["p_real"].to_numpy(), (rows["label"] == positive).to_numpy()
+def reliability(truth: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean P and share of positive images in `BINS` equal bins of P, of those that hold at least `FEWEST` images."""
     bins = np.minimum((p * BINS).astype(int), BINS - 1)
     full = [b for b in range(BINS) if (bins == b).sum() >= FEWEST]
     return np.array([p[bins == b].mean() for b in full]), np.array([truth[bins == b].mean() for b in full])
-
-
-def embedding_map(points: pl.DataFrame, labels: Sequence[str], held_out: str, name: str, title: str) -> Picture:
-    """`points` has x, y, label, category: coloured by label, shaped by category, the held-out one filled dark-edged."""
-    figure, axes = new(4.9)
-    categories = points["category"].fill_null("").value_counts(sort=True)["category"].to_list()
-    shown = sorted(categories[:MOST_CATEGORIES], key=lambda one: (one == held_out, one))
-    shapes = markers(sorted(shown, key=lambda one: one != held_out))
-    for category in shown:
-        for label, shade in zip(labels, ("first", "second"), strict=True):
-            rows = points.filter((pl.col("category").fill_null("") == category) & (pl.col("label") == label))
-            novel = category == held_out
-            edge = {"edgecolor": colour("ink"), "linewidth": 0.5} if novel else {"linewidth": 0}
-            look = {"marker": shapes[category], "s": 30 if novel else 20, "alpha": 0.9 if novel else 0.55}
-            axes.scatter(rows["x"], rows["y"], color=colour(shade), zorder=3 if novel else 2, **look, **edge)
-    axes.set(xticks=[], yticks=[], title=title)
-    axes.spines[:].set_visible(True)
-    lines = _map_legend(figure, labels, shapes, held_out)
-    figure.subplots_adjust(left=0.02, right=0.98, top=0.93, bottom=(0.2 + LINE * lines) / figure.get_figheight())
-    return picture(figure, name, f"Two-dimensional map of the test images' embeddings, {title}")
-
-
-def _map_legend(figure: "Figure", labels: Sequence[str], shapes: Mapping[str, str], held_out: str) -> int:
-    """Colours say the label, shapes the category -> the number of its rows."""
-    from matplotlib.lines import Line2D
-
-    plain: dict[str, Any] = {"linestyle": "none", "markersize": 6.5}
-    handles = [
-        Line2D([], [], marker="o", color=colour(shade), label=short(label), **plain)
-        for label, shade in zip(labels, ("first", "second"), strict=True)
-    ]
-    for category, marker in shapes.items():
-        if category:
-            edge: dict[str, Any] = {"markeredgecolor": colour("ink")} if category == held_out else {}
-            text = f"{short(category)} (novel)" if category == held_out else short(category)
-            handles.append(Line2D([], [], marker=marker, color=colour("muted"), label=text, **plain, **edge))
-    figure.legend(handles=handles, loc="lower center", ncols=4, handletextpad=0.0, columnspacing=1.0, fontsize=9)
-    return -(-len(handles) // 4)
 
 
 def short(text: str, most: int = 16) -> str:
@@ -214,7 +207,7 @@ def short(text: str, most: int = 16) -> str:
 
 
 def heat_map(subject: Subject) -> Picture | None:
-    """Accuracy on each held-out category, a column for each entrant; None where fewer than two were held out."""
+    """Accuracy on each held-out value, a column for each entrant; None where fewer than two were held out."""
     if len(subject.held_out) < 2:
         return None
     novel = subject.table.filter((pl.col("class") == "all") & (pl.col("test") == "novel"))
@@ -244,9 +237,8 @@ def heat_map(subject: Subject) -> Picture | None:
 
 
 def robustness(kind: str, strengths: Sequence[str], curves: Sequence[Curve], test: str, low: float) -> Picture:
-    """Each curve is an entrant with its accuracies, first as it is, then at each strength (NaN where not run).
-
-    `low` is where the axis begins, the same for all pictures that stand beside each other.
+    """Accuracy against the strength of one perturbation. Each curve is an entrant with its accuracies: first without
+    the perturbation, then at each strength (NaN where not run). `low` is where the accuracy axis begins.
     """
     entrants = [entrant for entrant, _ in curves]
     figure, axes = new(3.4)
@@ -254,7 +246,7 @@ def robustness(kind: str, strengths: Sequence[str], curves: Sequence[Curve], tes
     for entrant, values in curves:
         line = {"color": colour(entrant.way), "marker": shapes[entrant.head], "markersize": 5.5, "linewidth": 1.5}
         axes.plot(range(len(values)), values, label=entrant.name, **line)
-    axes.set_xticks(range(len(strengths) + 1), ["as it is", *[short(one) for one in strengths]])
+    axes.set_xticks(range(len(strengths) + 1), ["none", *[short(one) for one in strengths]])
     axes.set(xlabel=short(kind), ylabel=f"accuracy on {test}", ylim=(low, 1.01))
     _percent(axes, x=False)
     bottom = _legend(figure, entrants, shapes, studied=False)

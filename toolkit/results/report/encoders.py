@@ -16,12 +16,12 @@ SAME = [name for name in columns.QUESTION if name not in ("model", "pretrained")
 """What the studies of several models share, beside the images of each repetition."""
 
 RULE = (
-    "Each encoder is represented by one head, picked without a look at the test images: of a frozen encoder the one "
-    "with the least log loss on training images left out in choosing, or the prompts, where nothing else was compared; "
-    "of a fine-tuned one what it was trained towards, since on images that trained the encoder every head looks good. "
-    "Each is set against the most accurate of them on the same images; p is McNemar’s exact one, multiplied as Holm "
-    "(1979) has it for as many comparisons as there are. That one is picked on these images, which flatters it a "
-    "little."
+    "Each encoder is represented by one head, chosen without the test images. For a frozen encoder it is the head with "
+    "the lowest cross-validated log loss on the training images, or the prompts where no other was compared. For a "
+    "fine-tuned one it is the head that it was trained with, since every head looks good on images that trained the "
+    "encoder. Each is compared with the most accurate of them on the same images; p is that of the exact McNemar test, "
+    "corrected for the number of comparisons (Holm 1979). The most accurate one was picked on these images, which "
+    "flatters it a little."
 )
 
 

@@ -1,4 +1,4 @@
-"""What the page is about: one study out of a results folder, and the encoders with heads that entered it."""
+"""The subject of the page: one study of a results folder, and the encoder-head pairs (entrants) compared in it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from toolkit.errors import SelectionError
 from toolkit.evaluation import columns
 from toolkit.heads import HEADS, head_class
 from toolkit.results.published import study_figure
-from toolkit.results.summary import in_plural, labels_of, standing
+from toolkit.results.summary import in_plural, labels_of, p_against_best, standing
 
 STUDY = [*columns.QUESTION, "study"]
 """Rows that share these are one study: its held-out values and its seeds are repetitions of one question."""
@@ -20,15 +20,15 @@ SEPARATOR = "\x1f"
 REPETITION = ["held_out", "seed"]
 
 WAYS = {"prompt": "Prompt", "probe": "Probe", "finetune": "Fine-tune"}
-"""The ways to use CLIP, from the cheapest to the dearest."""
+"""The ways to use CLIP, from the cheapest to the most expensive."""
 
 REFERENCES = {Sees.PIXELS: "a small network on the pixels", Sees.FILE_FACTS: "a head that sees facts of the file alone"}
-"""Encoders that do without CLIP: they are compared, and never the answer to how CLIP should be used."""
+"""Encoders that do without CLIP: they are compared, but are never the answer."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """Accuracy on one test set: of a single run with its 95 % interval, else the mean with the worst and best run."""
+    """Accuracy on one test set: of one run with its 95 % interval, of several the mean with the worst and best run."""
 
     mean: float
     low: float
@@ -41,7 +41,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Entrant:
-    """An encoder with a head. `way` is one of `WAYS`, or `reference`. `scores` maps `base`, `novel` to what it got."""
+    """An encoder with a head. `way` is one of `WAYS`, or `reference`. `scores` has that on `base` and on `novel`."""
 
     key: str
     encoder: str
@@ -71,6 +71,11 @@ class Subject:
     changed: pl.DataFrame
     labels: list[str]
     entrants: list[Entrant] = field(default_factory=list)
+
+    @property
+    def many(self) -> bool:
+        """Whether there are more than two labels."""
+        return len(self.labels) > 2
 
     @property
     def tests(self) -> list[str]:
@@ -141,26 +146,26 @@ def subject(table: pl.DataFrame, predictions: pl.DataFrame, number: int = 1) -> 
 
 
 def with_entrants(table: pl.DataFrame) -> pl.DataFrame:
-    """`table` with a column `entrant`, the same for all repetitions: a fine-tuned encoder is another one each time."""
+    """`table` with a column `entrant`, the same in all repetitions, though each fine-tunes an encoder of its own."""
     same_each_time = pl.when(pl.col("recipe") == "").then("encoder_id").otherwise(pl.lit(""))
     parts = [*(pl.col(name) for name in ("encoder", "recipe", "head", "chosen_by")), same_each_time]
     return table.with_columns(entrant=pl.concat_str(parts, separator=SEPARATOR))
 
 
 def encoder_name(row: dict[str, Any]) -> str:
-    """What people call the encoder of a row."""
+    """The encoder of a row, as the page names it."""
     names = {"base": "base CLIP", "finetuned": "fine-tuned CLIP"}
     name = names.get(row["encoder"], row["encoder"])
     return name if row["recipe"] in ("", "study") else f"{name} ({row['recipe']})"
 
 
 def way_of(row: dict[str, Any]) -> str:
-    """Words alone, something small trained on the frozen CLIP, or CLIP itself trained."""
+    """The way that a row uses CLIP: a key of `WAYS`, or `reference`."""
     if row["encoder"] in REFERENCES:
         return "reference"
     if row["recipe"]:
         return "finetune"
-    return "prompt" if row["head"] in HEADS and head_class(row["head"]).needs_prompts else "probe"
+    return "prompt" if row["head"] in HEADS and not head_class(row["head"]).learns else "probe"
 
 
 def _of(table: pl.DataFrame, about: dict[str, Any]) -> pl.DataFrame:
@@ -168,7 +173,7 @@ def _of(table: pl.DataFrame, about: dict[str, Any]) -> pl.DataFrame:
 
 
 def _newest(table: pl.DataFrame) -> pl.DataFrame:
-    """Where an encoder was fine-tuned anew with another outcome, its last one alone; in the order of the table."""
+    """Only the last rows of an encoder that was fine-tuned several times; in the order of the table."""
     by = ["entrant", *REPETITION, "test", "class"]
     numbered = table.with_row_index("row").sort("created", "row").unique(by, keep="last", maintain_order=True)
     return numbered.sort("row").drop("row")
@@ -180,11 +185,11 @@ def _entrants(table: pl.DataFrame) -> list[Entrant]:
         first = group.row(0, named=True)
         scores = {test: _score(rows) for (test,), rows in group.group_by("test", maintain_order=True)}
         found.append(Entrant(str(key), encoder_name(first), first["head"], way_of(first), scores))
-    return sorted(_told_apart(found), key=lambda entrant: entrant.way == "reference")
+    return sorted(_with_distinct_names(found), key=lambda entrant: entrant.way == "reference")
 
 
-def _told_apart(entrants: list[Entrant]) -> list[Entrant]:
-    """Entrants of the same name get what makes them differ: how they chose, and else their encoder's identity."""
+def _with_distinct_names(entrants: list[Entrant]) -> list[Entrant]:
+    """Entrants with distinct names: equal ones get how they chose, or their encoder's identity, in brackets."""
     names = [entrant.name for entrant in entrants]
     apart = []
     for entrant in entrants:
@@ -198,7 +203,7 @@ def _told_apart(entrants: list[Entrant]) -> list[Entrant]:
 
 
 def _score(rows: pl.DataFrame) -> Score:
-    """Of the `all` rows of one entrant on one test set, one for each repetition."""
+    """From the `all` rows of one entrant on one test set, one for each repetition."""
     first, accuracy, auc = rows.row(0, named=True), rows["accuracy"], rows["roc_auc"].drop_nans().mean()
     single = len(rows) == 1
     study = study_figure(first, first["test"], "accuracy") if rows["held_out"].n_unique() == 1 else None
@@ -208,6 +213,6 @@ def _score(rows: pl.DataFrame) -> Score:
         first["accuracy_high"] if single else float(accuracy.max()),  # type: ignore[arg-type]
         len(rows),
         None if auc is None else float(auc),  # type: ignore[arg-type]
-        standing(first["accuracy"], first["p_best"]) if single else "",
+        standing(first["accuracy"], p_against_best(first)) if single else "",
         study,
     )

@@ -1,8 +1,7 @@
-"""The page: what goes on it, in what order, and the files that are written."""
+"""The page: its parts, put together and written."""
 
 import base64
 import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,9 +10,11 @@ from typing import Any
 
 import polars as pl
 
+from toolkit.data.labels import some
 from toolkit.errors import ResultsError, SelectionError, did_you_mean
 from toolkit.results import run_records, tables
-from toolkit.results.report import again, charts, encoders, parts, pictures, verdict, words
+from toolkit.results.classes import labels_of_row
+from toolkit.results.report import again, by_label, charts, encoders, parts, pictures, verdict, words
 from toolkit.results.report.entrants import WAYS, Subject, studies, subject
 from toolkit.results.report.parts import Detail
 from toolkit.results.report.pictures import Picture
@@ -21,11 +22,12 @@ from toolkit.results.workbook import LARGE_DROP
 from toolkit.storage.records import write_whole
 
 PAGE, PICTURES = "report.html", "pictures"
-OURS = r"(base-against-novel|roc|leave-one-out|head-\d+|map-\d+|robustness-[a-z0-9-]+)\.(svg|png)"
+OURS = r"(base-against-novel|roc|confusion|leave-one-out|(head|label|map)-\d+|robustness-[a-z0-9-]+)\.(svg|png)"
+"""The names of pictures that a page has, so that those of an earlier page can be removed."""
 WHAT = {
-    "prompt": "Words alone; nothing is trained.",
-    "probe": "A small head on frozen CLIP.",
-    "finetune": "CLIP itself is trained further.",
+    "prompt": "Text prompts alone; nothing is trained.",
+    "probe": "A small head is trained on the frozen encoder.",
+    "finetune": "The encoder itself is trained further.",
 }
 SETTINGS = ["held_out", "encoder", "recipe", "head", "choice", "chosen_by", "seed", "train_rows", "leaks_dropped"]
 SETTINGS += ["encoder_id", "data_hash", "config_hash", "code_version", "created"]
@@ -33,7 +35,7 @@ SETTINGS += ["encoder_id", "data_hash", "config_hash", "code_version", "created"
 
 @dataclass(frozen=True)
 class Written:
-    """The page, the pictures' files, and the verdict in a few words."""
+    """What was written: the page and the pictures' files. `headline` and `lead` are the verdict, short and longer."""
 
     page: Path
     pictures: list[Path]
@@ -43,7 +45,7 @@ class Written:
 
 @dataclass(frozen=True)
 class Scale:
-    """Where on a bar a share lies, in percent of its width."""
+    """The scale of the accuracy bars, from `low` to 1: `at` gives a share's place in percent of the bar's width."""
 
     low: float
 
@@ -75,7 +77,12 @@ def write(
     context["encoders"] = encoders.side_by_side(table, predictions, shown)
     context["encoders_rule"] = encoders.RULE
     context["others"] = [
-        {**one, "number": n, "place": run_records.of(noted, one["last"]).get("data")}
+        {
+            **one,
+            "number": n,
+            "place": run_records.of(noted, one["last"]).get("data"),
+            "labels_named": some(labels_of_row(one["labels"])),
+        }
         for n, one in enumerate(studies(table), start=1)
         if n != number
     ]
@@ -96,7 +103,6 @@ def render(context: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    places.filters["fromjson"] = json.loads
     source = places.loader.get_source  # type: ignore[union-attr]
     script, style = (source(places, name)[0] for name in ("report.js", "report.css"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -109,21 +115,27 @@ def render(context: Mapping[str, Any]) -> str:
 def _contents(
     shown: Subject, reached: verdict.Verdict | None, detail: Detail, cache: Path | None, data: str | None
 ) -> tuple[dict[str, Any], list[Picture]]:
-    """Everything that the template asks for, and the pictures in it."""
+    """The template's values, and the pictures among them."""
+    ways = list(reached.best.values()) if reached else []
+    best = reached.best[reached.way] if reached else shown.entrants[0]
     with pictures.drawing():
         scatter, heat = charts.base_against_novel(shown.entrants), charts.heat_map(shown)
-        roc = charts.roc_of_best(list(reached.best.values()) if reached else [], shown, detail.predictions)
+        roc = None if shown.many else charts.roc_of_best(ways, shown, detail.predictions)
+        labels = (
+            by_label.by_label(shown, best, ways or [best], detail.table, detail.predictions) if shown.many else None
+        )
         cards = parts.cards(shown, detail)
         place = cache or Path(detail.noted.get("cache", "cache"))
         mapped = parts.space(shown, detail, place)
         curves = parts.curves(shown)
-    best = reached.best[reached.way] if reached else shown.entrants[0]
     context = {
         **_opening(shown, reached),
         "about": shown.about,
         "labels": shown.labels,
+        "many": shown.many,
         "tests": shown.tests,
         "test_names": words.test_names(shown),
+        "test_name": {test: words.test_name(shown, test) for test in shown.tests},
         "entrants": shown.entrants,
         "scale": _scale(shown),
         "chance": _chance(shown),
@@ -132,9 +144,12 @@ def _contents(
         "p_value": words.p_value,
         "points": verdict.points,
         "probability": words.probability,
+        "pair": words.pair,
         "scatter": scatter,
         "heat": heat,
         "roc": roc,
+        "averages": by_label.averages(shown) if shown.many else [],
+        "by_label": labels,
         "cards": cards,
         "detail_words": words.of_detail(shown, detail.held_out, detail.seed),
         "maps": mapped,
@@ -146,6 +161,7 @@ def _contents(
         "settings": shown.table.select(SETTINGS).unique(maintain_order=True),
     }
     drawn = [one for one in (scatter, roc, heat, *mapped, *curves) if one] + [card["picture"] for card in cards]
+    drawn += labels.pictures if labels else []
     return context, drawn
 
 
@@ -169,12 +185,14 @@ def _opening(shown: Subject, reached: verdict.Verdict | None) -> dict[str, Any]:
         "rule": verdict.RULE,
         "p_words": words.p_words(shown),
         "table_note": words.of_table(shown, _chance(shown)),
+        "average_headings": by_label.headings(shown) if shown.many else [],
+        "averages_note": words.of_averages(shown),
         "bars": words.bars(shown),
     }
 
 
 def _detail(shown: Subject, reached: verdict.Verdict | None, noted: Mapping[str, Any], held_out: str | None) -> Detail:
-    """The run of `held_out`; else of the category that the best entrant finds hardest. The lowest seed's."""
+    """The run with `held_out` held out; by default the one where the best entrant is least accurate. Lowest seed."""
     categories = shown.held_out or ["none"]
     if held_out is not None and held_out not in categories:
         guess = did_you_mean(held_out, categories)
@@ -197,13 +215,13 @@ def _scale(shown: Subject) -> Scale:
 
 
 def _chance(shown: Subject) -> float:
-    """What always calling the commoner label would get on the deciding test set."""
+    """The accuracy of always answering the most frequent label, on the deciding test set."""
     images = shown.predictions.filter(pl.col("test") == shown.decides).unique("path")
-    return max(float((images["label"] == label).mean()) for label in shown.labels)  # type: ignore[arg-type]
+    return max(images["label"].value_counts()["count"].to_list()) / len(images)
 
 
 def _write_pictures(folder: Path, drawn: Sequence[Picture]) -> list[Path]:
-    """Those of an earlier page that this one does not have are removed; files of other names are not ours."""
+    """Write the pictures, and remove those that only an earlier page had; files of other names stay."""
     files = {}
     for one in drawn:
         files[folder / f"{one.name}.svg"], files[folder / f"{one.name}.png"] = one.svg, one.png

@@ -1,4 +1,4 @@
-"""The parts of the page that are about one run, or about other images: cards, maps, thumbnails, curves."""
+"""Parts of the page: of one run the cards, maps and thumbnails; of other images the curves and their table."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -8,9 +8,10 @@ from typing import Any
 import polars as pl
 
 from toolkit.errors import DataError, ToolkitError
-from toolkit.results.report import charts, maps, thumbnails, words
+from toolkit.results import classes
+from toolkit.results.report import by_label, charts, label_charts, maps, thumbnails, words
 from toolkit.results.report.entrants import WAYS, Entrant, Score, Subject
-from toolkit.results.report.pictures import Picture
+from toolkit.results.report.pictures import OF_LABELS, Picture
 
 MOST_CARDS = 12
 MILDER_ABOVE = ("jpeg", "resize")
@@ -18,7 +19,7 @@ MILDER_ABOVE = ("jpeg", "resize")
 
 @dataclass(frozen=True)
 class Detail:
-    """The one run (held-out category and seed) that curves, confusions, maps and images are of."""
+    """The one run (held-out value and seed) that curves, confusion matrices, maps and thumbnails show."""
 
     held_out: str
     seed: int
@@ -28,7 +29,7 @@ class Detail:
 
 
 def cards(shown: Subject, detail: Detail) -> list[dict[str, Any]]:
-    """One a head, in the order of the table; of very many the most accurate ones."""
+    """A card for each entrant, in the order of the table; at most the `MOST_CARDS` most accurate ones."""
     there = set(detail.predictions["entrant"])
     best = {entrant.key for entrant in shown.ranked([*WAYS, "reference"])[:MOST_CARDS]}
     chosen = [entrant for entrant in shown.entrants if entrant.key in there & best]
@@ -38,32 +39,43 @@ def cards(shown: Subject, detail: Detail) -> list[dict[str, Any]]:
 def _card(shown: Subject, detail: Detail, entrant: Entrant, number: int) -> dict[str, Any]:
     confusions, notes = [], []
     for test in shown.tests:
-        rows = detail.predictions.filter((pl.col("entrant") == entrant.key) & (pl.col("test") == test))
-        counts = [
-            [len(rows.filter((pl.col("label") == true) & (pl.col("predicted") == called))) for called in shown.labels]
-            for true in shown.labels
-        ]
-        confusions.append({"test": test, "counts": counts})
-        figures = detail.table.filter((pl.col("entrant") == entrant.key) & (pl.col("test") == test)).row(0, named=True)
-        notes.append(f"{test}: AUC {figures['roc_auc']:.3f}, calibration error {figures['calibration_error']:.3f}")
-    drawn = charts.roc_and_calibration(entrant, shown, detail.predictions, number)
+        matrix = classes.counts(charts.of_entrant(detail.predictions, entrant, test), shown.labels)
+        if not shown.many:
+            confusions.append({"test": words.test_name(shown, test), "counts": matrix.tolist()})
+        mine = (pl.col("entrant") == entrant.key) & (pl.col("test") == test) & (pl.col("class") == "all")
+        figures = detail.table.row(by_predicate=mine, named=True)
+        notes.append(words.of_card(shown, test, figures, classes.worst_pairs(matrix, shown.labels, 1)))
+    draw = label_charts.recalls_and_calibration if shown.many else charts.roc_and_calibration
+    drawn = draw(entrant, shown, detail.predictions, number)
     return {"entrant": entrant, "picture": drawn, "confusions": confusions, "note": "; ".join(notes) + "."}
 
 
 def space(shown: Subject, detail: Detail, cache: Path) -> list[Picture]:
-    """Before and after fine-tuning, of the same images; only what the cache still holds."""
+    """Maps of the same images before and after fine-tuning, of those encoders whose vectors the cache still has."""
     encoders = detail.table.filter(pl.col("recipe").is_in(["", _recipe(shown, detail)])).unique(
         "recipe", maintain_order=True
     )
-    images = maps.few(detail.predictions)
+    coloured = _coloured(shown, detail) if shown.many else []
+    images = maps.few(detail.predictions, coloured)
     found: list[Picture] = []
     for row in encoders.iter_rows(named=True):
         points = maps.flatten(cache, row["encoder_id"], images)
         if points is not None:
             title = "before fine-tuning" if row["recipe"] == "" else f"after fine-tuning ({row['recipe']})"
             name = f"map-{len(found) + 1}"
-            found.append(charts.embedding_map(points, shown.labels, detail.held_out, name, title))
+            if shown.many:
+                found.append(maps.map_of_many(points, coloured, name, title))
+            else:
+                found.append(maps.embedding_map(points, shown.labels, detail.held_out, name, title))
     return found
+
+
+def _coloured(shown: Subject, detail: Detail) -> list[str]:
+    """The labels that have a colour on the map: all, or those that the best entrant recognises worst."""
+    if len(shown.labels) <= len(OF_LABELS):
+        return shown.labels
+    best = next(iter(shown.ranked()), shown.entrants[0])
+    return by_label.worst_labels(shown, best, detail.table)["class"].head(len(OF_LABELS)).to_list()
 
 
 def _recipe(shown: Subject, detail: Detail) -> str:
@@ -75,7 +87,7 @@ def _recipe(shown: Subject, detail: Detail) -> str:
 def images(shown: Subject, detail: Detail, best: Entrant, data: str | None) -> dict[str, Any]:
     rows = detail.predictions.filter((pl.col("entrant") == best.key) & (pl.col("test") == shown.decides))
     novel = shown.decides == "novel"
-    said = words.of_images(best, detail.held_out, novel, shown.labels[1])
+    said = words.of_images(shown, best, detail.held_out)
     try:
         read = _reader(data or detail.noted.get("data"), detail.noted.get("reading") or {})
         found = thumbnails.rows(rows, shown.labels, read)
@@ -93,7 +105,7 @@ def _reader(data: str | None, reading: Mapping[str, Any]) -> Callable[[str], byt
 
 
 def curves(shown: Subject) -> list[Picture]:
-    """A figure for each kind of perturbation and test set: `jpeg:75` and `jpeg:50` are two strengths of one kind."""
+    """A chart for each kind of perturbation and test set: `jpeg:75` and `jpeg:50` are two strengths of one kind."""
     changed = shown.changed.filter((pl.col("class") == "all") & (pl.col("perturbation") != ""))
     parts = pl.col("perturbation").str.split_exact(":", 1).struct
     changed = changed.with_columns(kind=parts.field("field_0"), strength=parts.field("field_1").fill_null(""))
@@ -113,7 +125,7 @@ def curves(shown: Subject) -> list[Picture]:
 
 
 def _by_harm(kind: str, strengths: list[str]) -> list[str]:
-    """The mildest first: of JPEG's quality and of a share of the size the largest number, else the smallest."""
+    """Strengths from the mildest on: for JPEG quality and resizing the largest number, else the smallest."""
 
     def number(strength: str) -> float:
         try:
@@ -131,7 +143,7 @@ def _means(rows: pl.DataFrame, key: str, strengths: list[str]) -> list[float]:
 
 
 def elsewhere(shown: Subject) -> list[dict[str, Any]]:
-    """One row for each other data set and entrant: of a single run with its interval, else the mean with the range."""
+    """One row for each other data set and entrant: of one run with its interval, of several the mean and range."""
     rows = shown.changed.filter(
         (pl.col("class") == "all") & (pl.col("test_data") != "") & (pl.col("perturbation") == "")
     )

@@ -1,4 +1,4 @@
-"""From a Matplotlib figure to a picture for the page (SVG that follows light and dark) and for files (SVG, PNG)."""
+"""Matplotlib figures as pictures: for the page (SVG in its light or dark colours) and as files (SVG, PNG)."""
 
 import io
 import re
@@ -23,9 +23,22 @@ COLOURS = {
     "reference": ("#6a737d", "#a3adb7"),
     "first": ("#a83a83", "#e78fca"),
     "second": ("#0b7f64", "#4cc9a6"),
+    "label-0": ("#1f6fc4", "#62aaf5"),
+    "label-1": ("#c25700", "#f59e4c"),
+    "label-2": ("#2d8636", "#66c96f"),
+    "label-3": ("#c6262e", "#f47c7c"),
+    "label-4": ("#7d4fb8", "#b896ec"),
+    "label-5": ("#84563c", "#c79a7d"),
+    "label-6": ("#c9458f", "#f19bcb"),
+    "label-7": ("#6b7a12", "#bac84f"),
+    "label-8": ("#0e8494", "#4fc9d8"),
+    "label-9": ("#39418f", "#8f9bf0"),
 }
-"""Name -> the colour in light and in dark. The hues are told apart with any of the usual colour blindnesses: ways
-differ in lightness and marker, too, labels are magenta and green of Okabe and Ito's kind."""
+"""Name -> the colour in light and in dark. They stay distinct with any of the usual colour blindnesses: ways differ in
+lightness and marker, two labels are magenta and green (Okabe & Ito 2008), more labels have a marker each."""
+
+OF_LABELS = [name for name in COLOURS if name.startswith("label-")]
+"""The colours of more than two labels."""
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
 DOTS = 200
@@ -63,7 +76,7 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class Picture:
-    """`inline` goes into the page; `svg` and `png` are whole files. `alt` says in words what is seen."""
+    """`inline` goes into the page; `svg` and `png` are whole files. `alt` describes the picture in words."""
 
     name: str
     alt: str
@@ -73,19 +86,19 @@ class Picture:
 
     @property
     def width(self) -> float:
-        """In CSS pixels, at the size at which its text is meant to be read."""
+        """The width in CSS pixels at which its text has its intended size."""
         found = re.search(r'viewBox="0 0 ([\d.]+)', self.inline)
         return float(found[1]) if found else 0.0
 
 
 def colour(name: str) -> str:
-    """The light colour; the page puts a variable in its place, which is another one in the dark."""
+    """The light colour. On the page a CSS variable replaces it, which has the dark colour in dark mode."""
     return COLOURS[name][0]
 
 
 @contextmanager
 def drawing() -> Iterator[None]:
-    """Matplotlib's settings for our pictures, and the same bytes for the same picture, while the block runs."""
+    """Inside this block Matplotlib has our settings and makes the same bytes of the same picture."""
     from matplotlib import rc_context
 
     with rc_context({**SETTINGS, "svg.hashsalt": "toolkit"}):
@@ -93,7 +106,7 @@ def drawing() -> Iterator[None]:
 
 
 def picture(figure: "Figure", name: str, alt: str, tips: Mapping[str, str] | None = None) -> Picture:
-    """`tips` maps the `gid` of an artist to the words that a pointer over it shows."""
+    """A figure as a `Picture`. `tips` maps the `gid` of an artist to its tooltip."""
     svg, png = io.StringIO(), io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # names may hold letters that Matplotlib's font lacks; browsers have others
@@ -105,7 +118,7 @@ def picture(figure: "Figure", name: str, alt: str, tips: Mapping[str, str] | Non
 
 
 def style() -> str:
-    """The colours as CSS variables: light, and dark where the reader prefers it (never on paper)."""
+    """The colours as CSS variables: light, or dark where the reader prefers it (always light on paper)."""
     light, dark = ("".join(f"--{name}:{pair[shade]};" for name, pair in COLOURS.items()) for shade in (0, 1))
     return f":root{{{light}}}@media screen and (prefers-color-scheme:dark){{:root{{{dark}}}}}"
 
@@ -115,7 +128,7 @@ def _font(svg: str) -> str:
 
 
 def _inline(svg: str, name: str, alt: str, tips: Mapping[str, str]) -> str:
-    """The `<svg>` element alone, as wide as its place, its ids its own, its colours the page's variables."""
+    """The `<svg>` element: as wide as its container, with ids that are unique on the page and its colours."""
     svg = svg[svg.index("<svg") :]
     unwanted = r"<metadata>.*?</metadata>\s*|<!--.*?-->\s*|<style.*?</style>\s*"
     svg = re.sub(unwanted, "", svg, flags=re.DOTALL)
@@ -133,5 +146,5 @@ def _inline(svg: str, name: str, alt: str, tips: Mapping[str, str]) -> str:
 
 
 def _literal(text: str) -> str:
-    """`text` as `re.sub` takes it for a replacement."""
+    """`text` escaped for use as a replacement in `re.sub`."""
     return text.replace("\\", r"\\")

@@ -1,10 +1,11 @@
-"""The images of which a head was surest, rightly and wrongly, as pictures inside the page."""
+"""The images on which a head was surest, right and wrong, as pictures inside the page."""
 
 import base64
 import hashlib
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 from PIL import Image
@@ -12,17 +13,22 @@ from PIL import Image
 from toolkit.data.images import decode
 from toolkit.errors import ImageError
 
-EACH = 10
+EACH, EACH_OF_MANY = 10, 20
 LARGEST = 112
 LOSSLESS = 64
 
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """`source` is a `data:` address, or empty with the `reason` why there is no picture. `p` is P(second label)."""
+    """`source` is a `data:` address, or empty with the `reason` why there is no picture.
+
+    `p` is P(second label) of two labels, and P(predicted label) of more. `label` is the true one.
+    """
 
     path: str
     category: str
+    label: str
+    predicted: str
     p: float
     source: str
     reason: str
@@ -30,37 +36,51 @@ class Thumbnail:
 
 @dataclass(frozen=True)
 class Row:
-    """Images of one true label that were all called the same: hits where both agree."""
+    """Images under a `title`: the surest of `count`."""
 
-    label: str
-    predicted: str
+    title: str
     count: int
     images: list[Thumbnail]
-
-    @property
-    def right(self) -> bool:
-        return self.label == self.predicted
 
 
 Read = Callable[[str], bytes]
 
 
 def rows(predictions: pl.DataFrame, labels: list[str], read: Read) -> list[Row]:
-    """Mistakes first, then hits, a row for each label: those of which the head was surest, the surest first."""
-    sure = predictions.with_columns(sure=(pl.col("p_real") - 0.5).abs())
+    """Mistakes first, then hits: those where the head was surest, the surest first.
+
+    Of two labels there is a row for each label. Of more, one row has the surest mistakes of all labels, and another the
+    surest hit of each label.
+    """
+    if len(labels) > 2:
+        return _rows_of_many(predictions, read)
     found = []
     for right in (False, True):
-        for label in labels:
-            other = next(one for one in labels if one != label)
+        for label, other in (labels, labels[::-1]):
             called = label if right else other
-            mine = sure.filter((pl.col("label") == label) & (pl.col("predicted") == called))
-            surest = mine.sort("sure", "path", descending=[True, False]).head(EACH)
-            shown = [_thumbnail(one, read) for one in surest.iter_rows(named=True)]
-            found.append(Row(label, called, len(mine), shown))
+            mine = predictions.filter((pl.col("label") == label) & (pl.col("predicted") == called))
+            title = f"{label} recognised" if right else f"{label} called {called}"
+            surest = mine.sort((pl.col("p_real") - 0.5).abs(), "path", descending=[True, False])
+            found.append(_row(title, len(mine), surest.head(EACH), "p_real", read))
     return found
 
 
-def _thumbnail(row: dict[str, object], read: Read) -> Thumbnail:
+def _rows_of_many(predictions: pl.DataFrame, read: Read) -> list[Row]:
+    surest = predictions.sort("p_predicted", "path", descending=[True, False])
+    is_right = pl.col("label") == pl.col("predicted")
+    mistakes, hits = surest.filter(~is_right), surest.filter(is_right)
+    one_each = hits.unique("label", keep="first", maintain_order=True)
+    return [
+        _row("Mistakes", len(mistakes), mistakes.head(EACH_OF_MANY), "p_predicted", read),
+        _row("Hits, the surest of each label", len(hits), one_each.head(EACH_OF_MANY), "p_predicted", read),
+    ]
+
+
+def _row(title: str, count: int, images: pl.DataFrame, p: str, read: Read) -> Row:
+    return Row(title, count, [_thumbnail(one, p, read) for one in images.iter_rows(named=True)])
+
+
+def _thumbnail(row: dict[str, Any], p: str, read: Read) -> Thumbnail:
     path = str(row["path"])
     source, reason = "", ""
     try:
@@ -70,7 +90,7 @@ def _thumbnail(row: dict[str, object], read: Read) -> Thumbnail:
         source = data_address(decode(data))
     except (ImageError, OSError, KeyError) as error:
         reason = str(error) if isinstance(error, ImageError) else "not in the data any more"
-    return Thumbnail(path, str(row["category"] or ""), float(str(row["p_real"])), source, reason)
+    return Thumbnail(path, row["category"] or "", row["label"], row["predicted"], row[p], source, reason)
 
 
 def data_address(image: Image.Image) -> str:

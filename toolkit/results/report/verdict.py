@@ -1,4 +1,4 @@
-"""Prompt, probe, or fine-tune? The answer, computed from the predictions, with its uncertainty."""
+"""Prompt, probe, or fine-tune: the answer and its uncertainty, from the predictions."""
 
 import math
 from dataclasses import dataclass
@@ -12,17 +12,17 @@ from toolkit.results.report.entrants import REPETITION, WAYS, Entrant, Subject
 ALPHA = 0.05
 
 RULE = (
-    "From the cheapest way to the dearest: a dearer one wins only if it is more accurate by more than chance explains "
-    f"(p < {ALPHA}). The novel test decides; where it cannot tell two ways apart, base does; else the cheaper one "
-    "stays. Each way is represented by its most accurate head, picked on these same test images, which flatters all "
-    "ways a little."
+    "The ways are compared from the cheapest to the most expensive. The more expensive one wins only if it is "
+    f"significantly more accurate (p < {ALPHA}): on novel images, or, where there is no significant difference on "
+    "those, on base. Otherwise the cheaper one stays. Each way is represented by its most accurate head. It was picked "
+    "on these same test images, which flatters every way a little."
 )
 
 
 @dataclass(frozen=True)
 class Duel:
-    """Two entrants on the same images: how much more accurate the first one is, as a share, with its 95 % interval
-    and the exact two-sided p-value that they are equally accurate."""
+    """Two entrants on the same images: accuracy of the first minus that of the second, its 95 % interval, and the exact
+    two-sided p-value of no difference."""
 
     test: str
     images: int
@@ -38,7 +38,7 @@ class Duel:
 
 @dataclass(frozen=True)
 class Contest:
-    """A dearer way against the best cheaper one, on each test set, and whether it won."""
+    """The best entrant of a way against the best one so far of the cheaper ways, on each test set; `won`: it won."""
 
     challenger: Entrant
     holder: Entrant
@@ -57,7 +57,7 @@ class Verdict:
 
 
 def reach(subject: Subject) -> Verdict | None:
-    """The verdict on a study; None where no way of using CLIP was compared at all."""
+    """The verdict on a study; None where no way of using CLIP was compared."""
     best = {way: ranked[0] for way in WAYS if (ranked := subject.ranked([way]))}
     if not best:
         return None
@@ -71,7 +71,8 @@ def reach(subject: Subject) -> Verdict | None:
 
 
 def contend(subject: Subject, challenger: Entrant, holder: Entrant) -> Contest:
-    """The challenger wins where the first test set that can tell the two apart, novel before base, speaks for it."""
+    """The challenger wins if it is more accurate on the first test set, novel before base, with a significant
+    difference."""
     duels = {test: duel(subject.predictions, challenger.key, holder.key, test) for test in reversed(subject.tests)}
     telling = next((one for one in duels.values() if one.sure), None)
     return Contest(challenger, holder, duels, telling is not None and telling.difference > 0)
@@ -80,8 +81,9 @@ def contend(subject: Subject, challenger: Entrant, holder: Entrant) -> Contest:
 def duel(predictions: pl.DataFrame, first: str, second: str, test: str) -> Duel:
     """Compare two entrants on the images of one test set.
 
-    In a single run the p-value is McNemar's exact one. An image that several runs scored counts once, by which entrant
-    was right on it more often, and the interval is that of a ratio of sums over images (Cochran 1977, section 6.4).
+    In a single run the p-value is that of the exact McNemar test. An image that several runs scored counts once, for
+    the entrant that was right on it in more runs. The interval is that of a ratio of sums over images (Cochran 1977,
+    section 6.4).
     """
     by = [*REPETITION, "path", "sha256"]
     mine, theirs = (
@@ -101,7 +103,7 @@ def duel(predictions: pl.DataFrame, first: str, second: str, test: str) -> Duel:
 
 
 def _sentence(subject: Subject, way: str, best: dict[str, Entrant], contests: list[Contest]) -> str:
-    """On the last contest, which is the dearest way's."""
+    """The result of the last contest, that of the most expensive way."""
     if not contests:
         only = {"prompt": "Only prompts", "probe": "Only probes", "finetune": "Only fine-tuned encoders"}[way]
         return f"{only} were compared so far, so there is nothing to choose between."
@@ -113,14 +115,14 @@ def _sentence(subject: Subject, way: str, best: dict[str, Entrant], contests: li
         words = f"Compared with {cheaper}, {name.lower()} {' and '.join(gains)}.".replace(" and gains ", " and ")
     else:
         found = " and ".join(f"{signed(one.difference)} points {_where(subject, one)}" for one in last.duels.values())
-        words = f"{name} changes nothing that chance would not explain: {found}, compared with {cheaper}."
+        words = f"{name} makes no significant difference: {found}, compared with {cheaper}."
     missing = "" if "finetune" in best else " Fine-tuning has not been tried yet."
     return f"{words}{missing}"
 
 
 def _gain(subject: Subject, one: Duel) -> str:
     if not one.sure:
-        return f"changes nothing for sure {_where(subject, one)} ({signed(one.difference)} points)"
+        return f"makes no significant difference {_where(subject, one)} ({signed(one.difference)} points)"
     low, high = (one.low, one.high) if one.difference > 0 else (-one.high, -one.low)
     gained = f"{points(abs(one.difference))} points ({points(low)} to {points(high)})"
     return f"{'gains' if one.difference > 0 else 'loses'} {gained} {_where(subject, one)}"

@@ -1,8 +1,13 @@
-"""What the page says in words: sentences that depend on the figures."""
+"""The page's sentences that depend on the figures."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import polars as pl
 
+from toolkit.data.labels import some
 from toolkit.encoders.record import Sees
+from toolkit.results.classes import Pair
 from toolkit.results.report.entrants import REFERENCES, Entrant, Subject
 
 
@@ -12,12 +17,17 @@ def join(names: list[str]) -> str:
 
 
 def test_names(shown: Subject) -> dict[str, str]:
-    """What each test set holds."""
+    """A name for each test set that says what it holds."""
     if len(shown.tests) == 1:
         return {"base": "Test images"}
     many = shown.kinds
     novel = f"Novel: {shown.held_out[0]}" if len(shown.held_out) == 1 else f"Novel: {len(shown.held_out)} {many}"
     return {"base": f"Base: the other {many}", "novel": novel}
+
+
+def test_name(shown: Subject, test: str) -> str:
+    """`base` and `novel`; `test images` where nothing was held out."""
+    return test if len(shown.tests) > 1 else "test images"
 
 
 def facts(shown: Subject) -> str:
@@ -28,47 +38,55 @@ def facts(shown: Subject) -> str:
     parts = [about["dataset"], f"{what if shown.held_out else 'nothing'} held out"]
     parts += [f"{about['model']} ({about['pretrained']})", f"{trained} training images"]
     for test in shown.tests:
-        parts.append(f"{_images(shown, test)} {test} test images")
+        parts.append(f"{_images(shown, test)} {test if len(shown.tests) > 1 else ''} test images".replace("  ", " "))
     return " · ".join([*parts, f"{about['created']} UTC"])
 
 
 def compared(shown: Subject) -> list[str]:
-    """What was asked, of whom, and on which images."""
+    """The question, the encoders and heads that answered it, and the images: a sentence or two each."""
     users = [entrant for entrant in shown.entrants if entrant.way != "reference"] or shown.entrants
     heads = list(dict.fromkeys(entrant.head for entrant in users))
     encoders = list(dict.fromkeys(entrant.encoder for entrant in users))
-    first, second = shown.labels
     who = (
-        f"The question was whether an image is {first} or {second}. It was put to {join(encoders)}, with the heads "
-        f"{join(heads)}: {len(users)} combinations, all on the same images of {shown.about['dataset']}."
+        f"{_question(shown.labels)} It was put to {join(encoders)} with the heads {join(heads)}: {len(users)} "
+        f"combinations, all on the same images of {shown.about['dataset']}."
     )
     said = [who, _held_out(shown)]
     if shown.references and users != shown.entrants:
         without = join([f"{REFERENCES[Sees(entrant.encoder)]} ({entrant.head})" for entrant in shown.references])
-        said.append(f"Beside them stands what does without CLIP: {without}.")
+        said.append(f"For reference, the table also has what does without CLIP: {without}.")
     return [*said, _repeated(shown)] if len(shown.seeds) > 1 else said
+
+
+def _question(labels: Sequence[str]) -> str:
+    if len(labels) == 2:
+        return f"The question was whether an image is {labels[0]} or {labels[1]}."
+    return f"The question was which of {len(labels)} labels an image has ({some(labels)})."
 
 
 def _held_out(shown: Subject) -> str:
     count = join([f"{count:,}" for count in sorted(set(shown.table["train_rows"]))[:2]])
     if not shown.held_out:
-        return f"Nothing was held out, so nothing is said about images of a new kind. Training saw {count} images."
+        return (
+            f"Training saw {count} images. No {shown.kind} was held out, so these figures say nothing about images of "
+            "a new kind."
+        )
     if len(shown.held_out) == 1:
         novel = shown.held_out[0]
         return (
             f"Training saw {count} images, and none of {novel}. “Base” are {_images(shown, 'base')} test images of the "
-            f"{shown.kinds} that it saw, “novel” {_images(shown, 'novel')} of {novel}: they show what was learned of "
-            f"the question, and not of the {shown.kinds}."
+            f"{shown.kinds} in training, “novel” are {_images(shown, 'novel')} images of {novel}. Novel images show "
+            f"whether a head learned to answer the question, or only knows the {shown.kinds} in training."
         )
     return (
-        f"{len(shown.held_out)} {shown.kinds} were held out, each in its turn ({join(shown.held_out)}). Each time "
-        f"training saw {count} images, none of that {shown.kind}; “novel” are the test images of it, "
-        "“base” those of the others."
+        f"{len(shown.held_out)} {shown.kinds} were held out, one at a time ({join(shown.held_out)}). Each time "
+        f"training saw {count} images, none of that {shown.kind}. “Novel” are the test images of that {shown.kind}, "
+        "“base” are those of the others."
     )
 
 
 def _repeated(shown: Subject) -> str:
-    return f"Everything random was repeated with {len(shown.seeds)} seeds."
+    return f"All of it was repeated with {len(shown.seeds)} random seeds."
 
 
 def _images(shown: Subject, test: str) -> str:
@@ -76,8 +94,8 @@ def _images(shown: Subject, test: str) -> str:
 
 
 def bars(shown: Subject) -> str:
-    """What the bars of the charts show."""
-    return "95 % intervals" if _single(shown) else "from the worst to the best run"
+    """What the bars in the charts are."""
+    return "95 % intervals" if _single(shown) else "the range from the worst to the best run"
 
 
 def _single(shown: Subject) -> bool:
@@ -87,59 +105,100 @@ def _single(shown: Subject) -> bool:
 def of_table(shown: Subject, chance: float) -> str:
     """The small print under the summary table."""
     said = [
-        "Share of test images that were called right, with its 95 % interval (Wilson’s)."
+        "Accuracy is the share of test images that were labelled right, here with its 95 % interval (Wilson’s)."
         if _single(shown)
-        else "Share of test images that were called right: the mean over the runs, and their range from worst to best.",
-        f"The grey line is what always guessing the commoner label gets ({chance:.0%}).".replace("%", " %"),
+        else "Accuracy is the share of test images that were labelled right: the mean over the runs, and the range "
+        "from the worst to the best run.",
+        f"The grey line is the accuracy of always answering {_most_frequent(shown)} ({chance:.0%}).".replace("%", " %"),
     ]
     if any(score.standing for entrant in shown.entrants for score in entrant.scores.values()):
         said.append(
-            "“best” is the most accurate; “≈ best” cannot be told apart from it (exact McNemar test, p ≥ 0.05)."
+            "“best” is the most accurate; “≈ best” is not significantly different (p ≥ 0.05, corrected for picking the "
+            "best of all rows on these images)."
         )
     if any(score.study is not None for entrant in shown.entrants for score in entrant.scores.values()):
         said.append(
             "The diamond is the figure of the study that this toolkit starts from (ViT-B/32, OpenAI’s weights)."
         )
     if len(shown.tests) > 1:
-        said.append("Drop: base minus novel, in points.")
+        said.append("Drop is base minus novel accuracy, in points.")
+    if shown.many:
+        said.append("ROC AUC is the mean over the labels, each against all others.")
     return " ".join(said)
 
 
+def _most_frequent(shown: Subject) -> str:
+    return "the most frequent label" if shown.many else "the more frequent label"
+
+
+def of_averages(shown: Subject) -> str:
+    """The small print under the averages over labels."""
+    top5 = " Top-5 accuracy is the share of images whose label is among the five most probable." * (
+        len(shown.labels) > 5
+    )
+    return (
+        f"On {'novel' if len(shown.tests) > 1 else 'the test'} images. Balanced accuracy and macro F1 are means over "
+        f"the labels, so that rare labels count as much as frequent ones.{top5} ROC AUC is the mean of each label "
+        "against all others. Calibration error compares the probability of the predicted label with how often it was "
+        "right (15 equal bins)."
+    )
+
+
+def of_card(shown: Subject, test: str, figures: dict[str, Any], worst: Sequence[Pair]) -> str:
+    """The figures under one head's curves, of one test set."""
+    test = test_name(shown, test)
+    if not shown.many:
+        return f"{test}: AUC {figures['roc_auc']:.3f}, calibration error {figures['calibration_error']:.3f}"
+    said = f"{test}: macro F1 {figures['f1']:.3f}, log loss {figures['log_loss']:.2f}, "
+    said += f"calibration error {figures['top_calibration_error']:.3f}"
+    return f"{said}, worst pair {pair(worst[0])}" if worst else said
+
+
+def pair(one: Pair) -> str:
+    """`cat is called dog: 38 of 200`."""
+    return f"{one.label} is called {one.called}: {one.count:,} of {one.of:,}"
+
+
 def of_detail(shown: Subject, held_out: str, seed: int) -> str:
-    """Which run the details are of."""
+    """Which of several runs the details show."""
     if len(shown.held_out) > 1:
         run = (
-            f"Curves, confusions, maps and images are those of one held-out {shown.kind}, {held_out}: the one that the "
-            "best head finds hardest, unless another was asked for."
+            f"Curves, confusion matrices, maps and images are of one run, with the {shown.kind} {held_out} held out. "
+            "Unless another was asked for, it is the one where the best head is least accurate."
         )
     else:
         run = ""
-    seeds = f" They are those of seed {seed}." if len(shown.seeds) > 1 else ""
+    seeds = f" They are of seed {seed}." if len(shown.seeds) > 1 else ""
     return (run + seeds).strip()
 
 
-def of_images(best: Entrant, held_out: str, novel: bool, second: str) -> str:
+def of_images(shown: Subject, best: Entrant, held_out: str) -> str:
     """What the thumbnails are."""
+    novel = shown.decides == "novel"
     which = f"Test images of {held_out}, which training never saw" if novel else "Test images"
+    p = "the predicted label" if shown.many else shown.labels[1]
+    under = " The true label stands under each image, and after an arrow the predicted one." if shown.many else ""
     return (
-        f"{which}, of which {best.name} was surest. P is its probability of {second}; a pointer shows the file’s name."
+        f"{which}, on which {best.name} was surest. P is its probability of {p}.{under} Hover over an image for its "
+        "file name."
     )
 
 
 def shortcut(shown: Subject, chance: float) -> str:
-    """A line where the label can be told without looking at the pictures."""
+    """A warning where facts of the files predict the label, without a look at the pictures; else nothing."""
     for entrant in shown.references:
         score = max(entrant.scores.values(), key=lambda score: score.low)
         if entrant.encoder == Sees.FILE_FACTS and score.low > chance:
             return (
-                f"Beware: facts of the files alone (format, size, compression) give {score.mean:.1%} of the labels "
-                "away, so that part of every accuracy here may have nothing to do with the pictures."
+                f"Beware: facts of the files alone (format, size, compression) predict {score.mean:.1%} of the labels "
+                f"(always giving the same answer: {chance:.0%}). Part of every accuracy here may have nothing to do "
+                "with the pictures."
             ).replace("%", " %")
     return ""
 
 
 def warning(shown: Subject, best: Entrant | None, chance: float) -> str:
-    """A line where even the winner may only be guessing, or the data gives the labels away."""
+    """A warning where files predict the label, or even the winner may be guessing; else nothing."""
     if told := shortcut(shown, chance):
         return told
     if best is None:
@@ -148,8 +207,8 @@ def warning(shown: Subject, best: Entrant | None, chance: float) -> str:
     if score.low > chance:
         return ""
     return (
-        f"Even the best one may be guessing on {shown.decides}: its {score.mean:.1%} cannot be told apart from the "
-        f"{chance:.0%} of always saying the same."
+        f"Even the best one may be guessing on {test_name(shown, shown.decides)}: its {score.mean:.1%} is not "
+        f"significantly more than the {chance:.0%} of always giving the same answer."
     ).replace("%", " %")
 
 
@@ -161,7 +220,7 @@ def p_value(p: float) -> str:
 
 
 def probability(p: float) -> str:
-    """Never rounded to certainty."""
+    """Three digits, but never 0 or 1."""
     return "< 0.001" if p < 0.001 else "> 0.999" if p > 0.999 else f"{p:.3f}"
 
 
@@ -169,4 +228,4 @@ def p_words(shown: Subject) -> str:
     """How p was computed."""
     if _single(shown):
         return "exact McNemar test on the same images."
-    return "exact sign test over images, each counted once by which of the two was right on it more often."
+    return "exact sign test; each image counts once, for whichever of the two was right on it in more runs."

@@ -18,4 +18,14 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
   }
 }
+// A list of labels shows one label's curves at a time. Without this script it is not there, and the first ones show.
+for (const section of document.querySelectorAll("section.choice")) {
+  const parts = section.querySelectorAll(".choose");
+  for (const list of section.querySelectorAll("select")) {
+    list.closest("label").hidden = false;
+    const show = () => parts.forEach((part, number) => (part.hidden = number !== Number(list.value)));
+    list.addEventListener("change", show);
+    show();
+  }
+}
 addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((one) => (one.open = true)));

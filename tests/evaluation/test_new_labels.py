@@ -1,0 +1,113 @@
+"""Base and new classes: labels are held out, and each part is tested among its own labels (Zhou et al. 2022)."""
+
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+import pytest
+from fakes import FakeEncoder
+from hypothesis import given
+from hypothesis import strategies as st
+from trees import coloured_files, write_folder
+
+from toolkit.cache.embedding import embed_images, embed_prompts
+from toolkit.cache.store import Cache
+from toolkit.data.labels import Labels
+from toolkit.data.manifest import Dataset
+from toolkit.data.sources import open_data
+from toolkit.data.split import Split, held_out_values, new_labels, select
+from toolkit.encoders.record import TrainedOn
+from toolkit.errors import SelectionError
+from toolkit.evaluation.grid import Comparison, Settings, require_unseen
+from toolkit.evaluation.scoring import rescore
+from toolkit.heads.base import unit
+from toolkit.pipeline.compare import compare_split
+
+LABELS = ("ant", "bee", "cow", "dog", "elk")
+PROMPTS = {label: [f"a photo of a {label}."] for label in LABELS}
+BASE, NEW = LABELS[:3], LABELS[3:]
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return open_data(write_folder(tmp_path_factory.mktemp("data"), coloured_files(LABELS, 6, 5)))
+
+
+@pytest.fixture(scope="module")
+def split(dataset: Dataset) -> Split:
+    return select(dataset, "half", 6, 5, by="label")
+
+
+@pytest.fixture(scope="module")
+def cache(dataset: Dataset, split: Split, tmp_path_factory: pytest.TempPathFactory) -> Cache:
+    encoder = FakeEncoder()
+    filled = Cache(tmp_path_factory.mktemp("cache"), encoder.record)
+    embed_images(dataset, split.rows(), lambda: encoder, filled)
+    embed_prompts([text for texts in PROMPTS.values() for text in texts], lambda: encoder, filled)
+    return filled
+
+
+@pytest.fixture(scope="module")
+def compared(split: Split, cache: Cache) -> Comparison:
+    settings = Settings("made", Labels.of(LABELS), PROMPTS, ("zero-shot", "logreg"), "folds")
+    return compare_split(split, [cache], settings)
+
+
+def test_half_of_the_sorted_labels_train_and_the_others_are_new(split: Split) -> None:
+    assert set(split.train["label"]) == set(split.base["label"]) == set(BASE)
+    assert set(split.novel["label"]) == set(split.new_labels) == set(NEW)
+
+
+@given(st.lists(st.text("abc", min_size=1), min_size=4, max_size=30, unique=True))
+def test_base_has_one_more_label_where_their_number_is_odd(labels: list[str]) -> None:
+    new = new_labels(labels, "half", "label")
+    base = set(labels) - set(new)
+    assert len(base) - len(new) == len(labels) % 2 and max(base) < min(new)
+
+
+def test_new_images_are_told_apart_among_new_prompts_alone(split: Split, cache: Cache, compared: Comparison) -> None:
+    for rows, labels in ((split.base, BASE), (split.novel, NEW)):
+        prompts = np.concatenate([cache.read_prompts(PROMPTS[label]) for label in labels])
+        cosines = unit(cache.read_images(rows["sha256"].to_list())) @ unit(prompts).T
+        mine = compared.predictions.filter(
+            (pl.col("head") == "zero-shot") & pl.col("path").is_in(rows["path"].implode())
+        )
+        expected = dict(zip(rows["path"], (labels[number] for number in cosines.argmax(axis=1)), strict=True))
+        assert dict(mine.select("path", "predicted").iter_rows()) == expected
+        assert set(mine["probabilities"].list.len()) == {len(labels)}
+
+
+def test_a_trained_head_is_scored_on_the_labels_that_it_knows(compared: Comparison) -> None:
+    probe = compared.table.filter(pl.col("head") == "logreg")
+    assert set(probe["test"]) == {"base"} and set(probe["class"]) == {*BASE, "all"}
+    assert set(probe["harmonic_mean"]) == {None}
+
+
+def test_the_harmonic_mean_stands_on_the_rows_of_all(compared: Comparison) -> None:
+    rows = compared.table.filter((pl.col("head") == "zero-shot") & (pl.col("class") == "all"))
+    base, new = (rows.filter(pl.col("test") == test)["accuracy"].item() for test in ("base", "novel"))
+    assert rows["harmonic_mean"].to_list() == pytest.approx([2 * base * new / (base + new)] * 2)
+
+
+def test_the_rows_are_found_again_from_the_predictions(compared: Comparison) -> None:
+    again = pl.DataFrame(rescore(compared.table, compared.predictions), schema_overrides={"seed": pl.Int64})
+    assert np.allclose(again["recall"], compared.table["recall"])
+
+
+def test_labels_by_name(dataset: Dataset) -> None:
+    assert held_out_values(dataset, ("ant,elk",), "label") == ["ant,elk"]
+    assert set(select(dataset, "ant,elk", 6, 5, by="label").train["label"]) == {"bee", "cow", "dog"}
+
+
+@pytest.mark.parametrize("wanted, said", [("ant", "two labels"), ("ant,cat", "'cat'"), ("ant,bee,cow,dog", "two")])
+def test_what_cannot_be_held_out_is_said(dataset: Dataset, wanted: str, said: str) -> None:
+    with pytest.raises(SelectionError, match=said):
+        held_out_values(dataset, (wanted,), "label")
+
+
+def test_an_encoder_that_saw_a_new_label_is_refused(split: Split, cache: Cache) -> None:
+    facts = {"base_identity": "b", "checkpoint": "c", "recipe": "study", "settings": {}, "seed": 0, "held_out": "half"}
+    trained = TrainedOn(**facts, train_categories=BASE, train_sha256=split.train_sha256(), train_rows=18)
+    require_unseen(replace(cache.record, trained_on=trained), split)
+    with pytest.raises(SelectionError):
+        require_unseen(replace(cache.record, trained_on=replace(trained, train_categories=(*BASE, "dog"))), split)

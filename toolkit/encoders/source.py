@@ -1,0 +1,112 @@
+"""Where an encoder comes from: from what a user names (model, weights) to a typed value. Imports no torch."""
+
+import hashlib
+import os
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+from toolkit.encoders import checkpoint_files, nano
+from toolkit.encoders.default_weights import QUICK_GELU_TWINS, default_tag
+from toolkit.encoders.record import EncoderRecord
+from toolkit.errors import EncoderError
+
+TIMM = "timm:"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where an encoder comes from, known without importing torch.
+
+    `pretrained` is what the user calls the weights (an open_clip tag, or a checkpoint's file name), `file` the local
+    checkpoint, if it is one. `model` is a name of open_clip's, `timm:name`, or `hf-hub:owner/name` or
+    `local-dir:folder`, which bring their own weights. `notes` are lines for the user: which weights and which
+    activation were chosen for them.
+    """
+
+    model: str
+    pretrained: str = ""
+    file: Path | None = None
+    precision: str = "fp32"
+    device: str = "auto"
+    notes: tuple[str, ...] = field(default=(), compare=False)
+
+    @cached_property
+    def called(self) -> str:
+        """The model and its weights, as `EncoderRecord.known_as` has them: a file by its content, not by its name."""
+        weights = file_sha256(self.file) if self.file else self.pretrained
+        config = f" {self.pretrained}" if self.model.startswith(checkpoint_files.LOCAL_DIR) else ""
+        return f"{self.model} {weights}{config}"
+
+    def is_source_of(self, record: EncoderRecord) -> bool:
+        """Whether `record` is this very encoder's, so that a cache can be searched without loading a model."""
+        return record.name == "base" and record.precision == self.precision and self.called in record.known_as
+
+
+def source(model: str, pretrained: str | None = None, precision: str = "fp32", device: str = "auto") -> Source:
+    """The source that `--model`, `--pretrained`, `--precision` and `--device` name.
+
+    Raises EncoderError where a file that `pretrained` names does not exist.
+    """
+    made = Source(model=model, precision=precision, device=device)
+    if model == "nano" and pretrained in (None, "shipped"):
+        return replace(made, pretrained="shipped", file=nano.WEIGHTS)
+    if model.startswith("hf-hub:"):
+        return replace(made, pretrained="hub")
+    if model.startswith(checkpoint_files.LOCAL_DIR):
+        return _from_folder(made, pretrained)
+    if model.startswith(TIMM):
+        return _of_timm(made, pretrained)
+    tag = pretrained or default_tag(model)
+    if Path(tag).is_file():
+        return _from_file(made, Path(tag))
+    if os.sep in tag or tag.endswith((".pt", ".pth", ".bin", ".safetensors")):
+        raise EncoderError(f"No checkpoint at {tag}: --pretrained takes a tag of open_clip's or the path of a file.")
+    if pretrained or tag in ("", "openai"):
+        return replace(made, pretrained=tag)
+    note = f"Weights: {tag}, as OpenAI has none for {model}; --pretrained TAG takes others."
+    return replace(made, pretrained=tag, notes=(note,))
+
+
+def _from_file(made: Source, file: Path) -> Source:
+    """A file does not say which activation its weights need. OpenAI's, known by name, need QuickGELU."""
+    found = replace(made, pretrained=file.stem, file=file.resolve())
+    if made.model not in QUICK_GELU_TWINS:
+        return found
+    twin = f"{made.model}-quickgelu"
+    if any("openai" in part.lower() for part in (file.name, *_hub_folder(file))):
+        return replace(found, model=twin, notes=(f"Activation: QuickGELU ({twin}), as OpenAI's weights need it.",))
+    note = f"Activation: GELU. Weights trained with QuickGELU (OpenAI's, MetaCLIP's, DFN's) need --model {twin}."
+    return replace(found, notes=(note,))
+
+
+def _of_timm(made: Source, pretrained: str | None) -> Source:
+    """timm has the tag in the name (`vit_small_patch14_dinov2.lvd142m`), and preprocessing depends on it."""
+    if pretrained and Path(pretrained).is_file():
+        return replace(made, pretrained=Path(pretrained).stem, file=Path(pretrained).resolve())
+    if pretrained:
+        raise EncoderError(f"No checkpoint at {pretrained}: of {made.model} a tag is part of the name, timm:NAME.TAG.")
+    return replace(made, pretrained=made.model.partition(".")[2] or "default")
+
+
+def _hub_folder(file: Path) -> list[str]:
+    """The name of the model in the Hugging Face client's cache that a file lies in."""
+    return [part for part in file.absolute().parts if part.startswith("models--")]
+
+
+def _from_folder(made: Source, pretrained: str | None) -> Source:
+    """`local-dir:FOLDER`. The hash of the config is part of the name: other settings make other vectors."""
+    model, config, weights = checkpoint_files.local_dir(made.model)
+    if pretrained and Path(pretrained).resolve() != weights.resolve():
+        raise EncoderError(f"{made.model} brings its own weights, {weights}: leave --pretrained out.")
+    name = f"{weights.stem}-{file_sha256(config)[:8]}"
+    return replace(made, model=model, pretrained=name, file=weights.resolve())
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hex. Raises EncoderError where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise EncoderError(f"Cannot read the checkpoint {path}: {error.strerror}.") from error
