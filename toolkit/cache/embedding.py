@@ -35,8 +35,8 @@ FLUSH_SECONDS = 20.0
 BATCHES_AHEAD = 4
 IMAGES_PER_TASK = 16
 SMALL_FILE = 16 << 10
-"""Smaller files are decoded by one thread. There decoding is mostly Python, and two threads only compete: 7,800 images
-of 32 x 32 a second, against 12,600 with one thread."""
+"""Smaller files are decoded by one thread at a time. Their decoding is mostly Python, so that two threads only compete:
+7,800 images of 32 x 32 a second, against 12,600 with one thread."""
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""`finetune`: another encoder, trained without the held-out category."""
+"""`finetune`: train the encoder without the held-out value."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +38,7 @@ def finetune(choose_by: str, features: str | None, as_json: bool, **chosen: Any)
 
 
 def show_finetuned(done: list[Any], plans: "list[Plan]", as_json: bool) -> None:
-    """What `finetune` did with each encoder, a line for each held-out category."""
+    """Print what `finetune` did with each encoder, a line for each held-out value."""
     every = [(one, plan) for trained, plan in zip(done, plans, strict=True) for one in trained]
     if as_json:
         models = [{"model": plan.source.model} if len(plans) > 1 else {} for _, plan in every]

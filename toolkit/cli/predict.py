@@ -1,4 +1,4 @@
-"""`predict`: the best saved head on images of your own."""
+"""`predict`: apply the best saved head to your own images."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -52,8 +52,8 @@ rule_options = options(
     option(
         "--calibrate",
         metavar="PATH",
-        help="Do so on new images of this data set (as --data) instead of the training images: its train split, or "
-        "all of it if it names no split.",
+        help="Calibrate on new images of this data set (as --data) instead of the training images: those of its train "
+        "split, or all if it names no split.",
     ),
     layout_options,
 )
@@ -69,8 +69,8 @@ rule_options = options(
 def predict(images: tuple[str, ...], as_json: bool, as_csv: bool, **asked: Any) -> None:
     """Predict the label of IMAGES: files, folders, zips, or - for a list of paths on standard input.
 
-    The head is the one of the last compare that was most accurate on the novel category. An image is called far where
-    it lies farther from every training image than 99 % of the training images lie from one another.
+    Uses the head of the last compare with the highest accuracy on novel images. An image is marked far if it is farther
+    from its nearest training image than 99 % of the training images are from theirs.
     """
     from toolkit.data.sources import open_other
     from toolkit.data.sources.loose import open_loose
@@ -114,15 +114,15 @@ def _recall(named: str | None, of_fake: float | None) -> tuple[float | None, str
 
 
 def _listed(images: tuple[str, ...]) -> list[str]:
-    """The places named; `-` stands for the lines of standard input."""
+    """The given places; `-` stands for the lines of standard input."""
     lines = sys.stdin.read().splitlines() if "-" in images else []
     places = [place for one in images for place in (lines if one == "-" else [one])]
     return [place for place in places if place.strip()]
 
 
 def show_predicted(done: "Predicted", others: "pl.DataFrame", as_json: bool, as_csv: bool) -> None:
-    """The images on standard output; what they rest on above them, or on standard error. `others` (path, reason) were
-    passed over: programs are told each of them, people how many."""
+    """Print the predictions, after lines about their head (on standard error for JSON and CSV). `others` (path, reason)
+    are files not used: JSON and CSV list them, the table counts them."""
     import polars as pl
 
     images = pl.concat([done.images, others], how="diagonal")
@@ -166,7 +166,7 @@ def _tops(images: "pl.DataFrame", names: Sequence[str]) -> "list[pl.Series]":
 
 
 def rests_on(done: "Predicted") -> list[str]:
-    """What the predictions rest on, in words."""
+    """Lines about the head and its measured accuracy."""
     record = done.head.record
     held_out = "" if record.held_out == "none" else f" without {record.held_out}"
     groups = f" ({', '.join(record.train_groups)})" if record.train_groups else ""
@@ -175,7 +175,7 @@ def rests_on(done: "Predicted") -> list[str]:
     lines = [
         f"{record.head} on {record.encoder.name} {record.encoder.model}{recipe}{chosen}. "
         f"It learned from {record.train_rows:,} images of {record.dataset}{held_out}{groups}.",
-        f"Measured accuracy: {'; '.join(_accuracies(done))}. On other kinds of images nothing is known.",
+        f"Measured accuracy: {'; '.join(_accuracies(done))}. On other kinds of images its accuracy is unknown.",
     ]
     if done.rule.note:
         lines += [done.rule.note, *_measured(done)]
@@ -246,7 +246,7 @@ def _of_several(row: dict[str, Any], names: Sequence[str]) -> list[Any]:
 
 
 def _plain(text: str) -> Any:
-    """Square brackets in a file's name are no markup."""
+    """Text in which square brackets are not markup."""
     from rich.text import Text
 
     return Text(text)

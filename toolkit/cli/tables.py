@@ -29,7 +29,7 @@ OF_ALL = {"balanced": "balanced_accuracy", "macro F1": "f1", "log loss": "log_lo
 OF_ALL |= {"calib. error": "top_calibration_error"}
 """What is shown of more than two labels: heading and column, on the row `all`."""
 MOST_SIDE_BY_SIDE = 5
-"""So many perturbations fit beside each other on a line of 120 characters."""
+"""The number of perturbations that fit on a line of 120 characters."""
 LEGEND_INTERVAL = "95 % intervals (Student's t) have the held-out value as their unit."
 LEGEND_MEANS = (
     "Against the study's way: mean accuracy minus that of zero-shot on finetuned (study), and how many held-out values "
@@ -38,9 +38,9 @@ LEGEND_MEANS = (
 
 
 def tables(table: pl.DataFrame, predictions: pl.DataFrame) -> Iterator[Table]:
-    """One table for each comparison, in the study's layout; and the means over held-out categories, if several.
+    """A table for each comparison, in the study's layout; and the means over held-out values, if there are several.
 
-    Of several numbers of training images the largest alone has those; behind them stand the learning curves.
+    With several numbers of training images these are shown for the largest number; the learning curves follow.
     """
     if table["train_per_label"].n_unique() > 1:
         largest = pl.col("train_per_label") == table["train_per_label"].max()
@@ -151,7 +151,7 @@ def _of_all(row: dict[str, Any]) -> list[str]:
 
 
 def _perturbed(group: pl.DataFrame, kinds: list[str]) -> Table:
-    """A line for each encoder, head and test set, a column for each of these perturbations: accuracies."""
+    """Accuracies: a line for each encoder, head and test set, a column for each of these perturbations."""
     rows = group.filter((pl.col("class") == "all") & (pl.col("test_data") == "") & pl.col("perturbation").is_in(kinds))
     about = rows.row(0, named=True)
     held_out = "" if about["held_out"] == "none" else f", {about['held_out']} held out"
@@ -173,7 +173,7 @@ def _by_kind_and_amount(perturbation: str) -> tuple[str, float]:
 
 
 def _seeds(spread: pl.DataFrame) -> Table:
-    """Where several categories were held out, the lines of their means alone."""
+    """Accuracies over seeds. If several values were held out, only the lines of their means."""
     of_means = spread.filter(pl.col("held_out").str.starts_with("mean of "))
     shown = Table(title=f"Accuracy over {max(spread['seeds'].to_list())} seeds", **PLAIN)
     for name in ("Held out", "Encoder", "Head", "Test", "Mean", "Deviation", "Lowest", "Highest"):

@@ -11,7 +11,7 @@ from toolkit.data import near_copies
 from toolkit.data.labels import Labels
 from toolkit.data.split import NONE, Split, TestSet
 from toolkit.encoders.features import WITHOUT_MODEL
-from toolkit.encoders.record import EncoderRecord
+from toolkit.encoders.record import IMPORTED, EncoderRecord
 from toolkit.errors import MissingEmbeddings, SelectionError
 from toolkit.evaluation import audit, grid
 from toolkit.evaluation.grid import Comparison, Settings
@@ -130,7 +130,7 @@ def _ready_encoders(plan: Plan, base: Cache, split: Split, heads: Sequence[str])
     wanted = {sees for name in heads for sees in head_class(name).reads if sees in WITHOUT_MODEL}
     watch = partial(plan.progress, "Reading")
     others, notes = read_without_model(plan.dataset, split.rows(), sorted(wanted), plan.cache, watch)
-    if not finetuned:
+    if not finetuned and base.record.pretrained != IMPORTED:
         without = "" if split.held_out == NONE else f" without {split.held_out}"
         note = f"No encoder is fine-tuned{without} on these images"
         notes = [f"{note}: {plan.command('finetune')} adds its rows.", *notes]

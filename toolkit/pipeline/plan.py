@@ -16,8 +16,9 @@ from toolkit.data.near_copies import NearCopies, select_without
 from toolkit.data.sources.assemble import AS_IT_LOOKS, Reading
 from toolkit.data.split import CATEGORY, NOTHING, Split, held_out_values, select, with_fewer
 from toolkit.encoders.openclip import OpenClip, load
+from toolkit.encoders.record import IMPORTED
 from toolkit.encoders.source import Source
-from toolkit.errors import MissingEmbeddings, SelectionError, did_you_mean
+from toolkit.errors import EncoderError, MissingEmbeddings, SelectionError, did_you_mean
 from toolkit.pipeline.prompts import Names, make_prompts
 
 Progress = Callable[[str, int, int], None]
@@ -118,7 +119,12 @@ class Plan:
         return found
 
     def load(self) -> OpenClip:
-        """The base encoder."""
+        """The base encoder. Raises EncoderError for imported vectors, which have no model."""
+        if (known := self.find_base()) and known.record.pretrained == IMPORTED:
+            raise EncoderError(
+                f"{self.source.model} names imported vectors, and no model can make others: import those of these "
+                "images, too (python cli.py cache import), or name a model."
+            )
         self.progress(f"Loading {self.source.model}", 0, 1)
         encoder = load(self.source)
         self.progress(f"Loading {self.source.model}", 1, 1)

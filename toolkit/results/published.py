@@ -1,4 +1,4 @@
-"""The published study that we start from: its prompts and its figures."""
+"""The published study that this toolkit extends: its prompts and its figures."""
 
 from typing import Any
 
@@ -27,14 +27,14 @@ STUDY: dict[tuple[str, str, str], dict[str, float]] = {
         "recall_REAL": 1.00,
     },
 }
-"""(encoder, head, test) -> what the study reports for ViT-B/32 (OpenAI weights) on 200 test images each."""
+"""(encoder, head, test) -> the study's figures for ViT-B/32 (OpenAI weights) on 200 test images each."""
 
 
 def study_figure(row: dict[str, Any], test: str, figure: str) -> float | None:
-    """The study's own figure for a row of the table or the summary, where its data is CIFAKE and its split is cat.
+    """The study's figure for a row of the table or the summary of CIFAKE without cats; None for other rows.
 
-    `test` is `base` or `novel`; `figure` is `accuracy`, `precision_FAKE`, `recall_REAL`, …; None where it has none.
-    CIFAKE is known by its name, which is that of its folder or zip.
+    `test` is `base` or `novel`; `figure` is `accuracy`, `precision_FAKE`, `recall_REAL`, …. CIFAKE is recognised by the
+    name of its folder or zip.
     """
     if "cifake" not in str(row["dataset"]).lower() or row["held_out"] != "cat":
         return None

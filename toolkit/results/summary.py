@@ -1,4 +1,4 @@
-"""The wide summary that people read: one line an encoder and head."""
+"""The wide summary for readers: one line for each encoder and head."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,10 +12,10 @@ from toolkit.evaluation.metrics import paired_difference
 from toolkit.results.published import study_figure
 
 ROW = [*columns.COMPARISON, "study", "encoder", "recipe", "encoder_id", "head", "chosen_by"]
-"""What one line of the summary stands for: everything but test set and class."""
+"""The columns that identify a line of the summary: all but test set and class."""
 
 LEFT_OUT = [name for name in ROW if name not in ("held_out", "encoder_id", "images")] + ["test"]
-"""What one line of the means over the held-out categories stands for."""
+"""The columns that identify a line of the means over held-out values."""
 
 SHARED = ("accuracy", "accuracy_low", "accuracy_high", "roc_auc", "p_best", "p_best_corrected")
 PER_CLASS = ("precision", "recall", "f1", "support")
@@ -24,7 +24,7 @@ ALPHA = 0.05
 
 
 def standing(accuracy: float | None, p_best: float | None) -> str:
-    """`best`, `≈ best` (not distinguishable from it: p at least 0.05), or nothing: worse than it.
+    """`best`, `≈ best` (not distinguishable from the best: p at least 0.05), or empty (worse).
 
     `p_best` is null for the best row itself; see `p_against_best`.
 
@@ -48,8 +48,8 @@ def labels_of(table: pl.DataFrame) -> list[str]:
 
 
 def summary(table: pl.DataFrame) -> pl.DataFrame:
-    """The table made wide: one row an encoder and head, `base_…` and `novel_…` columns side by side. Rows on perturbed
-    images or on another data set's are left out.
+    """The table made wide: a row for each encoder and head, with `base_…` and `novel_…` columns. Rows on perturbed
+    images or other data are left out.
 
     `table` has the columns of `columns.RESULTS`. For each test set accuracy with its interval, `p_best` and `standing`
     (see there), and precision, recall, f1, support of each label; `drop` is base minus novel accuracy. The study's own
@@ -70,7 +70,7 @@ def summary(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def _summary_schema(labels: list[str]) -> dict[str, columns.Kind]:
-    """Names and types of the summary's columns, which hold where the table has no row or no novel test, too."""
+    """Names and types of the summary's columns, also for a table without rows or without a novel test."""
     schema = {name: columns.RESULTS[name][0] for name in ROW}
     for test in ("base", "novel"):
         schema |= {f"{test}_{name}": pl.Float64 for name in SHARED}
@@ -101,14 +101,14 @@ def _of_test(group: pl.DataFrame, test: str, labels: list[str]) -> dict[str, Any
 
 
 def in_plural(column: str) -> str:
-    """The name of a column whose values are held out, for several of them: `categories`, `generators`."""
+    """The plural of a column's name: `categories`, `generators`."""
     return "categories" if column == "category" else f"{column}s"
 
 
 def left_out_means(table: pl.DataFrame) -> pl.DataFrame:
-    """Mean and worst accuracy over the held-out categories, for each encoder and head that has more than one.
+    """Mean and worst accuracy over the held-out values, for each encoder and head with several.
 
-    `mean_low`, `mean_high` are the ends of the mean's t interval (`intervals.of_mean`), whose unit is the category.
+    `mean_low`, `mean_high` are the ends of the mean's t interval (`intervals.of_mean`), whose unit is the value.
     """
     means = (
         columns.ordinary(table)
@@ -134,11 +134,11 @@ OVER_SEEDS = ("seeds", "mean", "deviation", "lowest", "highest")
 
 
 def over_seeds(table: pl.DataFrame) -> pl.DataFrame:
-    """Mean and spread of the accuracy over seeds, for each encoder, head and test set that was scored with several.
+    """Mean and spread of the accuracy over seeds, for each encoder, head and test set with several.
 
     Columns of `ROW` but `seed`, `images` and `encoder_id`, the columns of `columns.TEST`, and those of `OVER_SEEDS`;
-    `deviation` is the standard deviation (of a sample). Where several values were held out, rows whose `held_out` is
-    `mean of N` hold the same of the mean over those values.
+    `deviation` is the standard deviation (of a sample). If several values were held out, rows with `held_out` = `mean
+    of N` give the same for the mean over those values.
     """
     each = table.filter(pl.col("class") == "all").with_columns(figure=pl.col("accuracy"))
     means = left_out_means(table).with_columns(
@@ -173,14 +173,15 @@ STUDIED_ROW = {"encoder": "finetuned", "recipe": "study", "head": "zero-shot"}
 
 
 def against_study(predictions: pl.DataFrame) -> pl.DataFrame:
-    """How much more accurate each encoder and head is than the study's way, on the same images, over the categories.
+    """The accuracy of each encoder and head minus that of the study's way, on the same images, over the held-out
+    values.
 
-    `predictions` has the columns of `columns.PREDICTIONS`. One row for each line of `left_out_means` whose held-out
-    categories the study's way was scored on, too: `difference` of the mean accuracies, and two 95 % intervals of it.
-    `difference_low`, `difference_high` are about these categories: images are drawn (`metrics.paired_difference`, among
-    those of a category and label). `categories_low`, `categories_high` are about categories that nobody trained on:
-    the unit is the category (`intervals.of_mean`); `p_categories` is the sign-flip test over them, `wins` and `losses`
-    count them. Neither covers the choice of training images or of the seed.
+    `predictions` has the columns of `columns.PREDICTIONS`. One row for each line of `left_out_means` for which the
+    study's way was scored on the same held-out values: `difference` of the mean accuracies, and two 95 % intervals.
+    `difference_low`, `difference_high` are about these values: images are drawn (`metrics.paired_difference`, among
+    those of a category and label). `categories_low`, `categories_high` are about values that nobody trained on: the
+    unit is the held-out value (`intervals.of_mean`); `p_categories` is the sign-flip test over them, `wins` and
+    `losses` count them. Neither interval covers the sampling of training images or seeds.
     """
     several = [*columns.QUESTION, "study", "seed", "test"]
     names = [*LEFT_OUT, *AGAINST]

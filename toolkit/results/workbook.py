@@ -1,8 +1,8 @@
-"""The workbook: a summary that reads without explanation, the whole table, definitions, settings.
+"""The workbook: a summary, the whole table, definitions, settings.
 
-Cells are written one by one and not by polars' write_excel, which makes Excel tables: those compare headings without
-case, so for labels like `cat` and `Cat` xlsxwriter leaves the sheet empty. Headings, widths and wrapping would still be
-ours (22 lines instead of 24), and 2,400 rows take 0.74 s instead of 0.51 s.
+Cells are written one by one instead of with polars' write_excel, which makes Excel tables. Their headings ignore case,
+so for labels like `cat` and `Cat` xlsxwriter leaves the sheet empty. It would save 2 of 24 lines, and takes 0.74 s
+instead of 0.51 s for 2,400 rows.
 """
 
 import io
@@ -33,7 +33,7 @@ ABOUT_CHANGED = (
 )
 ABOUT_MEANS = "Each category was held out in its turn; mean and worst accuracy over those categories."
 ABOUT_SEEDS = (
-    "Other seeds draw other training images, and decide all that is random in fine-tuning and in a network: mean and "
+    "Other seeds draw other training images, and seed fine-tuning and networks: mean and "
     "spread of the accuracy over them."
 )
 
@@ -53,7 +53,7 @@ TERMS = {
     "Mean from, Mean to, By category": "95 % intervals (Student's t) whose unit is the held-out category: what to "
     "expect of a category that nobody trained on. p by category: sign-flip test over the categories.",
     "Images (hash)": "Lines where it differs are about other images, or hold nothing out: they are never compared.",
-    "Drop": "Base minus novel accuracy: what an unseen category costs. A head at chance has nothing to lose.",
+    "Drop": "Base minus novel accuracy: the loss on an unseen category. A head at chance has nothing to lose.",
     "Study": "The figures of the study's own run (ViT-B/32, OpenAI weights), where the data is CIFAKE without cats.",
 }
 
@@ -108,7 +108,7 @@ def workbook_bytes(table: pl.DataFrame, predictions: pl.DataFrame | None = None)
 def summary_headings(labels: list[str], first: Collection[str] = ()) -> dict[str, str]:
     """The summary sheet's columns in their order: the name in `study.summary` and the heading that people read.
 
-    Those of `AFTER_CLASSES` that are in `first` stand beside the recipe: what tells lines apart should be seen.
+    Those of `AFTER_CLASSES` in `first` come after the recipe, so that what distinguishes lines is visible.
     """
     names = {"dataset": "Data", "held_out": "Held out", "model": "Model", "encoder": "Encoder", "head": "Head"}
     names |= {"recipe": "Recipe", **{name: AFTER_CLASSES[name] for name in AFTER_CLASSES if name in first}}
@@ -144,12 +144,13 @@ def _summary_sheet(sheet: Any, table: pl.DataFrame, formats: Formats) -> None:
 
 
 def _telling(wide: pl.DataFrame) -> list[str]:
-    """Which of the settings differ between lines; how a head without a choice chose it does not count."""
+    """The settings that differ between lines, ignoring how a head without a choice chose."""
     return [name for name in AFTER_CLASSES if len({*wide[name]} - {""}) > 1]
 
 
 def _colour_summary(sheet: Any, names: list[str], last: int, formats: Formats) -> None:
-    """Red and green drops (an empty cell is no drop), and a line above each new data set, held-out category, model."""
+    """Colour drops red and green (empty cells: not), and draw a line above each new data set, held-out value and
+    model."""
     _colour_drops(sheet, names.index("drop"), last, formats)
     differs = "=OR($A3<>$A2,$B3<>$B2,$C3<>$C2)"
     sheet.conditional_format(
@@ -236,8 +237,8 @@ def _curves_sheet(sheet: Any, curves: pl.DataFrame, formats: Formats) -> None:
 
 
 def changed_images(table: pl.DataFrame) -> pl.DataFrame:
-    """One line for each row on perturbed images or other data: `accuracy` and, of the same head on the same test set as
-    it is, `unchanged`; `loss` is what the change costs. Both are null where there is no such row."""
+    """A line for each row on perturbed images or other data: its `accuracy`, `unchanged` for the same head on the
+    unchanged test set, and `loss`, their difference. The last two are null if there is no such row."""
     every = table.filter(pl.col("class") == "all")
     same = [name for name in columns.KEY if name not in ("perturbation", "test_data")]
     plain = columns.ordinary(every).select(*same, unchanged="accuracy")
@@ -272,7 +273,8 @@ def _settings_sheet(sheet: Any, table: pl.DataFrame, formats: Formats) -> None:
 def _write_table(
     sheet: Any, top: int, frame: pl.DataFrame, formats: Formats, headings: Mapping[str, str] | None = None
 ) -> None:
-    """Header in row `top`, rows below it, and widths that show everything; numbers as numbers, text as text."""
+    """Write the header in row `top` and the rows below it, with widths that show everything; numbers as numbers, text
+    as text."""
     sheet.set_landscape()
     sheet.fit_to_pages(1, 0)
     sheet.repeat_rows(top)
@@ -296,13 +298,13 @@ def _write_table(
 
 
 def labels_as_text() -> pl.Expr:
-    """The column `labels` (JSON) as people read it: `FAKE, REAL`."""
+    """The column `labels` (JSON) as text for readers: `FAKE, REAL`."""
     known = pl.when(pl.col("labels") != "").then("labels").otherwise(pl.lit("[]"))
     return known.str.json_decode(pl.List(pl.String)).list.join(", ").alias("labels")
 
 
 def _width(heading: str, values: list[Any]) -> int:
-    """In characters: the longest value, and each word of the heading, which wraps between its words."""
+    """The width in characters of the longest value, or the longest word of the heading, which wraps."""
     word = max(len(part) for part in heading.split() or [""])
     longest = max((len(value) if isinstance(value, str) else 7 for value in values if value is not None), default=0)
     return min(max(longest, word) + 2, WIDEST)
