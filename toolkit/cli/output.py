@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from toolkit.pipeline.plan import Plan
 
-LEAST = ("images", "F1")
+LEAST = ("images", "F1", "Calibration error", "Macro ROC AUC", "Top-5 accuracy", "Balanced accuracy")
 """Columns left out on a narrow terminal, in this order; the files have them all."""
 
 

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from toolkit.evaluation import columns
 from toolkit.results import learning
+from toolkit.results.classes import HARMONIC_MEAN, MACRO, worst_first
 from toolkit.results.published import study_figure
 from toolkit.results.summary import (
     LEFT_OUT,
@@ -25,11 +26,12 @@ LEGEND = (
     "★ the most accurate; ≈ not distinguishable from it (p ≥ 0.05, corrected for picking the best). [95 % interval]"
 )
 PLAIN: dict[str, Any] = {"box": None, "header_style": "bold", "title_justify": "left", "caption_justify": "left"}
-OF_ALL = {"balanced": "balanced_accuracy", "macro F1": "f1", "log loss": "log_loss"}
-OF_ALL |= {"calib. error": "top_calibration_error"}
-"""What is shown of more than two labels: heading and column, on the row `all`."""
 MOST_SIDE_BY_SIDE = 5
 """The number of perturbations that fit on a line of 120 characters."""
+MOST_LABELS = 2
+"""Up to this many labels have columns of their own; more labels are shown as averages."""
+WORST = 3
+"""The number of labels named under the averages: those with the lowest recall."""
 LEGEND_INTERVAL = "95 % intervals (Student's t) have the held-out value as their unit."
 LEGEND_MEANS = (
     "Against the study's way: mean accuracy minus that of zero-shot on finetuned (study), and how many held-out values "
@@ -107,8 +109,39 @@ def _comparison(group: pl.DataFrame) -> Table:
     shown = Table(title=title, caption=f"{LEGEND}{_flattery(group)}", **PLAIN)
     for name in ("Encoder", "Head", "Test", "Accuracy"):
         shown.add_column(name, no_wrap=name != "Encoder")
-    for name in _headings(labels):
-        shown.add_column(name, justify="right")
+    return _averages(shown, group) if len(labels) > MOST_LABELS else _of_each_label(shown, group, labels)
+
+
+def _averages(shown: Table, group: pl.DataFrame) -> Table:
+    """A line for each head and test set with the averages over the labels; below it the hardest labels."""
+    headings = {name: text for name, text in MACRO.items() if group[name].count()}
+    headings |= {"harmonic_mean": HARMONIC_MEAN} if group["harmonic_mean"].count() else {}
+    for text in headings.values():
+        shown.add_column(text, justify="right")
+    for row in group.filter(pl.col("class") == "all").iter_rows(named=True):
+        figures = ["" if row[name] is None else f"{row[name]:.3f}" for name in headings]
+        shown.add_row(*_first_cells(row), *figures)
+    shown.caption = "\n".join([f"{LEGEND}{_flattery(group)}", *_hardest(group)])
+    return shown
+
+
+def _hardest(group: pl.DataFrame) -> list[str]:
+    """A line for each test set: the labels that its most accurate head recognises worst."""
+    lines = []
+    for (test,), rows in group.group_by("test", maintain_order=True):
+        best = rows.sort("accuracy", descending=True, maintain_order=True).head(1)
+        mine = rows.join(best, on=columns.KEY, how="semi", nulls_equal=True, maintain_order="left")
+        worst = [f"{label} {recall:.2f}" for label, recall in worst_first(mine).select("class", "recall").iter_rows()]
+        name = f"{best['head'][0]} on {_encoder(best.row(0, named=True))}"
+        lines.append(f"Lowest recall on {test} ({name}): {', '.join(worst[:WORST])}.")
+    return lines
+
+
+def _of_each_label(shown: Table, group: pl.DataFrame, labels: list[str]) -> Table:
+    """A line for each head and test set with the figures of two labels side by side."""
+    for label in labels:
+        for name in (f"{label} prec.", "recall", "F1", "images"):
+            shown.add_column(name, justify="right")
     studied = [study_figure(row, row["test"], "accuracy") for row in group.iter_rows(named=True)]
     if any(figure is not None for figure in studied):
         shown.add_column("Study", justify="right")
@@ -126,28 +159,18 @@ def _flattery(group: pl.DataFrame) -> str:
 
 def _line(rows: pl.DataFrame, labels: list[str]) -> list[str]:
     first: dict[str, Any] = rows.row(0, named=True)
-    mark = {"best": "★", "≈ best": "≈"}.get(standing(first["accuracy"], p_against_best(first)), " ")
-    interval = f"{first['accuracy']:.3f} [{first['accuracy_low']:.2f}–{first['accuracy_high']:.2f}] {mark}"
-    cells = [_encoder(first), first["head"], first["test"], interval.rstrip()]
-    if len(labels) > 2:
-        cells += _of_all(rows.filter(pl.col("class") == "all").row(0, named=True))
-    for label in labels if len(labels) == 2 else ():
+    cells = _first_cells(first)
+    for label in labels:
         row = rows.filter(pl.col("class") == label).row(0, named=True)
         cells += [f"{row['precision']:.2f}", f"{row['recall']:.2f}", f"{row['f1']:.2f}", f"{row['support']:,}"]
     figure = study_figure(first, first["test"], "accuracy")
     return [*cells, f"{figure:.2f}" if figure is not None else ""]
 
 
-def _headings(labels: list[str]) -> list[str]:
-    """Of two labels those of each; of more those of all together."""
-    if len(labels) == 2:
-        return [name for label in labels for name in (f"{label} prec.", "recall", "F1", "images")]
-    return [*OF_ALL, *(["top-5"] if len(labels) > 5 else []), "images"]
-
-
-def _of_all(row: dict[str, Any]) -> list[str]:
-    figures = [f"{row[name]:.3f}" for name in (*OF_ALL.values(), "top5_accuracy") if row[name] is not None]
-    return [*figures, f"{row['support']:,}"]
+def _first_cells(row: dict[str, Any]) -> list[str]:
+    mark = {"best": "★", "≈ best": "≈"}.get(standing(row["accuracy"], p_against_best(row)), " ")
+    interval = f"{row['accuracy']:.3f} [{row['accuracy_low']:.2f}–{row['accuracy_high']:.2f}] {mark}"
+    return [_encoder(row), row["head"], row["test"], interval.rstrip()]
 
 
 def _perturbed(group: pl.DataFrame, kinds: list[str]) -> Table:

@@ -9,6 +9,7 @@ import polars as pl
 from toolkit.evaluation import columns
 from toolkit.evaluation.intervals import of_mean, sign_flip
 from toolkit.evaluation.metrics import paired_difference
+from toolkit.results.classes import MACRO, has_more_than_two, labels_of_row
 from toolkit.results.published import study_figure
 
 ROW = [*columns.COMPARISON, "study", "encoder", "recipe", "encoder_id", "head", "chosen_by"]
@@ -47,22 +48,28 @@ def labels_of(table: pl.DataFrame) -> list[str]:
     return table.filter(pl.col("class") != "all")["class"].unique(maintain_order=True).to_list()
 
 
+def two_labels_of(table: pl.DataFrame) -> list[str]:
+    """The labels of those rows of a table that are about two labels, in their order."""
+    return labels_of(table.filter(~has_more_than_two(table)))
+
+
 def summary(table: pl.DataFrame) -> pl.DataFrame:
     """The table made wide: a row for each encoder and head, with `base_…` and `novel_…` columns. Rows on perturbed
     images or other data are left out.
 
     `table` has the columns of `columns.RESULTS`. For each test set accuracy with its interval, `p_best` and `standing`
-    (see there), and precision, recall, f1, support of each label; `drop` is base minus novel accuracy. The study's own
-    figures, null where they do not apply: accuracies `study_base`, `study_novel`, and of each label
-    `study_base_precision_FAKE` and so on.
+    (see there); `drop` is base minus novel accuracy. Of two labels precision, recall, f1, support of each; of more the
+    figures of `classes.MACRO`, and `harmonic_mean`. The study's own figures, null where they do not apply: accuracies
+    `study_base`, `study_novel`, and of each label `study_base_precision_FAKE` and so on.
     """
-    labels = labels_of(table)
+    labels = two_labels_of(table)
     rows = []
     for key, group in columns.ordinary(table).group_by(ROW, maintain_order=True):
         row: dict[str, Any] = dict(zip(ROW, key, strict=True))
         for test in ("base", "novel"):
             row |= _of_test(group.filter(pl.col("test") == test), test, labels)
             row |= _of_study(row, test, labels)
+        row["harmonic_mean"] = group["harmonic_mean"].max()
         both = row["base_accuracy"] is not None and row["novel_accuracy"] is not None
         row["drop"] = row["base_accuracy"] - row["novel_accuracy"] if both else None
         rows.append(row)
@@ -75,10 +82,11 @@ def _summary_schema(labels: list[str]) -> dict[str, columns.Kind]:
     for test in ("base", "novel"):
         schema |= {f"{test}_{name}": pl.Float64 for name in SHARED}
         schema[f"{test}_standing"] = pl.String
+        schema |= {f"{test}_{name}": pl.Float64 for name in MACRO}
         schema |= {f"{test}_{name}_{label}": columns.RESULTS[name][0] for label in labels for name in PER_CLASS}
         schema[f"study_{test}"] = pl.Float64
         schema |= {f"study_{test}_{name}_{label}": pl.Float64 for label in labels for name in STUDIED}
-    return schema | {"drop": pl.Float64}
+    return schema | {"harmonic_mean": pl.Float64, "drop": pl.Float64}
 
 
 def _of_study(row: dict[str, Any], test: str, labels: list[str]) -> dict[str, float | None]:
@@ -93,6 +101,9 @@ def _of_test(group: pl.DataFrame, test: str, labels: list[str]) -> dict[str, Any
     for name in SHARED:
         found[f"{test}_{name}"] = first.get(name)
     found[f"{test}_standing"] = standing(first.get("accuracy"), p_against_best(first))
+    if len(labels_of_row(first.get("labels", ""))) > 2:
+        every = group.row(by_predicate=pl.col("class") == "all", named=True)
+        found |= {f"{test}_{name}": every[name] for name in MACRO}
     for label in labels:
         of_label = group.filter(pl.col("class") == label)
         values = of_label.row(0, named=True) if len(of_label) else {}
