@@ -8,7 +8,7 @@ import polars as pl
 
 from toolkit.evaluation import columns
 from toolkit.evaluation.metrics import paired_difference
-from toolkit.results.published import study_figure
+from toolkit.results.published import STUDIED_ROW, study_figure
 
 ROW = [*columns.COMPARISON, "study", "encoder", "recipe", "encoder_id", "head", "chosen_by"]
 """The columns that identify a line of the summary: all but test set and class."""
@@ -151,10 +151,6 @@ def over_seeds(table: pl.DataFrame) -> pl.DataFrame:
         )
         .filter(pl.col("seeds") > 1)
     )
-
-
-STUDIED_ROW = {"encoder": "finetuned", "recipe": "study", "head": "zero-shot"}
-"""The study's own way: its recipe, its two prompts."""
 
 
 def against_study(predictions: pl.DataFrame) -> pl.DataFrame:
