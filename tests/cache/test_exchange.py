@@ -1,4 +1,4 @@
-"""Vectors that other tools wrote become an encoder; what goes out of the cache comes back equal."""
+"""Vectors of other tools become an encoder; exported vectors are imported unchanged."""
 
 from collections.abc import Callable
 from pathlib import Path

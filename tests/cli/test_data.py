@@ -1,4 +1,4 @@
-"""`data`: what is at hand, and CIFAKE from Kaggle."""
+"""`data`: the description of data sets, and CIFAKE from Kaggle."""
 
 import io
 import json
@@ -92,7 +92,7 @@ SMALL = {("train", "REAL"): 8, ("train", "FAKE"): 8, ("test", "REAL"): 4, ("test
 
 
 class FakeKaggle:
-    """Leaves CIFAKE in the folder that it is given; dies as often as it is told before."""
+    """Writes CIFAKE to the given folder, after failing a given number of times."""
 
     def __init__(self, deaths: int = 0, train: int = 2):
         self.deaths, self.train, self.calls = deaths, train, 0

@@ -10,7 +10,7 @@ from toolkit.evaluation import columns
 from toolkit.evaluation.intervals import of_mean, sign_flip
 from toolkit.evaluation.metrics import paired_difference
 from toolkit.results.classes import MACRO, has_more_than_two, labels_of_row
-from toolkit.results.published import study_figure
+from toolkit.results.published import STUDIED_ROW, study_figure
 
 ROW = [*columns.COMPARISON, "study", "encoder", "recipe", "encoder_id", "head", "chosen_by"]
 """The columns that identify a line of the summary: all but test set and class."""
@@ -178,9 +178,6 @@ AGAINST = (
     *("difference", "difference_low", "difference_high"),
     *("categories_low", "categories_high", "p_categories", "wins", "losses"),
 )
-
-STUDIED_ROW = {"encoder": "finetuned", "recipe": "study", "head": "zero-shot"}
-"""The study's own way: its recipe, its two prompts."""
 
 
 def against_study(predictions: pl.DataFrame) -> pl.DataFrame:
