@@ -1,4 +1,4 @@
-"""Results folders made on the spot: predictions with a given accuracy, their images on disk, their vectors cached."""
+"""Small results folders: predictions with a given accuracy, with their images on disk and vectors in a cache."""
 
 import hashlib
 import json

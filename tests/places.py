@@ -1,4 +1,4 @@
-"""Where the project lies, and what lies beside it."""
+"""The project's folder, and the shared folder beside it."""
 
 from pathlib import Path
 

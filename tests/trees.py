@@ -1,4 +1,4 @@
-"""Small data sets made on the spot."""
+"""Small generated data sets."""
 
 import io
 import tarfile

@@ -1,4 +1,4 @@
-"""Embedding fills a cache with what it lacks, whatever happens on the way."""
+"""Embedding adds the missing images to a cache, whatever goes wrong meanwhile."""
 
 import hashlib
 import multiprocessing
@@ -73,7 +73,7 @@ def test_an_added_image_is_the_only_one_embedded_and_a_renamed_folder_embeds_not
     assert fill(open_data(zipped), tmp_path / "cache")[:2] == (0, 41)
 
 
-def test_a_changed_image_is_embedded_anew(folder: Path, tmp_path: Path) -> None:
+def test_a_changed_image_is_embedded_again(folder: Path, tmp_path: Path) -> None:
     fill(open_data(folder), tmp_path / "cache")
     (folder / "train/REAL/0000 (4).jpg").write_bytes(jpeg(4242))
     assert fill(open_data(folder), tmp_path / "cache")[:2] == (1, 39)
@@ -110,7 +110,7 @@ def test_prompts_are_embedded_once(tmp_path: Path) -> None:
 
 
 class BreaksHalfWay(FakeEncoder):
-    """An encoder that stops with an error after three batches."""
+    """An encoder that fails after three batches."""
 
     def __init__(self, error: BaseException):
         super().__init__()
@@ -136,7 +136,7 @@ def test_a_cache_that_cannot_be_written_is_one_clear_line(folder: Path, tmp_path
 
 
 class Slow(FakeEncoder):
-    """Takes a moment for each batch, so that processes meet, and notes what it did in a file of its own."""
+    """An encoder that is slow, so that processes overlap, and records its work in a file."""
 
     def __init__(self, log: Path | None = None, seconds: float = 0.01):
         super().__init__()

@@ -42,7 +42,7 @@ def steps_in(log: Path) -> list[int]:
     return [int(line) for line in log.read_text().splitlines()] if log.exists() else []
 
 
-def test_killed_fine_tuning_goes_on_behind_its_last_epoch_to_the_same_weights(tmp_path: Path) -> None:
+def test_killed_fine_tuning_resumes_after_its_last_epoch_with_the_same_weights(tmp_path: Path) -> None:
     data = write_folder(tmp_path / "cifake", cifake_files(4, 2))
     model = tmp_path / "model"
     model.mkdir()

@@ -68,7 +68,7 @@ def test_prompts_come_back_in_the_order_asked_for(tmp_path: Path) -> None:
     assert np.array_equal(make(tmp_path).read_prompts(["ein künstliches Bild", "a real image"]), vectors(2, 1))
 
 
-def test_vectors_that_are_not_numbers_are_refused(tmp_path: Path) -> None:
+def test_vectors_with_nan_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CacheError, match="fp32"):
         make(tmp_path).append_images([key(1)], vectors(1) * np.nan)
 
@@ -150,7 +150,7 @@ def test_a_damaged_list_of_unreadable_images_is_named_set_aside_and_made_again(
 
 
 def test_keys_that_start_alike_are_told_apart(tmp_path: Path) -> None:
-    """The index keeps eight bytes a key, which can be forged; the whole key decides."""
+    """The index keeps eight bytes of a key, which may coincide; the whole key decides."""
     alike = ["ab" * 8 + f"{n:048x}" for n in range(6)]
     for n in (0, 2, 4):
         make(tmp_path).append_images([alike[n]], vectors(n))
@@ -168,7 +168,7 @@ def test_remove_deletes_the_weights_that_were_fine_tuned_here_too(tmp_path: Path
     assert list(tmp_path.rglob("*.*")) == []
 
 
-def test_what_a_killed_process_left_half_written_goes_after_an_hour(tmp_path: Path) -> None:
+def test_partial_files_of_a_killed_process_are_removed_after_an_hour(tmp_path: Path) -> None:
     cache = make(tmp_path)
     cache.folder.mkdir(parents=True)
     old, young = (cache.folder / f".images-{n}.h5.{n}.part" for n in (1, 2))

@@ -116,7 +116,7 @@ def test_without_fine_tuning_its_rows_are_missing_and_a_line_says_which_command_
         (["embed", "--model", "ViT-B-23"], "ViT-B-32"),
     ],
 )
-def test_what_the_user_can_mend_is_one_line_with_the_way_out_and_exit_code_2(words: list[str], says: str) -> None:
+def test_a_users_mistake_is_one_line_with_a_remedy_and_exit_code_2(words: list[str], says: str) -> None:
     result = call(*words)
     lines = [line for line in result.stderr.splitlines() if line]
     assert result.exit_code == 2 and len(lines) == 1, result.output
@@ -222,7 +222,7 @@ def damaged_study(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 def can_be_read(study: Path) -> bool:
-    """A bit of a Parquet file may change that says nothing about its content: then nothing is wrong with it."""
+    """Whether a Parquet file can still be read: a changed bit need not affect its content."""
     try:
         tables.read(study / "results")
     except ResultsError:

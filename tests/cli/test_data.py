@@ -1,4 +1,4 @@
-"""`data`: what is at hand, and CIFAKE from Kaggle."""
+"""`data`: the description of data sets, and CIFAKE from Kaggle."""
 
 import io
 import json
@@ -49,7 +49,7 @@ def test_duplicates_leaks_and_contradictions_are_told_apart(tmp_path: Path) -> N
     facts = inventory.describe(open_data(write_folder(tmp_path / "d", files)))
     assert (facts["duplicates"], facts["leaks"], facts["contradictions"]) == (1, 2, 2)
     output = call("data", "--data", tmp_path / "d", "--cache", tmp_path / "cache").output
-    assert "1 images are copies" in output and "2 images of the test set have their bytes in train" in output
+    assert "1 images are copies" in output and "2 images of the test set are also in train" in output
     assert [line.split() for line in output.splitlines() if line.strip().startswith("all")] == [
         ["all", "2", "3", "2", "1"]
     ]
@@ -92,7 +92,7 @@ SMALL = {("train", "REAL"): 8, ("train", "FAKE"): 8, ("test", "REAL"): 4, ("test
 
 
 class FakeKaggle:
-    """Leaves CIFAKE in the folder that it is given; dies as often as it is told before."""
+    """Writes CIFAKE to the given folder, after failing a given number of times."""
 
     def __init__(self, deaths: int = 0, train: int = 2):
         self.deaths, self.train, self.calls = deaths, train, 0

@@ -1,4 +1,4 @@
-"""How the command line behaves towards people, pipes and scripts, whatever commands there are."""
+"""How all commands behave towards people, pipes and scripts."""
 
 import json
 import os
@@ -125,7 +125,7 @@ def run(*words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
-def test_without_a_command_it_says_what_there_is() -> None:
+def test_without_a_command_the_help_is_shown() -> None:
     result = call()
     assert result.exit_code == 2 and "Usage:" in result.output and "finetune" in result.output
 
@@ -139,7 +139,7 @@ def test_a_terminal_without_our_characters_shows_question_marks_rather_than_a_tr
         assert run("compare", "--help", **settings).returncode == 0
 
 
-def test_a_reader_that_has_enough_ends_a_command_without_a_traceback() -> None:
+def test_a_closed_pipe_ends_a_command_without_a_traceback() -> None:
     read, write = os.pipe()
     os.close(read)
     words = [sys.executable, "cli.py", "embed", "--help"]

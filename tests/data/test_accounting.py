@@ -1,4 +1,4 @@
-"""Whatever lies in a folder, a zip, a tar or a table: every file that was seen is used, or listed with a reason."""
+"""Every file in a folder, a zip, a tar or a table is either used or listed with a reason."""
 
 import io
 import os
@@ -50,7 +50,7 @@ def is_a_tree(paths: list[str]) -> bool:
 
 
 def account(dataset: Dataset) -> set[str]:
-    """The files that a data set speaks of; each once, with a reason where it is not used."""
+    """The files that a data set lists: each once, with a reason if it is not used."""
     met = [*dataset.rows["path"], *dataset.passed_over["path"]]
     assert len(met) == len(set(met)) == dataset.seen
     assert dataset.passed_over["reason"].str.len_chars().min() != 0
@@ -144,7 +144,9 @@ def test_the_bytes_decide_what_is_a_picture(tmp_path: Path, kind: str) -> None:
     assert hash_rows(dataset, dataset.rows, check=decode)["reason"].null_count() == len(good)
 
 
-def test_heic_is_counted_with_what_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_heic_without_its_package_is_counted_and_names_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64)
     monkeypatch.setattr("toolkit.data.sources.listing.formats", lambda: images.FORMATS)
     monkeypatch.setattr("toolkit.data.images.formats", lambda: images.FORMATS)
@@ -173,7 +175,7 @@ def test_links_are_followed_inside_the_data_and_named_where_they_lead_out(tmp_pa
     assert "a link to a folder that contains it" in reasons["train/a/back"]
 
 
-def test_many_links_among_folders_are_walked_in_no_time_of_their_own(tmp_path: Path) -> None:
+def test_many_links_between_folders_take_no_extra_time(tmp_path: Path) -> None:
     root = write_folder(tmp_path / "x", {f"train/{n}/1.jpg": jpeg(n) for n in range(12)})
     for one in range(12):
         for other in range(12):
@@ -184,7 +186,7 @@ def test_many_links_among_folders_are_walked_in_no_time_of_their_own(tmp_path: P
 
 @settings(max_examples=60, deadline=None)
 @given(st.text(max_size=12), st.integers(0, 3))
-def test_names_of_any_kind_are_found_again(name: str, depth: int) -> None:
+def test_any_file_name_is_found(name: str, depth: int) -> None:
     from toolkit.data.sources.resolve import Names
 
     path = "/".join([*("ab" * depth), name.replace("/", "").replace("\\", "") or "x"])

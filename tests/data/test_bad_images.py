@@ -1,5 +1,5 @@
-"""A corpus of bad images through `embed`, as a user would meet it: the readable ones are embedded as the eye sees them,
-the others listed with their reasons, and memory stays bounded."""
+"""`embed` on a corpus of bad images: readable ones are embedded as an image viewer shows them, the others are listed
+with reasons, and memory stays bounded."""
 
 import hashlib
 import io
@@ -83,7 +83,7 @@ def bomb() -> bytes:
 
 
 def huge() -> bytes:
-    """Just small enough to be decoded, and of the kind that takes the most room."""
+    """Just small enough to be decoded, in the mode that takes the most memory."""
     return saved(Image.new("RGBA", (10_000, 9_999), (9, 9, 9, 9)), "PNG", compress_level=1)
 
 
@@ -119,7 +119,7 @@ ODD_NAMES = [b"with space.jpg", b"new\nline.jpg", b"\xff\xfe.jpg", b"x" * 246 + 
 
 
 def corpus(root: Path) -> Path:
-    """10 readable kinds, odd names, 1,000 mutations, and what nobody can read, among enough clean images."""
+    """10 readable kinds, odd names, 1,000 mutations and unreadable files, among enough clean images."""
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
     bad = {"empty.jpg": b"", "text.jpg": b"this is no picture", "bomb.png": bomb()}
     for kind in ("JPEG", "PNG"):
@@ -147,7 +147,7 @@ def mutations() -> dict[str, bytes]:
 
 
 def embed(data: Path, home: Path) -> tuple[subprocess.CompletedProcess[str], float]:
-    """The command in a process of its own -> what became of it, and the most memory it held, in MB."""
+    """Run the command in a process of its own; returns its result and peak memory in MB."""
     most = "resource.getrusage(resource.RUSAGE_SELF).ru_maxrss"
     code = (
         "import resource, sys\nfrom toolkit.cli import main as cli\n"

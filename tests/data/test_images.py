@@ -1,4 +1,4 @@
-"""Every readable image becomes RGB as the eye sees it; every other one a short reason."""
+"""Every readable image becomes RGB as an image viewer shows it; others give a short reason."""
 
 import io
 import random

@@ -1,4 +1,4 @@
-"""Of two labels, the one that says real is positive, whatever their order; `--positive` says it outright."""
+"""Of two labels, the one that means real is positive, in any order; `--positive` overrides that."""
 
 import pytest
 
@@ -25,7 +25,7 @@ def test_the_label_that_says_real_is_positive_else_the_second(names: list[str], 
     assert labels.negative == next(name for name in names if name != positive)
 
 
-def test_whoever_says_so_decides() -> None:
+def test_an_explicit_positive_label_is_used() -> None:
     assert Labels.of(["FAKE", "REAL"], "FAKE").names == ("REAL", "FAKE")
     assert Labels.of(["a", "b", "c"]).positive is None
 

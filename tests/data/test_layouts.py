@@ -1,4 +1,4 @@
-"""Folders as people publish them: what their levels mean is found by looking at all paths at once, or said outright."""
+"""Published folder layouts: the meaning of folders is found from all paths together, or given by the user."""
 
 from pathlib import Path
 
@@ -75,7 +75,7 @@ def test_genimage_has_its_generators_outside(tmp_path: Path) -> None:
     assert values(dataset, "category") == {None} and dataset.rows["split"].null_count() == 0
 
 
-def test_generators_below_one_label_are_no_categories_of_it(tmp_path: Path) -> None:
+def test_generators_below_a_label_are_not_categories(tmp_path: Path) -> None:
     names = [f"{s}/fake/{g}/{{}}.png" for s in ("train", "test") for g in ("sdxl", "stylegan")]
     dataset = open_data(
         write_folder(tmp_path / "x", pictures(*names, "train/real/coco/{}.png", "test/real/lsun/{}.png"))

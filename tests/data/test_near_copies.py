@@ -1,4 +1,4 @@
-"""Copies that were saved again, shifted or mirrored are found, and unrelated pictures are not taken for copies."""
+"""Copies that were saved again, shifted or mirrored are found; unrelated pictures are not."""
 
 import io
 import json
@@ -22,7 +22,7 @@ from toolkit.data.split import Split, select
 
 
 def picture(seed: int, size: int = 32) -> Image.Image:
-    """Coarse and fine structures in colour, as photographs have them; another for each seed."""
+    """A random picture with coarse and fine structures in colour, like a photograph."""
     rng = np.random.default_rng(seed)
     pixels = np.full((size, size, 3), 128.0)
     for cells, strength in ((3, 60), (6, 40), (12, 30), (24, 20)):
@@ -32,7 +32,7 @@ def picture(seed: int, size: int = 32) -> Image.Image:
 
 
 def flat(seed: int) -> Image.Image:
-    """Black but for a grained corner, as crops of photographs are: alike at a glance, and no copies."""
+    """A black picture with a grained corner, like some crops of photographs: similar to others, but no copy."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:32, :32]
     bright = x * np.cos(angle := rng.uniform(0.2, 1.3)) + y * np.sin(angle) > rng.uniform(26, 34)
@@ -127,7 +127,7 @@ def test_a_result_is_remembered_and_no_image_is_read_again(tmp_path: Path) -> No
     assert [one["state"] for one in verify(tmp_path)] == ["whole"]
 
 
-def test_a_damaged_record_is_made_anew(tmp_path: Path) -> None:
+def test_a_damaged_record_is_made_again(tmp_path: Path) -> None:
     data, train, test = data_of({"1.png": saved(picture(1))}, {"1.jpg": saved(picture(1), 90)})
     first = NearCopies(data, tmp_path).among(train, test)
     (record,) = (tmp_path / near_copies.FOLDER).iterdir()
@@ -135,7 +135,7 @@ def test_a_damaged_record_is_made_anew(tmp_path: Path) -> None:
     assert NearCopies(data, tmp_path).among(train, test) == first
 
 
-def test_too_many_images_are_said_not_to_be_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_images_are_not_searched_and_a_line_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(near_copies, "MOST_IMAGES", 1)
     data, train, test = data_of({"1.png": saved(picture(1))}, {"1.jpg": saved(picture(1), 90)})
     assert NearCopies(data, tmp_path).among(train, test) is None
@@ -158,7 +158,7 @@ def tree(tmp_path: Path) -> Path:
     return write_folder(tmp_path / "made", files)
 
 
-def test_near_copies_are_passed_over_and_others_come_in_their_place(tree: Path, tmp_path: Path) -> None:
+def test_near_copies_are_dropped_and_replaced_by_the_next_images(tree: Path, tmp_path: Path) -> None:
     data = open_data(tree)
     look = NearCopies(data, tmp_path / "cache")
 
@@ -172,7 +172,9 @@ def test_near_copies_are_passed_over_and_others_come_in_their_place(tree: Path, 
     assert look.among(made.train, made.base) == []
 
 
-def test_data_counts_them_and_names_examples(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_counts_near_copies_and_names_examples(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     said = CliRunner().invoke(cli, ["data", "--data", str(tree)], catch_exceptions=False).output
     assert "4 images of the test set are near copies" in said and "test/FAKE/0.png of train/FAKE/0.png, shifted" in said
@@ -185,7 +187,7 @@ def test_data_counts_them_and_names_examples(tree: Path, tmp_path: Path, monkeyp
     }
 
 
-def test_compare_says_so_and_passes_them_over_when_asked(
+def test_compare_reports_near_copies_and_drops_them_on_request(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -206,7 +208,7 @@ def test_compare_says_so_and_passes_them_over_when_asked(
     assert {one["support"] for one in rows if one["class"] == "REAL"} == {6}
 
 
-def test_on_cifake_it_finds_the_natural_copies(shared: Path, tmp_path: Path) -> None:
+def test_natural_copies_in_cifake_are_found(shared: Path, tmp_path: Path) -> None:
     data = open_data(shared / "cifake-24k.zip")
     rows = hash_rows(data, data.rows.filter(pl.col("label") == "REAL"))
     train, test = (rows.filter(pl.col("split") == split) for split in ("train", "test"))

@@ -1,4 +1,4 @@
-"""Perturbed test images: what is done to them, and the rows that they add."""
+"""Perturbed test images: how they are changed, and the rows that they add."""
 
 import io
 from pathlib import Path
@@ -32,7 +32,7 @@ def test_the_same_image_is_always_changed_in_the_same_way(text: str) -> None:
     assert one.apply(jpeg(1)) == one.apply(jpeg(1)) != one.apply(jpeg(2))
 
 
-def test_each_kind_does_what_pillow_and_numpy_do() -> None:
+def test_each_kind_equals_pillow_and_numpy() -> None:
     data = jpeg(3, size=48)
     before = decode(data)
     saved = io.BytesIO()
@@ -48,12 +48,12 @@ def test_each_kind_does_what_pillow_and_numpy_do() -> None:
 
 
 @pytest.mark.parametrize("text", ["jpg:75", "jpeg", "jpeg:0", "jpeg:75.5", "blur:-1", "resize:nan", "noise:x", "jpeg:"])
-def test_a_perturbation_that_makes_no_sense_is_answered_with_what_does(text: str) -> None:
+def test_an_invalid_perturbation_is_an_error_that_lists_valid_ones(text: str) -> None:
     with pytest.raises(SelectionError, match="jpeg:75|from"):
         parse(text)
 
 
-def test_keys_of_perturbed_images_are_those_of_their_bytes_and_are_worked_out_once(tmp_path: Path) -> None:
+def test_perturbed_images_are_hashed_once_by_their_new_bytes(tmp_path: Path) -> None:
     dataset = open_data(write_folder(tmp_path / "data", cifake_files(2, 2)))
     rows, one = hash_rows(dataset, dataset.rows), parse("blur:1")
     found = perturb.perturbed_rows(dataset, rows, one, tmp_path)

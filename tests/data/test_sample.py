@@ -1,4 +1,4 @@
-"""The built-in sample is real, the same each time, and neither trivial nor hopeless."""
+"""The built-in sample is reproducible, and neither trivial nor impossible."""
 
 import hashlib
 
@@ -34,7 +34,7 @@ def test_no_two_crops_are_the_same_and_all_are_32_by_32() -> None:
     assert {decode(data).size for data in files[::37]} == {(32, 32)}
 
 
-def test_train_and_test_crops_come_from_parts_of_a_photograph_that_do_not_meet() -> None:
+def test_train_and_test_crops_come_from_disjoint_parts_of_a_photograph() -> None:
     for place in PHOTOGRAPHS.values():
         whole = photograph(*place)
         train, test = part_of(whole, "train"), part_of(whole, "test")

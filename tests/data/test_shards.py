@@ -1,4 +1,4 @@
-"""Large sets as they come: tar shards read by offset, and addresses behind fsspec."""
+"""Tar shards are read by offset, and data at fsspec addresses."""
 
 import io
 import json
@@ -182,7 +182,7 @@ def test_shards_behind_an_address_are_read_by_offset_without_the_rest(
     assert zipped.read("train/x/1.jpg") == jpeg(1) and len(asked) == 2 and asked[1] < len(jpeg(1)) + 256
 
 
-def test_what_an_address_cannot_give_is_one_clear_line(memory: fsspec.AbstractFileSystem) -> None:
+def test_an_unreadable_address_is_one_clear_line(memory: fsspec.AbstractFileSystem) -> None:
     memory.pipe(
         "/bucket/set/list.csv", b"path,label,split\n../../secret.jpg,x,train\ngone.jpg,y,test\n/secret.jpg,y,test"
     )

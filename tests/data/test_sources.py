@@ -1,4 +1,4 @@
-"""Data as users have it, on disk and in zips, and what hostile data cannot do."""
+"""Data in folders and zips, and hostile data."""
 
 import os
 import struct
@@ -116,7 +116,7 @@ def test_any_table_of_paths_is_read_as_it_was_written(
         ("notes.txt", "hello", "neither a folder"),
     ],
 )
-def test_what_is_no_data_is_one_clear_line(tmp_path: Path, name: str, content: str | None, says: str) -> None:
+def test_unknown_data_is_one_clear_line(tmp_path: Path, name: str, content: str | None, says: str) -> None:
     if content is not None:
         (tmp_path / name).write_text(content)
     with pytest.raises(DataError, match=says) as caught:
@@ -227,9 +227,9 @@ def test_the_shared_part_of_cifake(shared: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["sample", "hf:owner/name", "s3://bucket/set.zip"])
-def test_what_lies_in_no_folder_of_ours_is_called_the_same_from_every_folder(place: str) -> None:
+def test_addresses_and_the_sample_are_their_own_place(place: str) -> None:
     assert place_of(place) == place
 
 
-def test_a_folder_is_called_by_its_whole_path() -> None:
+def test_the_place_of_a_folder_is_its_absolute_path() -> None:
     assert place_of("pictures") == str(Path("pictures").absolute())

@@ -1,4 +1,4 @@
-"""Who trains and who tests, for any data."""
+"""Training and test rows, for any data."""
 
 import hashlib
 from dataclasses import replace
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from toolkit.data.manifest import Dataset
 from toolkit.data.sources import open_data
-from toolkit.data.split import held_out_values, select, what_is_held_out
+from toolkit.data.split import held_out_values, select, what_is_held_out, with_fewer
 from toolkit.errors import ImageError, SelectionError
 
 CATEGORIES = ["bird", "cat", "dog"]
@@ -54,7 +54,7 @@ ENOUGH = [
     keep_leaks=st.booleans(),
     seed=st.integers(0, 3),
 )
-def test_whatever_the_data_the_novel_category_never_trains_and_no_training_image_tests(
+def test_the_held_out_category_never_trains_and_no_training_image_tests(
     rows: list[tuple[str, str | None, str, int]],
     held_out: str,
     train: int | None,
@@ -125,7 +125,7 @@ def test_another_seed_draws_other_training_rows_and_the_same_test_rows() -> None
     assert drawn.base.equals(first.base) and drawn.novel.equals(first.novel)
 
 
-def test_split_names_categories_or_answers_with_those_that_exist() -> None:
+def test_split_takes_known_categories_and_an_error_lists_them() -> None:
     data = dataset(ENOUGH)
     assert held_out_values(data, []) == ["none"], "nobody asked for cats"
     assert held_out_values(replace(data, kind="cifake"), []) == ["cat"], "the study's own"
@@ -192,7 +192,7 @@ def test_images_that_no_generator_made_are_divided_among_the_generators_by_their
     assert len(sides) == generators * each, "and each for one"
 
 
-def test_a_column_that_cannot_be_split_by_is_answered_with_those_that_can() -> None:
+def test_an_invalid_column_to_split_by_is_an_error_that_lists_valid_ones() -> None:
     data = made_by(3, 4)
     with pytest.raises(SelectionError, match=r"no column 'genrator'.*Did you mean generator\?"):
         held_out_values(data, ["g0"], "genrator")
@@ -208,7 +208,7 @@ def dataset_with_sources() -> Dataset:
     return replace(data, rows=data.rows.with_columns(source=pl.format("s{}", numbers)))
 
 
-def test_an_image_without_a_category_might_be_a_cat_so_it_plays_no_part_where_cats_are_held_out() -> None:
+def test_images_of_unknown_category_are_left_out_if_a_category_is_held_out() -> None:
     unknown = [(label, None, split, i) for i, (label, split) in enumerate([("FAKE", "train"), ("REAL", "test")])]
     data = dataset([*unknown, *ENOUGH])
     made = select(data, "cat", None, None)
@@ -245,12 +245,12 @@ def test_too_few_images_is_an_error_that_says_how_many_there_are() -> None:
         select(dataset(rows), "cat", 2, 1)
 
 
-def test_fewer_images_than_asked_for_are_taken_as_they_are() -> None:
+def test_fewer_images_than_requested_are_all_used() -> None:
     made = select(dataset(ENOUGH), "cat", 450, 100)
     assert [len(rows) for rows in (made.train, made.base, made.novel)] == [8, 8, 4]
 
 
-def test_where_leaks_left_nothing_the_error_says_so_and_names_the_way_out() -> None:
+def test_if_all_test_images_are_leaks_the_error_says_how_to_keep_them() -> None:
     rows = [(label, category, split, i) for i, (label, category, split, _) in enumerate(ENOUGH)]
     leaking = [row if row[:3] != ("REAL", "cat", "test") else (*row[:3], 12) for row in rows]
     assert rows[12][:3] == ("REAL", "bird", "train")
@@ -271,3 +271,21 @@ def test_on_cifake_twenty_groups_of_duplicates_span_train_and_test(shared: Path)
     leaked = set(kept.base["sha256"]) & set(kept.train["sha256"])
     assert len(leaked) == 20
     assert made.leaks == len(kept.base) - len(made.base) == kept.base["sha256"].is_in(list(leaked)).sum()
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_fewer_training_images_are_the_first_of_more_and_the_test_images_stay(seed: int) -> None:
+    largest = select(dataset(ENOUGH), "cat", 3, None, seed=seed)
+    for size in (1, 2, 3):
+        fewer = with_fewer(largest, size)
+        alone = select(dataset(ENOUGH), "cat", size, None, seed=seed)
+        assert fewer.train["path"].to_list() == alone.train["path"].to_list()
+        assert fewer.train["label"].value_counts().sort("label")["count"].to_list() == [size, size]
+        assert fewer.base.equals(largest.base) and fewer.novel.equals(largest.novel) and fewer.train_per_label == size
+    assert with_fewer(largest, None) is largest
+
+
+def test_no_size_tests_an_image_that_the_largest_trains_on() -> None:
+    leak = [*ENOUGH[:1], ("FAKE", "bird", "test", ENOUGH[2][3]), *ENOUGH[1:]]
+    largest = select(dataset(leak), "cat", 3, None)
+    assert largest.leaks == 1 and with_fewer(largest, 1).base.equals(largest.base)

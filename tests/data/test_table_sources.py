@@ -1,4 +1,4 @@
-"""Tables as people write them, beside pictures or with their bytes inside."""
+"""Tables of images in many spellings, beside images or with their bytes inside."""
 
 import json
 import unicodedata
@@ -171,7 +171,7 @@ def test_parquet_files_are_told_apart_by_any_word_for_their_split(tmp_path: Path
     assert dataset.passed_over["reason"].to_list() == ["neither in train nor in test"] * 2
 
 
-def test_none_of_the_pictures_there_is_no_silence(tmp_path: Path) -> None:
+def test_a_table_whose_images_are_all_missing_is_reported(tmp_path: Path) -> None:
     pl.DataFrame(ROWS, schema=["path", "label", "split"], orient="row").write_csv(tmp_path / "list.csv")
     dataset = open_data(tmp_path / "list.csv")
     assert hash_rows(dataset, dataset.rows)["reason"].to_list() == ["no such file or directory"] * 3

@@ -1,4 +1,4 @@
-"""The blocks inside an image tower are a second encoder, with an identity and a cache of its own, for probes alone."""
+"""The blocks of an image tower are an encoder of their own, with an identity and a cache, for probes only."""
 
 import io
 from pathlib import Path
@@ -55,7 +55,7 @@ def test_a_tower_of_another_kind_is_refused_in_a_line() -> None:
         blocks_of(torch.nn.Linear(1, 1), "strange")
 
 
-def test_probes_on_blocks_stand_in_the_table_and_prompts_pass_them_over(tmp_path: Path) -> None:
+def test_probes_on_blocks_have_rows_and_zero_shot_has_none(tmp_path: Path) -> None:
     data = write_folder(tmp_path / "cifake", cifake_files(4, 2))
     shared = ["--data", str(data), "--model", "nano", "--train-per-label", "8", "--test-per-label", "2"]
     shared += ["--cache", str(tmp_path / "cache"), "--results", str(tmp_path / "results")]

@@ -81,7 +81,7 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64
     ],
 )
 @pytest.mark.parametrize("name", ["weights.pt", "weights.safetensors"])
-def test_what_is_no_checkpoint_is_called_what_it_is(data: bytes, said: str, name: str, tmp_path: Path) -> None:
+def test_a_file_that_is_no_checkpoint_is_named_by_its_kind(data: bytes, said: str, name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(data)
     with pytest.raises(EncoderError, match=said) as caught:
         load(tmp_path / name)
@@ -114,9 +114,7 @@ def test_weights_that_are_nan_are_refused_and_named(plain: dict[str, torch.Tenso
 
 
 @pytest.mark.parametrize(("precision", "advised"), [("fp32", False), ("fp16", True)])
-def test_vectors_that_are_nan_get_no_advice_that_is_followed_already(
-    precision: str, advised: bool, tmp_path: Path
-) -> None:
+def test_advice_on_nan_vectors_is_not_what_is_in_use_already(precision: str, advised: bool, tmp_path: Path) -> None:
     encoder = openclip.load(openclip.source("nano", None, precision, "cpu"))
     with pytest.raises(CacheError) as caught:
         Cache(tmp_path, encoder.record).append_images(

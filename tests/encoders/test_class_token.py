@@ -1,4 +1,4 @@
-"""What the last block leaves out reaches no vector."""
+"""Computing the last block for the class token only changes no vector."""
 
 import open_clip
 import pytest

@@ -1,4 +1,4 @@
-"""Heads that see no embedding: a network on the pixels, and a tree on the facts of the files."""
+"""Heads without embeddings: a network on the pixels, and a tree on the facts of the files."""
 
 import io
 from pathlib import Path
@@ -61,7 +61,7 @@ def test_pixels_are_the_decoded_ones_and_another_size_is_made_small() -> None:
 
 
 def a_dataset(make: dict[str, object], labels: int = 40) -> Dataset:
-    """Grey squares that differ by label in nothing but the way of saving: `make` maps a label to `save`'s arguments."""
+    """Grey squares whose labels differ only in how they were saved: `make` maps a label to the arguments of `save`."""
     rows, files = [], {}
     for split in ("train", "test"):
         for number in range(labels):
@@ -83,7 +83,7 @@ def a_dataset(make: dict[str, object], labels: int = 40) -> Dataset:
         ({"quality": 95}, {"quality": 75}),
     ],
 )
-def test_a_dirty_set_is_found_out_and_the_line_says_by_what(
+def test_labels_told_by_files_are_noticed_and_the_line_names_the_facts(
     tmp_path: Path, real: dict[str, object], fake: dict[str, object]
 ) -> None:
     dataset = a_dataset({"FAKE": fake, "REAL": real})
@@ -125,7 +125,7 @@ def test_contents_that_carry_both_labels_are_counted() -> None:
     assert audit.clashes(rows) == 1
 
 
-def test_the_tree_looks_at_nothing_where_nothing_helps_and_finds_a_threshold_where_one_does() -> None:
+def test_the_tree_uses_no_fact_if_none_helps_and_finds_a_threshold_if_one_does() -> None:
     rng = np.random.default_rng(0)
     y = np.array(["FAKE", "REAL"] * 200)
     X = rng.normal(size=(400, 5)).astype(np.float32)

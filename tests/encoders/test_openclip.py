@@ -1,4 +1,4 @@
-"""An encoder is what open_clip makes of it, has an identity, and never runs code from a checkpoint."""
+"""An encoder gives open_clip's vectors, has an identity, and never runs code from a checkpoint."""
 
 import os
 import pickle

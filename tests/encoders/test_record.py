@@ -1,4 +1,4 @@
-"""An encoder's record is typed: what is missing or too much is said, and records of the version before are read."""
+"""An encoder's record is typed: missing and unknown fields are errors, and records of version 1 are read."""
 
 import json
 

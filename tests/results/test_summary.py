@@ -23,7 +23,7 @@ def test_the_difference_and_its_interval_are_those_of_drawing_images_one_by_one(
     assert (low, high) == pytest.approx(np.percentile(drawn, [2.5, 97.5]), abs=0.01)
 
 
-def test_two_that_never_differ_differ_by_exactly_nothing() -> None:
+def test_equal_predictions_differ_by_zero() -> None:
     assert paired_difference(np.zeros(10), np.repeat("a", 10)) == (0, 0, 0)
 
 

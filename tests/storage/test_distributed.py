@@ -1,4 +1,4 @@
-"""Several processes share a command's work, and what comes of it is what one process makes."""
+"""Several processes share a command's work, with the same result as a single process."""
 
 import json
 import multiprocessing
@@ -174,7 +174,7 @@ def test_torchruns_signal_to_stop_lets_a_process_store_what_it_has(tmp_path: Pat
     assert len(stored(tmp_path)) - 150 in (32, 40), "the batch that the signal met, and maybe the one behind it"
 
 
-def test_torchrun_embeds_and_fine_tunes_and_one_process_speaks(tmp_path: Path) -> None:
+def test_torchrun_embeds_and_fine_tunes_and_one_process_prints(tmp_path: Path) -> None:
     files = cifake_files(4, 2)
     shards = {name: {path: data for path, data in files.items() if path.startswith(name)} for name in ("train", "test")}
     for name, members in shards.items():

@@ -56,6 +56,17 @@ def verify(root: Path) -> list[dict[str, Any]]:
 def remove(root: Path, identity: str) -> list[str]:
     """Delete the encoders whose identity or folder starts with `identity`, with their fine-tuned weights. Returns the
     folders' names. Raises CacheError if there is none."""
+    names = folders_of(root, identity)
+    trained = [record.trained_on for record in map(encoder_record, names) if record and record.trained_on]
+    weights = [root / "checkpoints" / one.checkpoint for one in trained]
+    gone = [*names, *(folder for folder in weights if folder.is_dir())]
+    for folder in gone:
+        shutil.rmtree(folder)
+    return [folder.relative_to(root).as_posix() for folder in gone]
+
+
+def folders_of(root: Path, identity: str) -> list[Path]:
+    """The folders of encoders whose identity or folder starts with `identity`. Raises CacheError if there is none."""
     names = [
         f
         for f in encoder_folders(root)
@@ -63,12 +74,16 @@ def remove(root: Path, identity: str) -> list[str]:
     ]
     if not names:
         raise CacheError(f"No encoder {identity!r} in {root}: python cli.py cache list shows what is there.")
-    trained = [record.trained_on for record in map(encoder_record, names) if record and record.trained_on]
-    weights = [root / "checkpoints" / one.checkpoint for one in trained]
-    gone = [*names, *(folder for folder in weights if folder.is_dir())]
-    for folder in gone:
-        shutil.rmtree(folder)
-    return [folder.relative_to(root).as_posix() for folder in gone]
+    return names
+
+
+def only_encoder(root: Path, identity: str) -> Cache:
+    """The one encoder whose identity or folder starts with `identity`. Raises CacheError for none or several."""
+    names = folders_of(root, identity)
+    record = encoder_record(names[0])
+    if len(names) > 1 or record is None:
+        raise CacheError(f"{identity!r} is the start of several encoders: {', '.join(one.name for one in names)}.")
+    return Cache(root, record)
 
 
 def _record_state(path: Path) -> str:

@@ -100,9 +100,17 @@ class Cache:
 
     def count_images(self) -> int:
         """How many images have a vector."""
+        return len(self._distinct_keys())
+
+    def image_keys(self) -> list[str]:
+        """The SHA-256 (hex) of every image with a vector, sorted."""
+        text = self._distinct_keys().tobytes().hex()
+        return [text[start : start + 64] for start in range(0, len(text), 64)]
+
+    def _distinct_keys(self) -> np.ndarray:
         self._refresh_images()
         stored = [segments.read_keys(path) for path in self._images]
-        return len(np.unique(np.concatenate(stored))) if stored else 0
+        return np.unique(np.concatenate(stored)) if stored else np.empty(0, "S32")
 
     def count_prompts(self) -> int:
         """How many prompts have a vector."""

@@ -30,7 +30,7 @@ def compare(heads: str, choose_by: str, as_json: bool, **chosen: Any) -> None:
 
 
 def show_compared(done: Any, plan: "Plan", as_json: bool) -> None:
-    """The table like the study's, several encoders side by side, the notes, and where the files are."""
+    """Print the tables, the comparison of encoders, the notes, and where the files are."""
     if as_json:
         print_json(done.table.to_dicts())
         return

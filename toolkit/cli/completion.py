@@ -1,4 +1,4 @@
-"""`completion`: what a shell needs to complete commands and options with Tab."""
+"""`completion`: a script with which the shell completes commands and options."""
 
 import click
 
@@ -21,9 +21,9 @@ complete -o default -F _python_cli_py python python3
 @click.command(cls=Command, epilog='Example: eval "$(python cli.py completion bash)"')
 @click.argument("shell", metavar="bash|zsh|fish", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print what bash, zsh or fish needs to complete commands and options with Tab.
+    """Print a script with which bash, zsh or fish complete commands and options with Tab.
 
-    It completes `clip-toolkit`, and in bash `python cli.py` as well. For good, put the example's line into ~/.bashrc;
+    It completes `clip-toolkit`, and in bash `python cli.py` as well. To keep it, put the example's line into ~/.bashrc;
     in zsh the same with zsh into ~/.zshrc; in fish write it to ~/.config/fish/completions/clip-toolkit.fish.
     """
     from click.shell_completion import get_completion_class

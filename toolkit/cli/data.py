@@ -1,4 +1,4 @@
-"""`data`, `data download`: which images there are, and CIFAKE from Kaggle."""
+"""`data`, `data download`: describe data sets, and download CIFAKE from Kaggle."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +11,9 @@ from toolkit.cli.options import as_json, data_option, option, place_options, rea
 from toolkit.cli.output import bars, print_json, print_table
 
 MOST_VALUES = 12
-"""Of a level with more values these are shown, the most frequent ones."""
+"""The most values shown for a level; the most frequent ones."""
 LONG = 5_000
-"""So many images are read within a moment: no progress to show."""
+"""Up to this many images are read without a progress bar."""
 
 
 @click.group("data", cls=Commands, invoke_without_command=True, epilog="Example: python cli.py data --data photos/")
@@ -22,7 +22,7 @@ LONG = 5_000
 @place_options
 @as_json
 def data_group(data: str | None, cache: Path, results: Path, as_json: bool, **reading: Any) -> None:
-    """Show what data is taken to be: layout, labels, categories, what is not used and why, duplicates, leaks.
+    """Show how data is read: layout, labels, categories, files not used and why, duplicates, leaks.
 
     Decodes every image of --data, or of the standard places and the built-in sample.
     """
@@ -54,7 +54,7 @@ def _watch(progress: Callable[[str, int, int], None], name: str) -> Callable[[in
 
 
 def _show(facts: dict[str, Any]) -> None:
-    """One data set: a line about it, how it was read, its counts, and what is odd about it."""
+    """Print a data set: a line about it, how it was read, its counts, and problems."""
     click.echo(f"{facts['name']}: {facts['description']}")
     for note in facts["notes"]:
         click.echo(note)
@@ -66,7 +66,7 @@ def _show(facts: dict[str, Any]) -> None:
 
 
 def _show_layout(layout: list[dict[str, Any]]) -> None:
-    """What was taken to mean what, with the number of images of each value."""
+    """Print the meaning of each folder level or column, with the number of images of each value."""
     from rich.table import Table
 
     table = Table(box=None, header_style="bold")
@@ -79,7 +79,7 @@ def _show_layout(layout: list[dict[str, Any]]) -> None:
 
 
 def _values(counts: dict[str, int]) -> str:
-    """`train 24, test 16`, the most frequent first; names and numbers that nothing has in common are only counted."""
+    """`train 24, test 16`, the most frequent first; if all values differ, only their number."""
     if len(counts) > 1 and max(counts.values()) == 1:
         return f"{len(counts):,} different values"
     values = sorted(counts.items(), key=lambda one: -one[1])
@@ -88,14 +88,14 @@ def _values(counts: dict[str, int]) -> str:
 
 
 def _plain(text: str) -> Any:
-    """Square brackets in a name are no markup."""
+    """Text in which square brackets are not markup."""
     from rich.text import Text
 
     return Text(text)
 
 
 def _show_counts(facts: dict[str, Any]) -> None:
-    """How many images of each category, label and split there are."""
+    """Print the number of images of each category, label and split."""
     from rich.table import Table
 
     columns = list(dict.fromkeys((one["split"], one["label"]) for one in facts["counts"]))
@@ -113,7 +113,7 @@ def _show_counts(facts: dict[str, Any]) -> None:
 
 
 def _show_skipped(facts: dict[str, Any]) -> None:
-    """Everything that was seen: what is used, and the rest by reason."""
+    """Print how many files were found: images used, and the rest by reason."""
     skipped = sum(one["count"] for one in facts["skipped"])
     rest = f" + {skipped:,} not used:" if skipped else ", every one of them decoded."
     click.echo(f"{facts['seen']:,} files seen = {facts['used']:,} images used{rest}")
@@ -126,11 +126,11 @@ def _reason(one: dict[str, Any]) -> str:
 
 
 def _oddities(facts: dict[str, Any]) -> str:
-    """What is wrong with the data, or that nothing is."""
+    """A line with the problems of the data, or that there are none."""
     meanings = {
         "duplicates": "{} are copies of another one of the same split and label",
-        "leaks": "{} of the test set have their bytes in train, too (compare passes them over)",
-        "contradictions": "{} bear both labels",
+        "leaks": "{} of the test set are also in train, byte for byte (compare leaves them out)",
+        "contradictions": "{} have more than one label",
     }
     found = [text.format(f"{facts[name]:,} images") for name, text in meanings.items() if facts[name]]
     found += _near_copies(facts)
@@ -139,13 +139,13 @@ def _oddities(facts: dict[str, Any]) -> str:
 
 def _near_copies(facts: dict[str, Any]) -> list[str]:
     if facts["near_copies"] is None:
-        return ["near copies were not looked for among so many images"]
+        return ["near copies were not searched for among so many images"]
     if not facts["near_copies"]:
         return []
     examples = "; ".join(f"{one['test']} of {one['train']}, {one['how']}" for one in facts["near_copy_examples"])
     return [
         f"{facts['near_copies']:,} images of the test set are near copies of one in train ({examples}): compare "
-        "--drop-near-copies passes them over"
+        "--drop-near-copies leaves them out"
     ]
 
 
@@ -154,7 +154,7 @@ def _near_copies(facts: dict[str, Any]) -> list[str]:
 @option("--to", type=click.Path(path_type=Path), default=Path("data/cifake"), show_default=True, help="The new folder.")
 @as_json
 def download(name: str, to: Path, as_json: bool) -> None:
-    """Download CIFAKE (120,000 images, 120 MB) from Kaggle; goes on where it was interrupted.
+    """Download CIFAKE (120,000 images, 120 MB) from Kaggle; resumes an interrupted download.
 
     Needs Kaggle's client: pip install kagglehub.
     """

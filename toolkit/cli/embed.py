@@ -1,4 +1,4 @@
-"""`embed`: images and prompts into the cache."""
+"""`embed`: embed images and prompts into the cache."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 @click.command(cls=Command, epilog="Example: python cli.py embed --data data/cifake.zip --model nano")
 @plan_options
-@option("--strict", is_flag=True, help="Any unreadable image is an error, not only more than 1 % of them.")
+@option("--strict", is_flag=True, help="Fail on any unreadable image; by default only if more than 1 % are unreadable.")
 @features_option
 @as_json
 def embed(strict: bool, features: str | None, as_json: bool, **chosen: Any) -> None:
-    """Embed images and prompts into the cache; what is there already is not embedded again."""
+    """Embed images and prompts into the cache; whatever is in the cache already is not embedded again."""
     from toolkit.pipeline.embed import embed as run
 
     plans = planned(chosen, as_json)
@@ -52,4 +52,4 @@ def _show(done: Any, plan: "Plan", features: str | None, about: str) -> None:
         click.echo(f"{len(done.skipped)} images could not be read: {plan.results / 'skipped.csv'} lists them.")
     if done.leaks:
         kept = "--keep-leaks keeps them"
-        click.echo(f"{done.leaks} test images are byte for byte in the training set and were passed over ({kept}).")
+        click.echo(f"{done.leaks} test images are also in the training set, byte for byte, and were left out ({kept}).")

@@ -1,4 +1,4 @@
-"""`finetune`: another encoder, trained without the held-out category."""
+"""`finetune`: train the encoder without the held-out value."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -38,16 +38,18 @@ def finetune(choose_by: str, features: str | None, as_json: bool, **chosen: Any)
 
 
 def show_finetuned(done: list[Any], plans: "list[Plan]", as_json: bool) -> None:
-    """What `finetune` did with each encoder, a line for each held-out category."""
+    """Print what `finetune` did with each encoder, a line for each held-out value."""
     every = [(one, plan) for trained, plan in zip(done, plans, strict=True) for one in trained]
     if as_json:
         models = [{"model": plan.source.model} if len(plans) > 1 else {} for _, plan in every]
         found = [{**vars(one), "folder": str(one.folder)} for one, _ in every]
         print_json([model | facts for model, facts in zip(models, found, strict=True)])
         return
+    sizes = len({one.train_per_label for one, _ in every})
     for one, plan in every:
         without = "" if one.held_out == "none" else f" without {one.held_out}"
         without += f" (seed {one.seed})" if one.seed else ""
+        without += f" on {one.train_per_label} a label" if sizes > 1 else ""
         losses = " → ".join(f"{loss:.3f}" for loss in one.losses)
         state = f"Fine-tuned{without}: loss {losses}" if one.trained else f"Was fine-tuned{without} before"
         counts = f"embedded {one.embedded:,} images again, {one.cached:,} were in the cache."

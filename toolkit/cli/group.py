@@ -1,4 +1,4 @@
-"""Commands whose help pages have sections and whose errors are for people."""
+"""Commands with sections in their help pages and errors in one line."""
 
 import logging
 import os
@@ -10,10 +10,10 @@ from typing import Any
 import click
 
 TOGETHER = ("embed", "finetune")
-"""The commands that several processes may do together, started by torchrun."""
+"""The commands that can run on several processes, started by torchrun."""
 
 OPTION_SECTIONS = ("Options", "Data", "Model", "Recipe", "Heads", "Places", "Output")
-"""In the order of a help page. `Options` are those that belong to one command alone."""
+"""Sections in the order of a help page. `Options` are those of a single command."""
 
 
 def variable_of(option: str) -> str:
@@ -22,7 +22,7 @@ def variable_of(option: str) -> str:
 
 
 class Option(click.Option):
-    """An option that knows its section of the help page, and calls a number N."""
+    """An option with a section of the help page, which shows numbers as N."""
 
     section = "Options"
 
@@ -33,14 +33,14 @@ class Option(click.Option):
 
 
 class Command(click.Command):
-    """A command with its options in sections, and -v, which may stand behind its name, too."""
+    """A command with its options in sections, and -v, also allowed after its name."""
 
     def __init__(self, *arguments: Any, **settings: Any):
         super().__init__(*arguments, **settings)
         self.params.append(verbosity())
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The options, section by section, and how the environment sets them."""
+        """Write the options by section, and how the environment sets them."""
         write_options(self.get_params(ctx), ctx, formatter)
         name = next((one.opts[0] for one in self.params if isinstance(one, Option)), None)
         if name:
@@ -53,7 +53,7 @@ class Command(click.Command):
 
 
 class Commands(click.Group):
-    """A group that turns what the user can mend into one line and exit code 2, and Ctrl-C into one line and 130."""
+    """A group that prints a ToolkitError as one line with exit code 2, and Ctrl-C as one line with exit code 130."""
 
     command_class = Command
 
@@ -90,7 +90,7 @@ class Commands(click.Group):
         write_example(self.epilog, ctx, formatter)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command that was asked for. Of several processes the first speaks, the others only name errors."""
+        """Run the command. Of several processes only the first prints results; the others print errors."""
         from toolkit.errors import ToolkitError
         from toolkit.storage import distributed
 
@@ -109,7 +109,7 @@ class Commands(click.Group):
             click.echo(f"\nInterrupted{who}. Everything finished is kept; go on with: {again}", err=True)
             ctx.exit(130)
         except BrokenPipeError:
-            raise  # whoever read our output has enough of it; click ends quietly
+            raise  # the reader of our output has closed it; click ends quietly
         except OSError as error:
             place = f" ({error.filename})" if error.filename else ""
             click.echo(f"Error{who}: {error.strerror or error}{place}. What was stored before is kept.", err=True)
@@ -128,13 +128,13 @@ class Commands(click.Group):
 
 
 def as_typed(text: str, ctx: click.Context) -> str:
-    """Text that names a command, with the program called as the user called it."""
+    """Text that names a command, with the program's name as the user typed it."""
     installed = ctx.find_root().info_name == "clip-toolkit"
     return text.replace("python cli.py", "clip-toolkit") if installed else text
 
 
 def write_example(example: str | None, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-    """The example, never broken into lines, so that it can be copied."""
+    """Write the example without line breaks, so that it can be copied."""
     if example:
         formatter.write(f"\n{as_typed(example, ctx)}\n")
 
@@ -150,7 +150,7 @@ def write_options(parameters: Iterable[click.Parameter], ctx: click.Context, for
 
 
 def sections_of(parameters: Iterable[click.Parameter]) -> dict[str, list[click.Parameter]]:
-    """The options by the titles under which they stand, in the order of the help page."""
+    """The options by section, in the order of the help page."""
     found: dict[str, list[click.Parameter]] = {title: [] for title in OPTION_SECTIONS}
     last = found.pop("Output")
     for parameter in parameters:
@@ -160,13 +160,14 @@ def sections_of(parameters: Iterable[click.Parameter]) -> dict[str, list[click.P
 
 
 def verbosity() -> Option:
-    """-v: what the toolkit reads, finds in the cache and computes with; -vv: what the libraries say as well."""
+    """The option -v: log what the toolkit reads, finds in the cache and computes with; -vv: also the libraries'
+    logs."""
 
     def listen(ctx: click.Context, parameter: click.Parameter, value: int) -> None:
         if value and not ctx.resilient_parsing:
             log_to_standard_error(value)
 
-    text = "Log what is read, found and used; -vv: what the libraries say, too."
+    text = "Log what is read, found and used; -vv: also the libraries' logs."
     made = Option(
         ["-v", "--verbose"], count=True, expose_value=False, callback=listen, help=text, envvar="TOOLKIT_VERBOSE"
     )
@@ -175,7 +176,7 @@ def verbosity() -> Option:
 
 
 class _StandardError(logging.StreamHandler[Any]):
-    """Writes to what standard error is now, so that lines come above a progress bar rather than into it."""
+    """Writes to the current standard error, so that lines appear above a progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
         self.stream = sys.stderr
@@ -183,11 +184,11 @@ class _StandardError(logging.StreamHandler[Any]):
 
 
 def log_to_standard_error(verbosity: int) -> None:
-    """0: the toolkit's warnings, which name damaged files; 1: its log from INFO on; 2: everybody's from DEBUG on."""
+    """0: the toolkit's warnings, which name damaged files; 1: its log from INFO on; 2: all logs from DEBUG on."""
     handler = _StandardError()
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s" if verbosity else None, "%H:%M:%S"))
     name, level = {0: ("toolkit", logging.WARNING), 1: ("toolkit", logging.INFO)}.get(verbosity, (None, logging.DEBUG))
     logger = logging.getLogger(name)
     logger.setLevel(level)
     logger.handlers = [handler]
-    logger.propagate = False  # some library may have given the root logger a handler of its own
+    logger.propagate = False  # a library may have added its own handler to the root logger

@@ -25,7 +25,7 @@ def cli() -> None:
     """Should I prompt CLIP, probe it, or fine-tune it?
 
     \b
-    python cli.py run                           everything at once; without data of yours, on the built-in sample
+    python cli.py run everything at once; without --data, on the built-in sample
     python cli.py run --data data/cifake.zip    the study, on CIFAKE
 
     Every option can also be set in the environment: --train-per-label is TOOLKIT_TRAIN_PER_LABEL.
@@ -39,7 +39,7 @@ cli.add_section("This program", completion)
 
 
 def main(name: str = "clip-toolkit", complete_var: str = "_CLIP_TOOLKIT_COMPLETE") -> None:
-    """Run the command line; where the terminal cannot show a character, a question mark stands for it."""
+    """Run the command line; characters that the terminal cannot show become question marks."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")

@@ -1,4 +1,4 @@
-"""The options that commands share, and what they ask for."""
+"""Options shared by commands, and the objects made from them."""
 
 import shlex
 from collections.abc import Callable, Collection
@@ -84,13 +84,13 @@ LAYOUT = (
     option(
         "--layout",
         metavar="FOLDERS",
-        help="What the folders mean, as in {split}/{generator}/{category}/{label}; * means nothing.  "
+        help="What the folders mean, as in {split}/{generator}/{category}/{label}; * stands for any name.  "
         "[default: found by what they are called]",
     ),
     option(
         "--columns",
         metavar="A=B,…",
-        help="Which columns of a table are path, label, split, category, as in path=file,label=kind.  "
+        help="A table's columns for path, label, split and category, as in path=file,label=kind.  "
         "[default: found by what they are called]",
     ),
 )
@@ -102,32 +102,46 @@ reading_options = section(
         "--test-share",
         type=click.FloatRange(0, 1, min_open=True, max_open=True),
         metavar="SHARE",
-        help="Draw this share of the images to test on, by their content, where the data has no test split.",
+        help="Draw this share of the images as test split, by their content, if the data has none.",
     ),
 )
 data_options = section(
     "Data",
     data_option,
     reading_options,
-    option("--labels", metavar="A,B", help="The two labels.  [default: the data's own two]"),
+    option("--labels", metavar="A,B,…", help="The labels to tell apart, two or more.  [default: all of the data's]"),
     option(
         "--positive",
         metavar="LABEL",
-        help="The label whose P is reported.  [default: the one that says real, else the second]",
+        help="The label whose probability is reported.  [default: of two, the one that says real, else the second]",
     ),
     option(
         "--prompt",
         "prompts",
         multiple=True,
         metavar="LABEL=TEXT",
-        help="A label's prompt; repeat it for several, which are averaged.  [default: the study's]",
+        help="A label's prompt; repeat it for several, which are averaged.  [default: --template, else the study's]",
+    ),
+    option(
+        "--template",
+        "templates",
+        multiple=True,
+        metavar="TEXT",
+        help="A prompt of every label, as 'a photo of a {}.'; repeat it for several, which are averaged. Or published "
+        "ones: openai-imagenet, openai-imagenet-simple, openai-cifar.",
+    ),
+    option(
+        "--names",
+        type=A_PATH,
+        metavar="FILE",
+        help="What the labels are called in prompts: a CSV, TSV or JSON from label to name.  [default: as they are]",
     ),
     option(
         "--split",
         multiple=True,
         metavar="VALUE",
-        help="What training must not see and is scored as novel: one category, several (a,b), all, or none.  "
-        "[default: cat in CIFAKE and the sample, else none]",
+        help="The values to hold out of training and score as novel: one (cat), several, each in its turn (cat,dog), "
+        "all, or none.  [default: cat in CIFAKE and the sample, else none]",
     ),
     option(
         "--split-by",
@@ -135,19 +149,30 @@ data_options = section(
         metavar="COLUMN",
         default="category",
         show_default=True,
-        help="The column whose values --split names, as generator or camera; label: see docs/data.md.",
+        help="The column with the values named by --split, such as generator or camera; label: see docs/data.md.",
     ),
     option("--train-per-label", type=click.IntRange(2), default=450, show_default=True, help="First N to train on."),
+    option(
+        "--shots",
+        metavar="1,2,4,…",
+        help="Train on so many of each label, each in its turn, in place of --train-per-label: learning curves.",
+    ),
     option("--test-per-label", type=click.IntRange(1), default=100, show_default=True, help="First N to test on."),
     option("--full", is_flag=True, help="Every image instead of the first N."),
     option("--keep-leaks", is_flag=True, help="Keep test images whose bytes are in the training set."),
-    option("--drop-near-copies", is_flag=True, help="Pass over test images that are a training image saved again."),
-    option("--seed", type=click.IntRange(0), default=0, show_default=True, help="0: the first N; others draw N."),
+    option("--drop-near-copies", is_flag=True, help="Leave out test images that are near copies of a training image."),
+    option(
+        "--seed",
+        type=click.IntRange(0),
+        default=0,
+        show_default=True,
+        help="Seed. 0 takes the first N training images; others draw N at random.",
+    ),
     option(
         "--seeds",
         type=click.IntRange(1),
         metavar="N",
-        help="Do it for the seeds 0 to N-1, and show mean and spread.  [default: --seed alone]",
+        help="Repeat for the seeds 0 to N-1, and show mean and spread.  [default: --seed alone]",
     ),
 )
 model_options = section(
@@ -189,21 +214,31 @@ recipe_options = section(
         "Positives: the image's own caption (contrastive), every equal caption (supervised), or one prompt per class "
         "(prompts).",
     ),
-    option("--augment", metavar="A,B", help="flip, shift: what leaves pixels as they are.  [default: the recipe's]"),
-    option("--alpha", type=click.FloatRange(0, 1), help="Between base weights (0) and fine-tuned ones (1: default)."),
+    option(
+        "--augment",
+        metavar="A,B",
+        help="flip, shift: augmentations that leave pixel values unchanged.  [default: the recipe's]",
+    ),
+    option(
+        "--alpha",
+        type=click.FloatRange(0, 1),
+        help="Interpolate between base weights (0) and fine-tuned weights (1: default).",
+    ),
     option(
         "--choose",
         is_flag=True,
-        help="First choose epochs, alpha and the calibration of P, by three smaller trainings.",
+        help="First choose epochs, alpha and the calibration of probabilities, with three smaller trainings.",
     ),
 )
 features_option = option(
     "--features",
     type=click.Choice(["blocks"]),
-    help="blocks: the image tower's intermediate blocks as well, for probes; compare then has their rows.",
+    help="blocks: also embed the image tower's intermediate blocks, for probes; compare then adds their rows.",
 )
 choose_by_option = chosen(
-    "choose-by", "category", "How C, k, epochs and the like are chosen: training categories left out, or random folds."
+    "choose-by",
+    "category",
+    "How C, k, epochs and so on are chosen: by leaving out training categories, or by random folds.",
 )
 head_options = section(
     "Heads",
@@ -216,7 +251,7 @@ beyond_options = section(
         "--perturb",
         multiple=True,
         metavar="KIND:AMOUNT",
-        help="Score perturbed test images, too; repeat it for several. jpeg:QUALITY, blur:RADIUS, resize:FACTOR, "
+        help="Also score perturbed test images; repeat it for several. jpeg:QUALITY, blur:RADIUS, resize:FACTOR, "
         "noise:DEVIATION, as in jpeg:75.",
     ),
     option(
@@ -231,7 +266,7 @@ beyond_options = section(
 @click.command()
 @plan_options
 def _shared(**_: Any) -> None:
-    """Stands for every command on a plan."""
+    """Collects the options of every command on a plan."""
 
 
 SHARED = {name for parameter in _shared.params for name in parameter.opts if name.startswith("--")}
@@ -239,8 +274,8 @@ SHARED = {name for parameter in _shared.params for name in parameter.opts if nam
 
 
 def beyond_of(chosen: dict[str, Any], as_json: bool) -> "Beyond":
-    """What `beyond_options` ask to score beside base and novel, checked before anything long begins; says which other
-    data that is."""
+    """What `beyond_options` ask to score beside base and novel, checked before long work; prints a line about other
+    data."""
     from toolkit.data.perturb import parse_all
     from toolkit.data.sources import SHARD_INDEXES, open_other
     from toolkit.evaluation.test_sets import Beyond
@@ -254,7 +289,7 @@ def beyond_of(chosen: dict[str, Any], as_json: bool) -> "Beyond":
 
 
 def planned(chosen: dict[str, Any], as_json: bool) -> "list[Plan]":
-    """The plans that the shared options ask for, one an encoder; says which data they are about."""
+    """The plans from the shared options, one for each encoder; prints lines about the data."""
     from toolkit.data.sources import place_of
     from toolkit.errors import SelectionError
     from toolkit.pipeline.plan import default_model, make_plan, plans_of
@@ -272,9 +307,12 @@ def planned(chosen: dict[str, Any], as_json: bool) -> "list[Plan]":
         chosen["labels"] and chosen["labels"].split(","),
         prompts_of(chosen["prompts"]),
         chosen["positive"],
+        chosen["templates"],
+        chosen["names"],
         split=chosen["split"],
         by=chosen["by"],
         train_per_label=None if chosen["full"] else chosen["train_per_label"],
+        shots=shots_of(chosen["shots"]),
         test_per_label=None if chosen["full"] else chosen["test_per_label"],
         keep_leaks=chosen["keep_leaks"],
         drop_near_copies=chosen["drop_near_copies"],
@@ -291,7 +329,7 @@ def planned(chosen: dict[str, Any], as_json: bool) -> "list[Plan]":
 
 
 def _sources(chosen: dict[str, Any], default: str) -> "list[Source]":
-    """What --model and --pretrained name, each encoder once."""
+    """The encoders named by --model and --pretrained, each once."""
     from toolkit.encoders.source import source
     from toolkit.errors import SelectionError
 
@@ -307,13 +345,13 @@ def _sources(chosen: dict[str, Any], default: str) -> "list[Source]":
 
 
 def _opened(chosen: dict[str, Any], reading: "Reading", as_json: bool) -> "Dataset":
-    """The data, after a few lines on what it is."""
+    """The data; prints a few lines about it."""
     from toolkit.data.sources import SHARD_INDEXES, open_data
     from toolkit.data.split import held_out_values, what_is_held_out
 
     dataset = open_data(chosen["data"], kept=chosen["cache"] / SHARD_INDEXES, asked=reading)
     if line := what_is_held_out(dataset, held_out_values(dataset, chosen["split"], by := chosen["by"]), by):
-        say(line, as_json)  # first of all, since it decides what the figures can say
+        say(line, as_json)  # first, since it decides what the results can say
     _say_what_it_is(dataset, "Data", as_json)
     return dataset
 
@@ -325,7 +363,7 @@ def _say_what_it_is(dataset: "Dataset", title: str, as_json: bool) -> None:
 
 
 def reading_of(chosen: dict[str, Any]) -> "Reading":
-    """What `reading_options` say outright."""
+    """How to read the data, from `reading_options`."""
     from toolkit.data.sources import Reading
     from toolkit.errors import DataError
 
@@ -356,7 +394,7 @@ def typed() -> str:
 
 
 def _given(wanted: Collection[str] | None, sources: tuple[click.core.ParameterSource, ...]) -> str:
-    """The options of the current command that were given, all or the `wanted` ones, as a shell takes them."""
+    """The options given to the current command, all or the `wanted` ones, quoted for a shell."""
     context = click.get_current_context()
     words = []
     for parameter in context.command.params:
@@ -369,8 +407,21 @@ def _given(wanted: Collection[str] | None, sources: tuple[click.core.ParameterSo
     return shlex.join(words)
 
 
+def shots_of(given: str | None) -> tuple[int, ...]:
+    """What --shots says."""
+    from toolkit.errors import SelectionError
+
+    parts = [part.strip() for part in (given or "").split(",") if part.strip()]
+    if given is not None and not (parts and all(part.isdecimal() and int(part) > 0 for part in parts)):
+        raise SelectionError(f"--shots {given!r} is not numbers of images from 1 on, as in --shots 1,2,4,8,16")
+    source = click.get_current_context().get_parameter_source("train_per_label")
+    if parts and source == click.core.ParameterSource.COMMANDLINE:
+        raise SelectionError("--shots says how many images of each label train: leave --train-per-label out.")
+    return tuple(map(int, parts))
+
+
 def prompts_of(given: tuple[str, ...]) -> dict[str, list[str]]:
-    """What --prompt says: label -> its prompts."""
+    """The prompts of each label, from --prompt."""
     from toolkit.errors import SelectionError
 
     prompts: dict[str, list[str]] = {}
@@ -383,7 +434,7 @@ def prompts_of(given: tuple[str, ...]) -> dict[str, list[str]]:
 
 
 def recipe_of(chosen: dict[str, Any], choose_by: str) -> Any:
-    """The recipe that the training options ask for."""
+    """The recipe from the training options."""
     from toolkit.finetuning.recipes import make_recipe
 
     names = ("epochs", "batch_size", "learning_rate", "temperature", "loss", "augment", "alpha")
@@ -393,7 +444,7 @@ def recipe_of(chosen: dict[str, Any], choose_by: str) -> Any:
 
 
 def heads_of(wanted: str) -> list[str]:
-    """The heads that --heads names; checked before anything long begins."""
+    """The heads named by --heads, checked before long work."""
     from toolkit.heads import check_names
 
     return check_names([name.strip() for name in wanted.split(",") if name.strip()])

@@ -1,4 +1,4 @@
-"""What commands print: results on standard output, progress and errors on standard error."""
+"""Output of commands: results on standard output, progress and errors on standard error."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from toolkit.pipeline.plan import Plan
 
 LEAST = ("images", "F1", "Calibration error", "Macro ROC AUC", "Top-5 accuracy", "Balanced accuracy")
-"""Columns that a narrow terminal does without, the first one first; the files have them all."""
+"""Columns left out on a narrow terminal, in this order; the files have them all."""
 
 
 @contextmanager
 def watched(plan: "Plan") -> Iterator["Plan"]:
-    """The plan with progress bars, shown while the block runs."""
+    """The plan with progress bars, shown during the block."""
     from dataclasses import replace
 
     with bars() as progress:
@@ -26,7 +26,7 @@ def watched(plan: "Plan") -> Iterator["Plan"]:
 
 
 def of_each(plans: "list[Plan]", step: Callable[["Plan"], Any]) -> list[Any]:
-    """What `step` makes of each plan in its turn, with progress bars."""
+    """The results of `step` for each plan in turn, with progress bars."""
     done = []
     for one in plans:
         with watched(one) as plan:
@@ -35,13 +35,13 @@ def of_each(plans: "list[Plan]", step: Callable[["Plan"], Any]) -> list[Any]:
 
 
 def prefix(plan: "Plan", plans: "list[Plan]") -> str:
-    """What begins a line that is about one of several encoders: its name and weights."""
+    """The prefix of a line about one of several encoders: its name and weights."""
     return f"{plan.source.model} {plan.source.pretrained}: " if len(plans) > 1 else ""
 
 
 @contextmanager
 def bars() -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar for each stage, on standard error; silent where that is no terminal."""
+    """A progress bar for each stage, on standard error; silent if that is not a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -54,6 +54,13 @@ def bars() -> Iterator[Callable[[str, int, int], None]]:
         tasks: dict[str, Any] = {}
 
         def progress(stage: str, done: int, total: int) -> None:
+            if total == 1 and not done and not hidden:  # whoever downloads meanwhile shows a bar of its own
+                shown.stop()
+                console.print(f"{stage} …", style="dim")
+                return
+            if total == 1:
+                shown.start()
+                return
             if stage not in tasks:
                 tasks[stage] = shown.add_task(stage, total=total, rate="")
             speed = shown.tasks[tasks[stage]].speed
@@ -63,12 +70,13 @@ def bars() -> Iterator[Callable[[str, int, int], None]]:
 
 
 def say(text: str, as_json: bool) -> None:
-    """A line for people: standard output, unless that is for JSON."""
+    """Print a line on standard output, or on standard error if standard output is for JSON."""
     click.echo(text, err=as_json)
 
 
 def passed_over(files: "pl.DataFrame") -> list[str]:
-    """What was seen and is not used (columns path, reason) in a line with an example of each kind; none for none."""
+    """A line about files that are not used (columns path, reason), with an example of each reason; an empty list for
+    none."""
     from toolkit.data.manifest import by_reason
 
     if files.is_empty():
@@ -81,7 +89,7 @@ def passed_over(files: "pl.DataFrame") -> list[str]:
 
 
 def print_json(facts: Any) -> None:
-    """Facts for programs; what is not a number is null."""
+    """Print facts as JSON; NaN and infinity become null."""
     from math import isfinite
 
     def clean(value: Any) -> Any:
@@ -95,8 +103,8 @@ def print_json(facts: Any) -> None:
 
 
 def print_table(table: Any) -> None:
-    """A rich table, as wide as it needs to be where standard output is a file; on a narrow terminal, without the
-    columns that matter least."""
+    """Print a rich table: with its full width to a file, and on a narrow terminal without the least important
+    columns."""
     from rich.console import Console
 
     console = Console()
@@ -116,7 +124,7 @@ def _make_narrower(table: Any, console: Any) -> None:
 
 
 def print_facts(facts: list[dict[str, Any]], none: str) -> None:
-    """Dicts with the same keys as a table, or a line where there are none."""
+    """Print dicts with the same keys as a table, or the line `none` if there are none."""
     from rich.table import Table
 
     if not facts:

@@ -1,4 +1,4 @@
-"""`report`: one page for people who would rather look than read."""
+"""`report`: the results as one illustrated page."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,25 +16,32 @@ if TYPE_CHECKING:
 @click.command(cls=Command, epilog="Example: python cli.py report --results results")
 @section(
     "Data",
-    option("--data", metavar="PATH", help="Where the images are now.  [default: where compare read them]"),
-    option("--study", "number", type=click.IntRange(1), default=1, show_default=True, help="1: the newest there."),
-    option("--held-out", metavar="CATEGORY", help="Whose details to show.  [default: the hardest]"),
+    option("--data", metavar="PATH", help="Where the images are.  [default: where compare read them]"),
+    option(
+        "--study",
+        "number",
+        type=click.IntRange(1),
+        default=1,
+        show_default=True,
+        help="Which study of the results; 1 is the newest.",
+    ),
+    option("--held-out", metavar="CATEGORY", help="The held-out value whose details to show.  [default: the hardest]"),
 )
 @section(
     "Places",
-    option("--cache", type=A_PATH, help="Embeddings, for the maps.  [default: where compare read them]"),
+    option("--cache", type=A_PATH, help="Embeddings, for the maps of images.  [default: where compare read them]"),
     option("--results", type=A_PATH, default=Path("results"), show_default=True, help="Where the tables are."),
 )
 @as_json
 def report(as_json: bool, results: Path, **chosen: Any) -> None:
-    """Draw the results as one page, results/report.html, and its pictures. Loads no model."""
+    """Draw the results as one page, results/report.html, with its pictures. Loads no model."""
     from toolkit.results.report import page
 
     show_written(page.write(results, **chosen), as_json)
 
 
 def draw(plan: "Plan", as_json: bool) -> None:
-    """The page at the end of `run`; on standard output stands the table alone where that is for programs."""
+    """Draw the page at the end of `run`. With JSON, standard output is left to the table."""
     from toolkit.results.report import page
 
     written = page.write(plan.results, plan.cache, plan.data)
@@ -43,7 +50,7 @@ def draw(plan: "Plan", as_json: bool) -> None:
 
 
 def show_written(written: Any, as_json: bool) -> None:
-    """The verdict in words, and where the page is."""
+    """Print the verdict in words, and where the page is."""
     if as_json:
         files = [str(path) for path in written.pictures]
         print_json({"page": str(written.page), "pictures": files, "verdict": written.headline, "why": written.lead})

@@ -1,4 +1,4 @@
-"""`verify-results`: does every number follow from the predictions?"""
+"""`verify-results`: recompute every result from the predictions."""
 
 import sys
 from pathlib import Path
@@ -14,7 +14,7 @@ from toolkit.cli.output import print_json
 @place_options
 @as_json
 def verify_results(cache: Path, results: Path, as_json: bool) -> None:
-    """Recompute every row of the results from the predictions, and say which differ."""
+    """Recompute every row of the results from the predictions, and list those that differ."""
     from toolkit.evaluation.scoring import rescore
     from toolkit.results.tables import read, verify
 

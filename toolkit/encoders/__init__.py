@@ -1,1 +1,1 @@
-"""What turns a picture into a vector: CLIP models, the blocks inside them, and what needs no model."""
+"""Encoders of images: CLIP models, the blocks of their image towers, and features that need no model."""

@@ -1,7 +1,7 @@
-"""The blocks inside an image tower: an encoder made of another one, for probes.
+"""The blocks of an image tower as an encoder, for probes.
 
-The last layer of CLIP keeps what a caption would say, and drops much of what a generator leaves behind; the blocks
-before it keep more of that (RINE: Koutlis & Papadopoulos 2024, section 3.2).
+CLIP's last layer keeps what a caption describes and loses many traces of generators; earlier blocks keep more of them
+(RINE: Koutlis & Papadopoulos 2024, section 3.2).
 """
 
 import hashlib
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
 
 class Blocks:
-    """An `Encoder` for the blocks of `encoder`'s image tower.
+    """An `Encoder` of the blocks of `encoder`'s image tower.
 
-    An image's vector are the class tokens of all blocks (of a tower without one: their means over the picture), each of
-    unit length, one behind the other: `[blocks x D]` float32.
+    An image's vector concatenates the class tokens of all blocks, each scaled to unit length: `[blocks x D]` float32.
+    For a tower without class token it is their mean over the image.
     """
 
     def __init__(self, encoder: OpenClip):
         self.encoder = encoder
         self.batch_size = encoder.batch_size
         self.prepare, self.preprocess = encoder.prepare, encoder.preprocess
-        self._seen = threading.local()  # several threads embed a batch each
+        self._seen = threading.local()  # several threads may embed a batch each
         visual = encoder.model.visual
         blocks = blocks_of(visual, encoder.source.model)
         self._token = _token if _has_class_token(visual) else _mean
@@ -60,7 +60,7 @@ class Blocks:
         return self.embed_both(pixels)[1]
 
     def embed_both(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """`[N, 3, H, W]` uint8 -> what `encoder` makes of them, and the blocks, in one pass through the tower."""
+        """`[N, 3, H, W]` uint8 -> the vectors of `encoder` and those of the blocks, in one pass through the tower."""
         import torch
 
         last_layer, tokens = self._embed(pixels)
@@ -68,7 +68,7 @@ class Blocks:
         return last_layer, np.asarray(torch.cat(units, dim=1).cpu().numpy())
 
     def _embed(self, pixels: np.ndarray) -> "tuple[np.ndarray, list[torch.Tensor]]":
-        """What `encoder` makes of the images, and each block's tokens `[N, D]`."""
+        """The vectors of `encoder`, and each block's tokens `[N, D]`."""
         tokens = self._seen.tokens = []
         try:
             return self.encoder.embed_images(pixels, lambda token: tokens.append(self._token(token))), tokens
@@ -76,16 +76,16 @@ class Blocks:
             del self._seen.tokens
 
     def side_by_side(self) -> AbstractContextManager[Any]:
-        """As many batches at once as `encoder` embeds."""
+        """The same as `encoder`'s."""
         return self.encoder.side_by_side()
 
     def embed_prompts(self, prompts: Sequence[str]) -> np.ndarray:
-        """Blocks lie before the space that images and texts share: raises NotImplementedError."""
+        """Raises NotImplementedError: blocks are not in the space shared by images and texts."""
         raise NotImplementedError("blocks have no prompts")
 
 
 class WithBlocks:
-    """An encoder and its blocks in one pass: an image's vector is the encoder's, and behind it that of the blocks."""
+    """An encoder and its blocks in one pass: an image's vector is the encoder's, followed by that of the blocks."""
 
     def __init__(self, blocks: Blocks):
         self.blocks = blocks
@@ -99,7 +99,7 @@ class WithBlocks:
 
 
 def blocks_of(visual: Any, name: str) -> list[Any]:
-    """The blocks of an image tower of open_clip's: a transformer's, or the stages of a convolutional one.
+    """The blocks of an open_clip image tower: those of a transformer, or the stages of a convolutional network.
 
     Raises EncoderError for a tower that is neither.
     """
@@ -122,7 +122,7 @@ def _has_class_token(visual: Any) -> bool:
 
 
 def _listener(seen: threading.local, token: Callable[["torch.Tensor"], "torch.Tensor"]) -> Any:
-    """A hook that keeps each block's tokens while this thread embeds with blocks."""
+    """A hook that stores a block's tokens while this thread embeds with blocks."""
 
     def listen(_: Any, __: Any, output: "torch.Tensor") -> None:
         if hasattr(seen, "tokens"):

@@ -1,16 +1,16 @@
-"""The image tower's vectors, without what cannot reach them: in the last block only the class token has to move on."""
+"""A faster image tower: the last block is computed for the class token only, which gives the same vectors."""
 
 from collections.abc import Callable
 from typing import Any
 
 
 def encode_image(model: Any, images: Any, last_block: Callable[[Any], None] | None = None) -> Any:
-    """What open_clip's `model.encode_image` makes of `[N, 3, H, W]` floats: `[N, D]`, equal to rounding.
+    """`[N, 3, H, W]` floats -> `[N, D]`, equal to open_clip's `model.encode_image` up to rounding.
 
-    A vision transformer that pools the class token (Dosovitskiy et al. 2021, equations 1 to 4) reads nothing else
-    behind its last block. There the other tokens are keys and values only, so that their queries and their MLP are
-    left out: of ViT-B/32's twelve blocks most of one, and as much of the way back. Other towers run as they are.
-    `last_block` is called with the last block's class token `[N, 1, D]`, since the block's own hooks are not.
+    A vision transformer that pools the class token (Dosovitskiy et al. 2021, equations 1 to 4) ignores the last block's
+    other outputs. There the other tokens serve only as keys and values; their queries and MLP are skipped. That saves
+    most of one of ViT-B/32's twelve blocks, forward and backward. Other towers run unchanged. `last_block` is called
+    with the last block's class token `[N, 1, D]`, since the block's own hooks are not called.
     """
     tower = model.visual
     if not _pools_the_class_token(tower):

@@ -1,4 +1,4 @@
-"""Which weights a model of open_clip's gets where nobody names any, and which models have a QuickGELU twin.
+"""Default weights of open_clip's models, and the models that have a QuickGELU variant.
 
 Plain data, so that neither torch nor open_clip is imported. A test compares it with open_clip's own list.
 """
@@ -6,10 +6,10 @@ Plain data, so that neither torch nor open_clip is imported. A test compares it 
 from fnmatch import fnmatchcase
 
 OPENAI = ("RN50", "RN101", "RN50x4", "RN50x16", "RN50x64", "ViT-B-32", "ViT-B-16", "ViT-L-14", "ViT-L-14-336")
-"""OpenAI trained these, with QuickGELU (x · sigmoid(1.702 x)) as the activation."""
+"""Models trained by OpenAI, with the activation QuickGELU (x · sigmoid(1.702 x))."""
 
 QUICK_GELU_TWINS = (*OPENAI, "ViT-H-14", "ViT-H-14-378", "ViT-bigG-14", "ViT-H-14-worldwide", "ViT-L-14-worldwide")
-"""open_clip has each of these a second time, as `NAME-quickgelu`."""
+"""Models that open_clip also has as `NAME-quickgelu`."""
 
 TAGS = {
     **{name: "openai" for model in OPENAI for name in (model, f"{model}-quickgelu")},
@@ -47,11 +47,11 @@ TAGS = {
     "xlm-roberta-base-ViT-B-32": "laion5b_s13b_b90k",
     "xlm-roberta-large-ViT-H-14": "frozen_laion5b_s13b_b90k",
 }
-"""Model name or pattern -> open_clip's tag of its best-known weights; the first that fits counts."""
+"""Model name or pattern -> open_clip's tag of its best-known weights; the first match counts."""
 
 
 def default_tag(model: str) -> str:
-    """The tag for `model`, or an empty string where open_clip publishes no weights of it.
+    """The tag for `model`; empty if open_clip has no weights of it.
 
     >>> default_tag("ViT-B-32"), default_tag("ViT-B-16-SigLIP2"), default_tag("convnext_tiny")
     ('openai', 'webli', '')

@@ -1,6 +1,6 @@
-"""What can be known of an image without CLIP: its bare pixels, and the facts of its file.
+"""Features of an image that need no model: its pixels, and facts about its file.
 
-To everyone downstream they are encoders, with a record, an identity and a folder in the cache; they need no model.
+They are encoders like others, with a record, an identity and a folder in the cache.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ FACTS = (
     *("JPEG luminance table", "JPEG colour table", "JPEG subsampling", "progressive JPEG"),
     *("EXIF", "colour profile", "XMP", "resolution", "other metadata"),
 )
-"""What `file_facts` gives, in its order."""
+"""The names of the numbers that `file_facts` returns, in order."""
 
 
 class Features:
@@ -84,14 +84,14 @@ class FileFacts(Features):
 
 
 WITHOUT_MODEL: dict[str, type[Pixels] | type[FileFacts]] = {one.sees: one for one in (Pixels, FileFacts)}
-"""What sees something else than a CLIP does, by what it sees."""
+"""Encoders that need no model, by what they see."""
 
 
 def file_facts(data: bytes) -> np.ndarray:
-    """The bytes of an image file -> what can be said of it without looking at the picture: `[len(FACTS)]` float32.
+    """The bytes of an image file -> facts that need no look at the picture: `[len(FACTS)]` float32.
 
-    Only headers are read. Formats and modes are numbers in the order of `FORMATS` and `MODES`, -1 for others; a JPEG
-    table is the sum of its 64 steps (the smaller, the higher the quality) and 0 for other formats. Raises ImageError.
+    Only headers are read. Formats and modes are their positions in `FORMATS` and `MODES`, or -1. A JPEG table is the
+    sum of its 64 steps (smaller means higher quality), 0 for other formats. Raises ImageError.
     """
     try:
         with warnings.catch_warnings():
@@ -125,6 +125,6 @@ NO_METADATA = {"jfif", "jfif_version", "jfif_unit", "jfif_density", "progressive
 
 
 def _metadata(image: Image.Image) -> list[float]:
-    """Whether each known kind is there, and how many others are."""
+    """Whether each known kind is present, and the number of other entries."""
     names = {str(name).lower() for name in image.info}
     return [*(name in names for name in KNOWN_METADATA), len(names - set(KNOWN_METADATA) - NO_METADATA)]

@@ -1,4 +1,4 @@
-"""An image tower alone: what is left of a CLIP whose checkpoint has no text tower."""
+"""An image tower without a text tower, from a checkpoint that has no text tower."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""What is known of an encoder without loading it: a typed record, kept beside its vectors."""
+"""A typed record that describes an encoder without loading it, stored beside its vectors."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,9 +9,12 @@ import numpy as np
 
 from toolkit.storage.records import as_plain, of_plain
 
+IMPORTED = "imported"
+"""The weights of an encoder whose vectors another tool made (`cache.exchange`): there is no model to run."""
+
 
 class Sees(StrEnum):
-    """What of an image an encoder turns into its vector."""
+    """The part of an image that an encoder reads."""
 
     LAST_LAYER = "last layer"
     BLOCKS = "blocks"
@@ -41,12 +44,12 @@ class TrainedOn:
 
 @dataclass(frozen=True)
 class EncoderRecord:
-    """An encoder's identity, and what it declares of itself.
+    """An encoder's identity and properties.
 
-    `identity` is a hash over weights, layers, preprocessing and precision: it says whose vectors these are. `known_as`
-    lists the names under which the same weights were met (`Source.called`). `has_text` says whether it embeds prompts.
-    `trained_on` is None where it saw none of our images. For an encoder that sees blocks, `base_identity` is the
-    encoder whose blocks they are, and `blocks` the number of columns of each block.
+    `identity` is a hash over weights, layers, preprocessing and precision. `known_as` lists the names of these weights
+    (`Source.called`). `has_text` tells whether it embeds prompts. `trained_on` is None if it was trained on none of the
+    data's images. For an encoder that sees blocks, `base_identity` is the encoder they belong to, and `blocks` the
+    number of columns of each block.
     """
 
     VERSION: ClassVar[int] = 2
@@ -67,7 +70,7 @@ class EncoderRecord:
 
     @property
     def name(self) -> str:
-        """What tables call it: `base`, `blocks`, `pixels` or `file facts`; `finetuned`, `finetuned blocks`."""
+        """Its name in tables: `base`, `blocks`, `pixels` or `file facts`; `finetuned`, `finetuned blocks`."""
         seen = "" if self.sees == Sees.LAST_LAYER else str(self.sees)
         return f"finetuned {seen}".strip() if self.trained_on else seen or "base"
 
@@ -84,7 +87,7 @@ class EncoderRecord:
 
     @property
     def sees_perturbations(self) -> bool:
-        """False for file facts: a perturbed image is a new file, whose facts say nothing of the data's."""
+        """False for file facts: a perturbed image is a new file with facts of its own."""
         return self.sees != Sees.FILE_FACTS
 
     def plain(self) -> dict[str, Any]:
@@ -93,16 +96,13 @@ class EncoderRecord:
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> "EncoderRecord":
-        """The record from JSON; one that version 1 wrote is brought up to date.
-
-        Raises CacheError for fields that are missing or too many.
-        """
+        """The record from JSON, also as version 1 wrote it. Raises CacheError for missing or unknown fields."""
         plain = _of_version_1(plain) if "version" not in plain else plain
         return of_plain(cls, plain, f"the encoder {plain.get('identity')}")
 
 
 def _of_version_1(plain: Mapping[str, Any]) -> dict[str, Any]:
-    """Version 1 told encoders apart by a `kind`, and kept what a fine-tuned one saw beside everything else."""
+    """Convert a record of version 1, which had a `kind` and the training facts among its other fields."""
     old = dict(plain)
     kind, weights = old.pop("kind", ""), old.pop("file_sha256", "") or old.get("pretrained", "")
     of_training = ("checkpoint", "recipe", "settings", "seed", "held_out", "train_categories", "train_sha256")
@@ -122,9 +122,9 @@ def _of_version_1(plain: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Encoder(Protocol):
-    """What turns images, and for some encoders prompts, into vectors.
+    """Turns images, and for some encoders prompts, into vectors.
 
-    `batch_size` is how many images `embed_images` takes at once. An encoder that can embed several batches at once also
+    `batch_size` is the number of images for `embed_images`. An encoder that can embed several batches in parallel also
     has `side_by_side`: a context that gives their number and the threads to run them.
     """
 
@@ -132,7 +132,7 @@ class Encoder(Protocol):
     batch_size: int
 
     def prepare(self, data: bytes) -> np.ndarray:
-        """An image file's bytes -> what `embed_images` takes of one image. Raises ImageError."""
+        """An image file's bytes -> one image for `embed_images`. Raises ImageError."""
         ...
 
     def embed_images(self, pixels: np.ndarray) -> np.ndarray:

@@ -69,7 +69,11 @@ RESULTS: dict[str, tuple[Kind, str]] = {
         S,
         "What the head chose inside the training images (JSON); in it `recipe`: what its encoder's recipe chose there.",
     ),
-    "chosen_by": (S, "How it chose: `category` leaves one training category out at a time, `folds` random fifths."),
+    "chosen_by": (
+        S,
+        "How it chose: `category` leaves one training category out at a time, `folds` random fifths; `default`: a "
+        "label had one image alone, so that nothing could be left out.",
+    ),
     "code_version": (S, "Version of the toolkit and a hash over its code."),
     "config_hash": (S, "Hash over the settings of this comparison."),
     "data_hash": (S, "Hash over the contents and labels of the images that trained and tested."),
@@ -87,6 +91,8 @@ RESULTS: dict[str, tuple[Kind, str]] = {
         "Expected calibration error of P(predicted label) over 15 equal bins; the same on every class's row.",
     ),
     "top5_accuracy": (F, "Share of images whose label is among the five likeliest; empty below six labels."),
+    "p_best_corrected": (F, "The same, corrected for picking the best row on these images; empty for that row itself."),
+    "selection_bias": (F, "Of the most accurate row: how much of its accuracy is expected to come from being picked."),
     "harmonic_mean": (F, "Of base and novel accuracy, on rows of `all`; filled where labels are held out."),
 }
 
@@ -121,7 +127,7 @@ PREDICTIONS: dict[str, tuple[Kind, str]] = {
     "p_label": (F, "P(`label`)."),
 }
 
-LATER = ("log_loss", "top_calibration_error", "top5_accuracy", "harmonic_mean")
+LATER = ("log_loss", "top_calibration_error", "top5_accuracy", "p_best_corrected", "selection_bias", "harmonic_mean")
 """Figures that rows of earlier versions lack: empty there, though the predictions would give them."""
 
 SIZES = ["model", "pretrained", "train_per_label", "test_per_label"]

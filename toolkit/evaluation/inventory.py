@@ -1,4 +1,4 @@
-"""What a data set holds, before anything is embedded: counts, duplicates, leaks."""
+"""An inventory of a data set: counts, duplicates, leaks."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -25,12 +25,13 @@ def at_hand() -> list[Dataset]:
 
 
 def describe(dataset: Dataset, on_progress: Progress | None = None, cache: Path | None = None) -> dict[str, Any]:
-    """Decode every image and count: `counts` has one dict for each split, label and category that there is.
+    """Decode every image and count: `counts` has a dict for each combination of split, label and category.
 
-    `seen` is `used` and `skipped`: whatever was passed over or cannot be decoded, by reason. `layout` says what was
-    taken to mean what. `duplicates` counts images whose bytes another image of the same split and label has before
-    them; `leaks` test images whose bytes are in train; `contradictions` contents that bear more than one label. With
-    `cache`, a folder that remembers them, near copies of training images are counted, too (`near_copies.facts`).
+    `seen` is the sum of `used` and `skipped`: files that are not used or cannot be decoded, by reason. `layout` lists
+    the meaning of folder levels or columns. `duplicates` counts images with the same bytes as an earlier image of the
+    same split and label; `leaks` test images whose bytes are in train; `contradictions` images (by content) with
+    several labels. With `cache`, a folder where they are stored, near copies of training images are counted, too
+    (`near_copies.facts`).
     """
     look = NearCopies(dataset, cache) if cache else None
     rows = hash_rows(dataset, dataset.rows, on_progress, look.notice if look else decode)
@@ -63,8 +64,8 @@ def describe(dataset: Dataset, on_progress: Progress | None = None, cache: Path 
 
 def careful(dataset: Dataset, cache: Path) -> str | None:
     """What gives the labels away without a look at the picture (`audit.summary` on the study's numbers of images), or
-    None where nothing does, or where the data do not have two labels and enough images to say."""
-    if len(dataset.labels()) != 2:
+    None where nothing does, or where the data do not have two labels or more and enough images to say."""
+    if len(dataset.labels()) < 2:
         return None
     try:
         return audit.summary(dataset, select(dataset, NONE), cache)

@@ -1,4 +1,4 @@
-"""Hashes that say what a figure came from: the code, the settings, the data."""
+"""Hashes of the code, the settings and the data behind a result."""
 
 import hashlib
 import json

@@ -9,6 +9,7 @@ import polars as pl
 
 from toolkit.data.split import LABEL
 from toolkit.evaluation import columns
+from toolkit.evaluation.best_of import compare_with_best
 from toolkit.evaluation.metrics import mcnemar, summarise
 
 
@@ -38,19 +39,28 @@ def rescore(table: pl.DataFrame, predictions: pl.DataFrame) -> list[dict[str, An
 
 
 def with_p_best(table: pl.DataFrame, predictions: pl.DataFrame) -> pl.DataFrame:
-    """Fill `p_best`: each row against the most accurate one of the same comparison, test set and images.
+    """Fill `p_best`, `p_best_corrected` and `selection_bias`, of rows of the same comparison, test set and images.
 
-    Null for that one itself. Exact McNemar test (`metrics.mcnemar`). Rows without predictions keep what they have.
+    `p_best` is McNemar's exact test against the most accurate row (`metrics.mcnemar`), the corrected one that of
+    `best_of.compare_with_best`; both are null for that row itself, which alone has a `selection_bias`. Rows without
+    predictions keep what they have.
     """
     found = []
     for rivals in _rivals(predictions):
-        best = max(sorted(rivals, key=repr), key=lambda key: rivals[key].mean())  # of equals the first by name
-        found += [(*key, None if key == best else mcnemar(rivals[best], mine)) for key, mine in rivals.items()]
-    names = pl.Schema([*_schema(table, columns.KEY).items(), ("p_found", pl.Float64())])
+        keys = sorted(rivals, key=repr)  # of equals the first by name is the best
+        right = np.stack([rivals[key] for key in keys])
+        result = compare_with_best(right)
+        for number, key in enumerate(keys):
+            is_best = number == result.best
+            exact = None if is_best else mcnemar(right[result.best], right[number])
+            corrected = None if is_best else float(result.p[number])
+            found.append((*key, exact, corrected, result.flattery if is_best else None))
+    filled = ("p_best", "p_best_corrected", "selection_bias")
+    names = pl.Schema([*_schema(table, columns.KEY).items(), *((f"{name}_found", pl.Float64()) for name in filled)])
     p_values = pl.DataFrame(found, schema=names, orient="row").with_columns(tested=pl.lit(True))
     joined = table.join(p_values, on=columns.KEY, how="left", nulls_equal=True, maintain_order="left")
-    p_best = pl.when(pl.col("tested")).then("p_found").otherwise("p_best").alias("p_best")
-    return joined.with_columns(p_best).select(table.columns)
+    chosen = [pl.when(pl.col("tested")).then(f"{name}_found").otherwise(name).alias(name) for name in filled]
+    return joined.with_columns(chosen).select(table.columns)
 
 
 def with_harmonic_mean(table: pl.DataFrame) -> pl.DataFrame:

@@ -22,8 +22,8 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Beyond:
-    """What `compare` is to score beside base and novel: those again under each of `perturbations`, and the test images
-    of the data set `other`, which has the same two labels."""
+    """Test sets beyond base and novel: these two under each of `perturbations`, and the test images of the data set
+    `other`, which has the same labels."""
 
     perturbations: Sequence[Perturbation] = ()
     other: Dataset | None = None
@@ -34,13 +34,14 @@ NOTHING_BEYOND = Beyond()
 
 @dataclass(frozen=True)
 class Images:
-    """A set to score, and the data set whose `read` gives its images."""
+    """A test set, and the data set that reads its images."""
 
     scored: TestSet
     dataset: Dataset
 
     def embed(self, cache: Cache, loaders: Loaders, progress: Progress) -> pl.DataFrame:
-        """Embed the images that `cache` lacks; its encoder is loaded only then -> what was skipped, as EmbedReport."""
+        """Embed the images missing in `cache`; the encoder is loaded only if there are any. Returns the images
+        skipped."""
         watch = partial(progress, f"Embedding {self.scored.perturbation or self.scored.test_data}")
         return embed_images(self.dataset, self.scored.rows, loaders.of(cache.record), cache, watch).skipped
 
@@ -48,7 +49,7 @@ class Images:
 class MoreSets:
     """Finds the sets that `beyond` asks for and embeds them with every encoder.
 
-    `labels` are the two labels of the comparison; raises SelectionError where the other data set lacks one.
+    `labels` are those of the comparison; raises SelectionError where the other data set lacks one.
     """
 
     def __init__(self, beyond: Beyond, labels: Sequence[str], root: Path, loaders: Loaders, progress: Progress):
@@ -78,7 +79,7 @@ class MoreSets:
         return [one.scored for one in found]
 
     def _other_images(self, contents: Contents, seen: pl.Series, per_label: int | None, base: Cache) -> Images:
-        """An image that turns out unreadable makes room for the next one."""
+        """Unreadable images are replaced by the next ones."""
         dataset = contents.dataset
         while True:
             rows, leaks = first_tests(dataset, per_label, contents.hash_rows, seen)
@@ -90,7 +91,7 @@ class MoreSets:
             contents.note(skipped)
 
     def notes(self) -> list[str]:
-        """What the user should read about the other data set."""
+        """Lines for the user about the other data set."""
         if not self.other:
             return []
         name, bad = self.other.dataset.name, len(self.other.skipped())
@@ -100,7 +101,7 @@ class MoreSets:
 
 
 def perturbed_sets(dataset: Dataset, split: Split, perturbations: Sequence[Perturbation], root: Path) -> list[Images]:
-    """Base and novel under each perturbation; `root` is the cache's folder, where their keys are remembered."""
+    """Base and novel under each perturbation; `root` is the cache's folder, where the hashes are stored."""
     found = []
     for one in perturbations:
         changed = perturb.perturbed(dataset, one)

@@ -1,1 +1,1 @@
-"""Tables on disk, their summaries, the workbook and the page."""
+"""The stored tables, their summaries, the workbook and the page."""

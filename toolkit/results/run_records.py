@@ -1,4 +1,4 @@
-"""How each comparison in a results folder was asked for: `run.json`, for the page that says how to run it again."""
+"""How each comparison in a results folder was made (`run.json`), so that the page can tell how to repeat it."""
 
 import json
 import platform
@@ -21,9 +21,9 @@ LIBRARIES = ("torch", "open_clip_torch", "scikit-learn", "faiss-cpu", "numpy", "
 
 
 def note(folder: Path, table: pl.DataFrame, facts: Mapping[str, Any]) -> None:
-    """Keep `facts` (JSON-able) for each comparison of `table`, in place of what was noted for it before.
+    """Store `facts` (JSON-able) for each comparison of `table`, replacing earlier ones.
 
-    A damaged record begins anew. Safe beside other processes. Raises CacheError where the folder cannot be written.
+    A damaged record is replaced. Safe with concurrent processes. Raises CacheError if the folder cannot be written.
     """
     with FileLock(folder / ".run.lock"):
         known = read(folder)
@@ -31,7 +31,7 @@ def note(folder: Path, table: pl.DataFrame, facts: Mapping[str, Any]) -> None:
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """What was noted, by the comparison's name (`name_of`); nothing where the record is missing or damaged."""
+    """The stored facts by the comparison's name (`name_of`); empty if the record is missing or damaged."""
     try:
         return read_record(folder / RUNS) if (folder / RUNS).exists() else {}
     except CacheError:
@@ -40,19 +40,19 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def name_of(row: Mapping[str, Any]) -> str:
-    """The comparison that a row of the results (or anything with `columns.COMPARISON`) belongs to, as one text."""
+    """The name of a row's comparison: its values of `columns.COMPARISON` as one text."""
     return json.dumps([row[name] for name in columns.COMPARISON])
 
 
 def of(noted: Mapping[str, Any], row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What was noted (`read`) of the comparison that a row belongs to, also by version 1; nothing where it was not."""
+    """The stored facts (`read`) of a row's comparison, also those of version 1; empty if there are none."""
     name_in_version_1 = json.dumps([row[name] for name in version_1.COMPARISON])
     known: Mapping[str, Any] = noted.get(name_of(row)) or noted.get(name_in_version_1) or {}
     return known
 
 
 def machine() -> dict[str, Any]:
-    """The versions that ran, and on what."""
+    """The versions of the software, and the machine."""
     versions = {"python": platform.python_version()}
     for library in LIBRARIES:
         try:

@@ -1,4 +1,4 @@
-"""Which comparisons are repetitions of one question on the same data, and may stand beside each other."""
+"""Find the comparisons that repeat one question on the same data; only these are shown and averaged together."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,17 +11,17 @@ from toolkit.evaluation import columns
 
 @dataclass
 class _Study:
-    """The comparisons put together so far: the content behind each path, and the images of each repetition."""
+    """The comparisons of one study so far: SHA-256 by path, and the hash of the images of each repetition."""
 
     name: str
     contents: pl.DataFrame
     images: dict[tuple[Any, ...], str] = field(default_factory=dict)
 
     def takes(self, repetition: tuple[Any, ...], images: str, contents: pl.DataFrame) -> bool:
-        """Whether a comparison is about the same data: both test some image, and know one content for each path.
+        """Whether a comparison is about the same data: it shares test images, and their paths have the same content.
 
-        Test images are the first of each label, so the first of all is in every comparison of the same data: on base,
-        or on novel. Where predictions were lost, nothing speaks against it.
+        Test images are the first of each label, so comparisons of the same data share some, in base or in novel. If
+        predictions were lost, the data is taken to be the same.
         """
         if self.images.get(repetition, images) != images:
             return False
@@ -38,9 +38,9 @@ class _Study:
 def with_studies(table: pl.DataFrame, predictions: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Results and predictions with their column `study` filled.
 
-    Comparisons of the same question (`columns.QUESTION`) are one study where they share test images, and each of
-    these has the same content in both. A study has one set of images for each held-out value and seed: a comparison
-    on others begins a study of its own. Comparisons that hold nothing out are apart from those that do.
+    Comparisons of the same question (`columns.QUESTION`) form a study if they share test images and these have the same
+    content. A study has one set of images for each held-out value and seed; a comparison of other images starts a new
+    study. Comparisons that hold nothing out form studies of their own.
     """
     every = table.group_by(columns.COMPARISON, maintain_order=True).agg(pl.col("created").min())
     tested = columns.ordinary(predictions).select(*columns.COMPARISON, "path", "sha256").unique(maintain_order=True)

@@ -1,31 +1,33 @@
-"""The wide summary that people read: one line an encoder and head."""
+"""The wide summary for readers: one line for each encoder and head."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from toolkit.evaluation import columns
+from toolkit.evaluation.intervals import of_mean, sign_flip
 from toolkit.evaluation.metrics import paired_difference
 from toolkit.results.classes import MACRO, has_more_than_two, labels_of_row
-from toolkit.results.published import study_figure
+from toolkit.results.published import STUDIED_ROW, study_figure
 
 ROW = [*columns.COMPARISON, "study", "encoder", "recipe", "encoder_id", "head", "chosen_by"]
-"""What one line of the summary stands for: everything but test set and class."""
+"""The columns that identify a line of the summary: all but test set and class."""
 
 LEFT_OUT = [name for name in ROW if name not in ("held_out", "encoder_id", "images")] + ["test"]
-"""What one line of the means over the held-out categories stands for."""
+"""The columns that identify a line of the means over held-out values."""
 
-SHARED = ("accuracy", "accuracy_low", "accuracy_high", "roc_auc", "p_best")
+SHARED = ("accuracy", "accuracy_low", "accuracy_high", "roc_auc", "p_best", "p_best_corrected")
 PER_CLASS = ("precision", "recall", "f1", "support")
 STUDIED = ("precision", "recall")
 ALPHA = 0.05
 
 
 def standing(accuracy: float | None, p_best: float | None) -> str:
-    """`best`, `≈ best` (not distinguishable from it: exact McNemar test, p at least 0.05), or nothing: worse than it.
+    """`best`, `≈ best` (not distinguishable from the best: p at least 0.05), or empty (worse).
 
-    `p_best` is the results' column: null for the best row itself.
+    `p_best` is null for the best row itself; see `p_against_best`.
 
     >>> standing(0.91, None), standing(0.90, 0.4), standing(0.70, 0.001)
     ('best', '≈ best', '')
@@ -33,6 +35,12 @@ def standing(accuracy: float | None, p_best: float | None) -> str:
     if accuracy is None:
         return ""
     return "best" if p_best is None else "≈ best" if p_best >= ALPHA else ""
+
+
+def p_against_best(row: Mapping[str, Any]) -> float | None:
+    """The corrected p-value of a row of the results; of rows of earlier versions, which lack it, the plain one."""
+    corrected: float | None = row.get("p_best_corrected")
+    return row.get("p_best") if corrected is None else corrected
 
 
 def labels_of(table: pl.DataFrame) -> list[str]:
@@ -46,8 +54,8 @@ def two_labels_of(table: pl.DataFrame) -> list[str]:
 
 
 def summary(table: pl.DataFrame) -> pl.DataFrame:
-    """The table made wide: one row an encoder and head, `base_…` and `novel_…` columns side by side. Rows on perturbed
-    images or on another data set's are left out.
+    """The table made wide: a row for each encoder and head, with `base_…` and `novel_…` columns. Rows on perturbed
+    images or other data are left out.
 
     `table` has the columns of `columns.RESULTS`. For each test set accuracy with its interval, `p_best` and `standing`
     (see there); `drop` is base minus novel accuracy. Of two labels precision, recall, f1, support of each; of more the
@@ -69,7 +77,7 @@ def summary(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def _summary_schema(labels: list[str]) -> dict[str, columns.Kind]:
-    """Names and types of the summary's columns, which hold where the table has no row or no novel test, too."""
+    """Names and types of the summary's columns, also for a table without rows or without a novel test."""
     schema = {name: columns.RESULTS[name][0] for name in ROW}
     for test in ("base", "novel"):
         schema |= {f"{test}_{name}": pl.Float64 for name in SHARED}
@@ -92,7 +100,7 @@ def _of_test(group: pl.DataFrame, test: str, labels: list[str]) -> dict[str, Any
     first = group.row(0, named=True) if len(group) else {}
     for name in SHARED:
         found[f"{test}_{name}"] = first.get(name)
-    found[f"{test}_standing"] = standing(first.get("accuracy"), first.get("p_best"))
+    found[f"{test}_standing"] = standing(first.get("accuracy"), p_against_best(first))
     if len(labels_of_row(first.get("labels", ""))) > 2:
         every = group.row(by_predicate=pl.col("class") == "all", named=True)
         found |= {f"{test}_{name}": every[name] for name in MACRO}
@@ -104,35 +112,44 @@ def _of_test(group: pl.DataFrame, test: str, labels: list[str]) -> dict[str, Any
 
 
 def in_plural(column: str) -> str:
-    """The name of a column whose values are held out, for several of them: `categories`, `generators`."""
+    """The plural of a column's name: `categories`, `generators`."""
     return "categories" if column == "category" else f"{column}s"
 
 
 def left_out_means(table: pl.DataFrame) -> pl.DataFrame:
-    """Mean and worst accuracy over the held-out categories, for each encoder and head that has more than one."""
-    return (
+    """Mean and worst accuracy over the held-out values, for each encoder and head with several.
+
+    `mean_low`, `mean_high` are the ends of the mean's t interval (`intervals.of_mean`), whose unit is the value.
+    """
+    means = (
         columns.ordinary(table)
         .filter(pl.col("class") == "all")
         .group_by(LEFT_OUT, maintain_order=True)
         .agg(
             categories=pl.col("held_out").n_unique(),
             mean=pl.col("accuracy").mean(),
+            each=pl.col("accuracy"),
+            auc=pl.col("roc_auc").mean(),
             worst=pl.col("accuracy").min(),
             worst_category=pl.col("held_out").sort_by("accuracy").first(),
         )
         .filter(pl.col("categories") > 1)
     )
+    ends = pl.DataFrame(
+        [of_mean(np.array(each)) for each in means["each"]], schema=["mean_low", "mean_high"], orient="row"
+    ).cast(pl.Float64)
+    return means.drop("each").hstack(ends)
 
 
 OVER_SEEDS = ("seeds", "mean", "deviation", "lowest", "highest")
 
 
 def over_seeds(table: pl.DataFrame) -> pl.DataFrame:
-    """Mean and spread of the accuracy over seeds, for each encoder, head and test set that was scored with several.
+    """Mean and spread of the accuracy over seeds, for each encoder, head and test set with several.
 
     Columns of `ROW` but `seed`, `images` and `encoder_id`, the columns of `columns.TEST`, and those of `OVER_SEEDS`;
-    `deviation` is the standard deviation (of a sample). Where several values were held out, rows whose `held_out` is
-    `mean of N` hold the same of the mean over those values.
+    `deviation` is the standard deviation (of a sample). If several values were held out, rows with `held_out` = `mean
+    of N` give the same for the mean over those values.
     """
     each = table.filter(pl.col("class") == "all").with_columns(figure=pl.col("accuracy"))
     means = left_out_means(table).with_columns(
@@ -157,20 +174,25 @@ def over_seeds(table: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-STUDIED_ROW = {"encoder": "finetuned", "recipe": "study", "head": "zero-shot"}
-"""The study's own way: its recipe, its two prompts."""
+AGAINST = (
+    *("difference", "difference_low", "difference_high"),
+    *("categories_low", "categories_high", "p_categories", "wins", "losses"),
+)
 
 
 def against_study(predictions: pl.DataFrame) -> pl.DataFrame:
-    """How much more accurate each encoder and head is than the study's way, on the same images, over the categories.
+    """The accuracy of each encoder and head minus that of the study's way, on the same images, over the held-out
+    values.
 
-    `predictions` has the columns of `columns.PREDICTIONS`. One row for each line of `left_out_means` whose held-out
-    categories the study's way was scored on, too: `difference` of the mean accuracies, and its 95 % interval
-    `difference_low`, `difference_high` (`metrics.paired_difference`, drawn among the images of a category and label).
-    The interval covers the choice of test images, not that of training images or of the seed.
+    `predictions` has the columns of `columns.PREDICTIONS`. One row for each line of `left_out_means` for which the
+    study's way was scored on the same held-out values: `difference` of the mean accuracies, and two 95 % intervals.
+    `difference_low`, `difference_high` are about these values: images are drawn (`metrics.paired_difference`, among
+    those of a category and label). `categories_low`, `categories_high` are about values that nobody trained on: the
+    unit is the held-out value (`intervals.of_mean`); `p_categories` is the sign-flip test over them, `wins` and
+    `losses` count them. Neither interval covers the sampling of training images or seeds.
     """
     several = [*columns.QUESTION, "study", "seed", "test"]
-    names = [*LEFT_OUT, *(f"difference{end}" for end in ("", "_low", "_high"))]
+    names = [*LEFT_OUT, *AGAINST]
     is_study = pl.all_horizontal(pl.col(name) == value for name, value in STUDIED_ROW.items())
     right = columns.ordinary(predictions).with_columns(right=(pl.col("label") == pl.col("predicted")).cast(pl.Int8))
     studied = right.filter(is_study).select(*several, "held_out", "path", studied="right")
@@ -178,9 +200,16 @@ def against_study(predictions: pl.DataFrame) -> pl.DataFrame:
     for key, group in right.filter(~is_study).group_by(LEFT_OUT, maintain_order=True):
         paired = group.join(studied, on=[*several, "held_out", "path"], nulls_equal=True)
         if paired["held_out"].n_unique() > 1 and len(paired) == len(group):
-            rows.append((*key, *_difference(paired)))
+            rows.append((*key, *_difference(paired), *_by_category(paired)))
     kinds = {name: predictions.schema.get(name, pl.Float64()) for name in names}
     return pl.DataFrame(rows, schema=kinds, orient="row")
+
+
+def _by_category(paired: pl.DataFrame) -> tuple[float, float, float, float, float]:
+    """Interval, p-value, wins and losses of the differences of one held-out category each."""
+    gains = paired.group_by("held_out", maintain_order=True).agg(gain=(pl.col("right") - pl.col("studied")).mean())
+    each = gains["gain"].to_numpy()
+    return *of_mean(each), sign_flip(each), float((each > 0).sum()), float((each < 0).sum())
 
 
 def _difference(paired: pl.DataFrame) -> tuple[float, float, float]:

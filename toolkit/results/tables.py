@@ -1,7 +1,7 @@
-"""The results folder: the tidy table and the predictions, as Parquet, CSV and a workbook, whole or not at all.
+"""The results folder: the tidy table and the predictions, as Parquet, CSV and a workbook, written atomically.
 
-Each Parquet file carries a checksum of its own content, and those of the CSV and the workbook beside it, so that a file
-that was damaged or edited is set aside before a new one takes its place. `compare` makes lost rows anew from the cache.
+Each Parquet file has a checksum of its content and checksums of the CSV and workbook beside it, so that a damaged or
+edited file is renamed before it is replaced. `compare` restores lost rows from the cache.
 """
 
 import hashlib
@@ -35,11 +35,10 @@ log = logging.getLogger(__name__)
 
 
 def store(folder: Path, table: pl.DataFrame, predictions: pl.DataFrame) -> list[str]:
-    """Put a comparison's rows into the folder's files, in place of those of the same comparison; the others stay.
+    """Store a comparison's rows in the folder's files. They replace rows of the same comparison; other rows stay.
 
-    `p_best` is then found again among all rows that were scored on the same images. Safe beside other processes.
-    Returns one line for each old file that was damaged, and what became of it. Raises ResultsError where the folder
-    cannot be written.
+    `p_best` is recomputed among all rows scored on the same images. Safe with concurrent processes. Returns a line for
+    each damaged file. Raises ResultsError if the folder cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -58,27 +57,27 @@ def store(folder: Path, table: pl.DataFrame, predictions: pl.DataFrame) -> list[
 
 
 def read(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The results and the predictions of a folder. Raises ResultsError where they are missing or damaged."""
+    """The results and the predictions of a folder. Raises ResultsError if they are missing or damaged."""
     table, predictions = (_read_one(folder / f"{name}.parquet", EXPECTED[name]) for name in (RESULTS, PREDICTIONS))
     return version_1.brought_up_to_date(table, predictions)
 
 
 def upsert(old: pl.DataFrame, new: pl.DataFrame) -> pl.DataFrame:
-    """`new`, and those rows of `old` whose key (`columns.KEY`) is not in `new`."""
+    """`new`, and the rows of `old` whose key (`columns.KEY`) is not in `new`."""
     kept = old.join(new.select(columns.KEY).unique(), on=columns.KEY, how="anti", nulls_equal=True)
     return pl.concat([kept, new])
 
 
 def in_order(table: pl.DataFrame) -> pl.DataFrame:
-    """Results or predictions in an order that does not depend on when they were computed; classes and images stay in
-    their own."""
+    """Results or predictions in an order independent of when they were computed; classes and images keep their
+    order."""
     head = pl.col("head").replace_strict({name: i for i, name in enumerate(HEADS)}, default=len(HEADS))
     by = [*columns.COMPARISON, "encoder", "recipe", "encoder_id", head, "head", "chosen_by", *columns.TEST]
     return table.sort(by, nulls_last=True, maintain_order=True)
 
 
 def write_skipped(folder: Path, skipped: pl.DataFrame) -> None:
-    """List what was seen and not used (columns path, reason) in `skipped.csv`; remove it if that is nothing."""
+    """Write files that are not used (columns path, reason) to `skipped.csv`; remove it if there are none."""
     if len(skipped):
         write_whole(folder / SKIPPED, csv_bytes(skipped))
     else:
@@ -89,7 +88,7 @@ Score = Callable[[pl.DataFrame, pl.DataFrame], list[dict[str, Any]]]
 
 
 def verify(folder: Path, score: Score = rescore) -> list[str]:
-    """Recompute every row of the results from the predictions by `score` -> a line for each that differs.
+    """Recompute every row of the results from the predictions with `score`; returns a line for each that differs.
 
     Predictions that have no row in the results get a line, too. Raises what `read` raises.
     """
@@ -122,7 +121,7 @@ def _equal(first: float | None, second: float | None) -> bool:
 
 
 def _write(folder: Path, table: pl.DataFrame, predictions: pl.DataFrame) -> None:
-    """Predictions first: whatever dies in between, no number stands there without the images that it came from."""
+    """Predictions are written first: if the process dies in between, no result is without its predictions."""
     for name, frame in ((PREDICTIONS, predictions), (RESULTS, table)):
         beside = {f"{name}.csv": csv_bytes(frame)}
         if name == RESULTS:
@@ -133,7 +132,7 @@ def _write(folder: Path, table: pl.DataFrame, predictions: pl.DataFrame) -> None
 
 
 def parquet_bytes(frame: pl.DataFrame, beside: Mapping[str, bytes] = MappingProxyType({})) -> bytes:
-    """A Parquet file with its content's checksum in its metadata, as Parquet has none over a whole file, and those of
+    """A Parquet file with checksums in its metadata: of its own content, as Parquet has none over a whole file, and of
     the files `beside` it."""
     data = io.BytesIO()
     files = json.dumps({name: hashlib.sha256(content).hexdigest() for name, content in beside.items()})
@@ -142,7 +141,7 @@ def parquet_bytes(frame: pl.DataFrame, beside: Mapping[str, bytes] = MappingProx
 
 
 def _set_aside_changed(folder: Path) -> list[str]:
-    """Keep a CSV or workbook that is no longer what was written, whether by damage or by its user's hand."""
+    """Rename a CSV or workbook that was damaged or edited since it was written, so that it is kept."""
     lines = []
     for path in (folder / f"{PREDICTIONS}.parquet", folder / f"{RESULTS}.parquet"):
         written = pl.read_parquet_metadata(path).get(BESIDE, "{}") if path.exists() else "{}"
@@ -155,19 +154,28 @@ def _set_aside_changed(folder: Path) -> list[str]:
 
 
 def _content_hash(frame: pl.DataFrame) -> str:
-    return hashlib.sha256(_flat(frame).write_csv().encode()).hexdigest()
+    lists = _lists(frame)
+    digest = hashlib.sha256(frame.drop(lists).write_csv().encode())
+    for name in lists:  # a hundred labels' probabilities as text would take ten times as long
+        digest.update(frame[name].list.len().fill_null(0).to_numpy().tobytes())
+        digest.update(frame[name].explode().to_numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _lists(frame: pl.DataFrame) -> list[str]:
+    return [name for name, kind in frame.schema.items() if isinstance(kind, pl.List)]
 
 
 def _flat(frame: pl.DataFrame) -> pl.DataFrame:
-    """Lists of numbers as JSON, since a CSV has none."""
-    lists = [name for name, kind in frame.schema.items() if isinstance(kind, pl.List)]
+    """Lists of numbers as JSON, since a CSV has no lists."""
+    lists = _lists(frame)
     return frame.with_columns(
         pl.format("[{}]", pl.col(name).cast(pl.List(pl.String)).list.join(", ")).alias(name) for name in lists
     )
 
 
 def csv_bytes(frame: pl.DataFrame) -> bytes:
-    """Text that a spreadsheet would take for a formula gets an apostrophe in front; numbers are numbers."""
+    """Put an apostrophe before text that a spreadsheet would take for a formula; numbers stay numbers."""
     guarded = [
         pl.when(pl.any_horizontal([pl.col(name).str.starts_with(start) for start in FORMULA_STARTS]))
         .then("'" + pl.col(name))
@@ -188,7 +196,7 @@ def _read_one(path: Path, expected: dict[str, Any]) -> pl.DataFrame:
         whole = pl.read_parquet_metadata(io.BytesIO(data)).get(CHECKSUM) == _content_hash(frame)
         frame = columns.brought_up_to_date(frame, expected)
         known = frame.schema == pl.Schema(columns.schema(expected))
-    except BaseException as error:  # a damaged Parquet makes Polars raise, or panic, which is no Exception
+    except BaseException as error:  # a damaged Parquet makes Polars raise or panic; a panic is not an Exception
         if isinstance(error, KeyboardInterrupt | SystemExit):
             raise
         whole = known = False
@@ -199,7 +207,7 @@ def _read_one(path: Path, expected: dict[str, Any]) -> pl.DataFrame:
 
 
 def _read_or_set_aside(folder: Path, name: str) -> tuple[pl.DataFrame, list[str]]:
-    """A stored frame; where its file is damaged or gone, no rows, and a line that says what to run."""
+    """A stored frame; if its file is damaged or missing, no rows, and a line that says what to run."""
     path, expected = folder / f"{name}.parquet", EXPECTED[name]
     was = "damaged" if path.exists() else "gone"
     try:

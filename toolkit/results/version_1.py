@@ -1,4 +1,4 @@
-"""Results of version 1, which told neither labels nor images apart: both are found again in what it did write."""
+"""Results of version 1, which had no columns for labels and images: both are derived from its other columns."""
 
 import json
 
@@ -9,17 +9,16 @@ from toolkit.evaluation.scoring import with_p_best
 from toolkit.results.studies import with_studies
 
 COMPARISON = ["dataset", "held_out", "model", "pretrained", "seed", "train_per_label", "test_per_label"]
-"""What told one comparison of version 1 from another."""
+"""The columns that identified a comparison in version 1."""
 
 SCORED = [*COMPARISON, "encoder", "recipe", "encoder_id", "head", "chosen_by"]
 
 
 def brought_up_to_date(table: pl.DataFrame, predictions: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Results and predictions with `labels`, `images` and `study`; newer ones as they are.
+    """Results and predictions with `labels`, `images` and `study`; newer ones unchanged.
 
-    The labels are the classes of a row's table, in their order; the hash over a comparison's images is the `data_hash`
-    of its rows on base and novel. Rows of other images are no rivals any more, so `p_best` is found again where they
-    stood in one comparison.
+    The labels are the classes of a row's table, in their order; the hash of a comparison's images is the `data_hash` of
+    its rows on base and novel. `p_best` is recomputed where rows of different images were in one comparison.
     """
     if table.filter(pl.col("images") == "").is_empty():
         return table, predictions

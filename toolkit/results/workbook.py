@@ -1,8 +1,8 @@
-"""The workbook: a summary that reads without explanation, the whole table, definitions, settings.
+"""The workbook: a summary, the whole table, definitions, settings.
 
-Cells are written one by one and not by polars' write_excel, which makes Excel tables: those compare headings without
-case, so for labels like `cat` and `Cat` xlsxwriter leaves the sheet empty. Headings, widths and wrapping would still be
-ours (22 lines instead of 24), and 2,400 rows take 0.74 s instead of 0.51 s.
+Cells are written one by one instead of with polars' write_excel, which makes Excel tables. Their headings ignore case,
+so for labels like `cat` and `Cat` xlsxwriter leaves the sheet empty. It would save 2 of 24 lines, and takes 0.74 s
+instead of 0.51 s for 2,400 rows.
 """
 
 import io
@@ -14,7 +14,7 @@ import xlsxwriter
 from xlsxwriter.utility import xl_col_to_name
 
 from toolkit.evaluation import columns
-from toolkit.results import class_sheets
+from toolkit.results import class_sheets, learning
 from toolkit.results.classes import HARMONIC_MEAN, MACRO
 from toolkit.results.sheets import Formats, write_table
 from toolkit.results.summary import (
@@ -40,20 +40,27 @@ ABOUT_CHANGED = (
 )
 ABOUT_MEANS = "Each category was held out in its turn; mean and worst accuracy over those categories."
 ABOUT_SEEDS = (
-    "Other seeds draw other training images, and decide all that is random in fine-tuning and in a network: mean and "
+    "Other seeds draw other training images, and seed fine-tuning and networks: mean and "
     "spread of the accuracy over them."
+)
+
+ABOUT_CURVES = (
+    "Mean accuracy over the seeds by the number of training images of each label, all on the same test images. Gain is "
+    "against the prompts of the frozen encoder; from, to: its 95 % interval over test images and seeds."
 )
 
 TERMS = {
     "Base, Novel": "Test images of the categories that training saw, and of the held-out one, which it never saw.",
     "from, to": "The ends of the 95 % interval (Wilson's) of the accuracy to their left.",
-    "Standing": "best: the most accurate row of its group on these images. ≈ best: not distinguishable from it (exact "
-    "McNemar test, p at least 0.05). Empty: worse than it.",
+    "Standing": "best: the most accurate row of its group on these images. ≈ best: not distinguishable from it (p at "
+    "least 0.05, corrected for picking the best of all rows on these images). Empty: worse than it.",
     "Changed by, Loss": "What was done to the test images before they were embedded, and how much accuracy that costs.",
     "Against the study's way": "Mean accuracy minus that of zero-shot on the encoder fine-tuned by the recipe study, "
-    "on the same images; from, to: its paired 95 % interval.",
+    "on the same images; from, to: its paired 95 % interval for these categories, images being drawn anew.",
+    "Mean from, Mean to, By category": "95 % intervals (Student's t) whose unit is the held-out category: what to "
+    "expect of a category that nobody trained on. p by category: sign-flip test over the categories.",
     "Images (hash)": "Lines where it differs are about other images, or hold nothing out: they are never compared.",
-    "Drop": "Base minus novel accuracy: what an unseen category costs. A head at chance has nothing to lose.",
+    "Drop": "Base minus novel accuracy: the loss on an unseen category. A head at chance has nothing to lose.",
     "Study": "The figures of the study's own run (ViT-B/32, OpenAI weights), where the data is CIFAKE without cats.",
 }
 
@@ -95,6 +102,8 @@ def workbook_bytes(table: pl.DataFrame, predictions: pl.DataFrame | None = None)
             _means_sheet(book.add_worksheet("Leave-one-out"), means, predictions, formats)
         if len(spread := over_seeds(table)):
             _seeds_sheet(book.add_worksheet("Seeds"), spread, formats)
+        if len(curves := learning_curves(table, predictions)):
+            _curves_sheet(book.add_worksheet("Learning curves"), curves, formats)
         if len(changed := changed_images(table)):
             _changed_sheet(book.add_worksheet("Changed images"), changed, formats)
         _definitions_sheet(book.add_worksheet("Definitions"), formats)
@@ -105,7 +114,7 @@ def workbook_bytes(table: pl.DataFrame, predictions: pl.DataFrame | None = None)
 def summary_headings(labels: list[str], first: Collection[str] = ()) -> dict[str, str]:
     """The summary sheet's columns in their order: the name in `study.summary` and the heading that people read.
 
-    Those of `AFTER_CLASSES` that are in `first` stand beside the recipe: what tells lines apart should be seen.
+    Those of `AFTER_CLASSES` in `first` come after the recipe, so that what distinguishes lines is visible.
     """
     names = {"dataset": "Data", "held_out": "Held out", "model": "Model", "encoder": "Encoder", "head": "Head"}
     names |= {"recipe": "Recipe", **{name: AFTER_CLASSES[name] for name in AFTER_CLASSES if name in first}}
@@ -152,12 +161,13 @@ def _may_lack(name: str) -> bool:
 
 
 def _telling(wide: pl.DataFrame) -> list[str]:
-    """Which of the settings differ between lines; how a head without a choice chose it does not count."""
+    """The settings that differ between lines, ignoring how a head without a choice chose."""
     return [name for name in AFTER_CLASSES if len({*wide[name]} - {""}) > 1]
 
 
 def _colour_summary(sheet: Any, names: list[str], last: int, formats: Formats) -> None:
-    """Red and green drops (an empty cell is no drop), and a line above each new data set, held-out category, model."""
+    """Colour drops red and green (empty cells: not), and draw a line above each new data set, held-out value and
+    model."""
     _colour_drops(sheet, names.index("drop"), last, formats)
     differs = "=OR($A3<>$A2,$B3<>$B2,$C3<>$C2)"
     sheet.conditional_format(
@@ -184,12 +194,15 @@ def _results_sheet(sheet: Any, table: pl.DataFrame, formats: Formats) -> None:
 
 def _means_sheet(sheet: Any, means: pl.DataFrame, predictions: pl.DataFrame | None, formats: Formats) -> None:
     names = {"dataset": "Data", "model": "Model", "encoder": "Encoder", "head": "Head", "recipe": "Recipe"}
-    names |= {"test": "Test", "categories": "Categories", "mean": "Mean accuracy", "worst": "Worst accuracy"}
-    names |= {"worst_category": "Held out when worst"}
+    names |= {"test": "Test", "categories": "Categories", "mean": "Mean accuracy"}
+    names |= {"mean_low": "Mean from", "mean_high": "Mean to", "auc": "Mean AUC"}
+    names |= {"worst": "Worst accuracy", "worst_category": "Held out when worst"}
     if predictions is not None and len(against := against_study(predictions)):
         means = means.join(against, on=LEFT_OUT, how="left", nulls_equal=True, maintain_order="left")
         names |= {"difference": "Against the study's way", "difference_low": "Difference from"}
-        names |= {"difference_high": "Difference to"}
+        names |= {"difference_high": "Difference to", "categories_low": "By category from"}
+        names |= {"categories_high": "By category to", "p_categories": "p by category", "wins": "Wins"}
+        names |= {"losses": "Losses"}
     names |= AFTER_CLASSES
     sheet.write_string(0, 0, ABOUT_MEANS, formats["note"])
     write_table(sheet, 1, means.select(list(names)), formats, names)
@@ -206,9 +219,43 @@ def _seeds_sheet(sheet: Any, spread: pl.DataFrame, formats: Formats) -> None:
     sheet.freeze_panes(2, 5)
 
 
+CURVES = {"dataset": "Data", "model": "Model", "encoder": "Encoder", "head": "Head", "recipe": "Recipe"}
+CURVES |= {"test": "Test", "train_per_label": "Train per label", "seeds": "Seeds", "mean": "Mean accuracy"}
+CURVES |= {"deviation": "Standard deviation", "gain": "Gain over prompts", "low": "Gain from", "high": "Gain to"}
+
+
+def learning_curves(table: pl.DataFrame, predictions: pl.DataFrame | None) -> pl.DataFrame:
+    """One line for each learning curve's encoder, head, test set and size: the columns of `CURVES`."""
+    frames = []
+    for curve in learning.find(table, predictions) if predictions is not None else ():
+        prompts = curve.best("prompt")
+        pairs = curve.points.select("entrant", "test").unique(maintain_order=True).rows() if prompts else []
+        gains = [
+            (entrant, test, one.size, one.mean, one.low, one.high)
+            for entrant, test in pairs
+            if entrant != prompts
+            for one in curve.gains(entrant, str(prompts), test)
+        ]
+        kinds = {"entrant": pl.String, "test": pl.String, "train_per_label": pl.Int64}
+        kinds |= {name: pl.Float64 for name in ("gain", "low", "high")}
+        against = pl.DataFrame(gains, schema=kinds, orient="row")
+        about = {name: pl.lit(curve.about[name]) for name in ("dataset", "model")}
+        joined = curve.points.join(
+            against, on=["entrant", "test", "train_per_label"], how="left", maintain_order="left"
+        )
+        frames.append(joined.with_columns(**about).select(list(CURVES)))
+    return pl.concat(frames) if frames else pl.DataFrame(schema=list(CURVES))
+
+
+def _curves_sheet(sheet: Any, curves: pl.DataFrame, formats: Formats) -> None:
+    sheet.write_string(0, 0, ABOUT_CURVES, formats["note"])
+    write_table(sheet, 1, curves, formats, CURVES)
+    sheet.freeze_panes(2, list(CURVES).index("head") + 1)
+
+
 def changed_images(table: pl.DataFrame) -> pl.DataFrame:
-    """One line for each row on perturbed images or other data: `accuracy` and, of the same head on the same test set as
-    it is, `unchanged`; `loss` is what the change costs. Both are null where there is no such row."""
+    """A line for each row on perturbed images or other data: its `accuracy`, `unchanged` for the same head on the
+    unchanged test set, and `loss`, their difference. The last two are null if there is no such row."""
     every = table.filter(pl.col("class") == "all")
     same = [name for name in columns.KEY if name not in ("perturbation", "test_data")]
     plain = columns.ordinary(every).select(*same, unchanged="accuracy")

@@ -1,7 +1,7 @@
 """nano's image trunk: a nine-layer residual network for 32x32 images, registered with timm for open_clip to find.
 
 The layout follows the small networks of the DAWNBench CIFAR-10 entries (Page 2018, "How to train your ResNet"):
-convolutions at full resolution first, so that no pixel is averaged away before it was looked at.
+convolutions at full resolution first, so that no detail is lost to pooling.
 """
 
 import timm.models
@@ -47,7 +47,7 @@ class NanoTrunk(nn.Module):
         return torch.cat([x.mean(dim=(2, 3)), x.amax(dim=(2, 3))], dim=1)
 
     def reset_classifier(self, num_classes: int) -> None:
-        """open_clip asks every timm trunk to drop its classifier; this one never had any."""
+        """open_clip calls this on every timm trunk to remove the classifier; this one has none."""
 
 
 @timm.models.register_model

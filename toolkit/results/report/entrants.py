@@ -11,7 +11,7 @@ from toolkit.errors import SelectionError
 from toolkit.evaluation import columns
 from toolkit.heads import HEADS, head_class
 from toolkit.results.published import study_figure
-from toolkit.results.summary import in_plural, labels_of, standing
+from toolkit.results.summary import in_plural, labels_of, p_against_best, standing
 
 STUDY = [*columns.QUESTION, "study"]
 """Rows that share these are one study: its held-out values and its seeds are repetitions of one question."""
@@ -122,13 +122,15 @@ class Subject:
 
 
 def studies(table: pl.DataFrame) -> list[dict[str, Any]]:
-    """The studies in a results table, the newest first: their `STUDY` values, when they were last `created`, and the
-    `columns.COMPARISON` of the `last` one."""
+    """The studies in a results table, the newest first, and of those made together the one that trained on most.
+
+    Of each its `STUDY` values, when it was last `created`, and the `columns.COMPARISON` of the `last` one.
+    """
     last = pl.struct(columns.COMPARISON).sort_by("created").last().alias("last")
     return (
         table.group_by(STUDY, maintain_order=True)
         .agg(pl.col("created").max(), pl.col("held_out").unique(maintain_order=True), last)
-        .sort("created", descending=True, maintain_order=True)
+        .sort("created", "train_per_label", descending=True, nulls_last=False, maintain_order=True)
         .to_dicts()
     )
 
@@ -150,9 +152,15 @@ def subject(table: pl.DataFrame, predictions: pl.DataFrame, number: int = 1) -> 
 
 
 def with_entrants(table: pl.DataFrame) -> pl.DataFrame:
-    """`table` with a column `entrant`, the same in all repetitions, though each fine-tunes an encoder of its own."""
-    same_each_time = pl.when(pl.col("recipe") == "").then("encoder_id").otherwise(pl.lit(""))
-    parts = [*(pl.col(name) for name in ("encoder", "recipe", "head", "chosen_by")), same_each_time]
+    """`table` with a column `entrant`, the same in all repetitions, though each fine-tunes an encoder of its own.
+
+    How a head chose is part of it only where one comparison has both ways: else repetitions differ in it, where one had
+    too few images to leave categories out.
+    """
+    kind, same_each_time = ["encoder", "recipe", "head"], pl.when(pl.col("recipe") == "").then("encoder_id")
+    ways = pl.col("chosen_by").n_unique().over([*columns.COMPARISON, *kind, "encoder_id", *columns.TEST])
+    chosen_by = pl.when(ways.max().over(kind) > 1).then("chosen_by").otherwise(pl.lit(""))
+    parts = [*map(pl.col, kind), chosen_by, same_each_time.otherwise(pl.lit(""))]
     return table.with_columns(entrant=pl.concat_str(parts, separator=SEPARATOR))
 
 
@@ -217,6 +225,6 @@ def _score(rows: pl.DataFrame) -> Score:
         first["accuracy_high"] if single else float(accuracy.max()),  # type: ignore[arg-type]
         len(rows),
         None if auc is None else float(auc),  # type: ignore[arg-type]
-        standing(first["accuracy"], first["p_best"]) if single else "",
+        standing(first["accuracy"], p_against_best(first)) if single else "",
         study,
     )

@@ -113,7 +113,8 @@ def of_table(shown: Subject, chance: float) -> str:
     ]
     if any(score.standing for entrant in shown.entrants for score in entrant.scores.values()):
         said.append(
-            "“best” is the most accurate; “≈ best” is not significantly different (exact McNemar test, p ≥ 0.05)."
+            "“best” is the most accurate; “≈ best” is not significantly different (p ≥ 0.05, corrected for picking the "
+            "best of all rows on these images)."
         )
     if any(score.study is not None for entrant in shown.entrants for score in entrant.scores.values()):
         said.append(
