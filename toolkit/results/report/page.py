@@ -177,8 +177,16 @@ def _opening(shown: Subject, reached: verdict.Verdict | None) -> dict[str, Any]:
     won = reached.way if reached else ""
     titles = {**WAYS, "": "Nothing to choose between"}
     best = reached.best if reached else {}
+    tried = {entrant.way for entrant in shown.entrants}
     ways = [
-        {"key": key, "title": title, "what": WHAT[key], "entrant": best.get(key), "won": key == won}
+        {
+            "key": key,
+            "title": title,
+            "what": WHAT[key],
+            "entrant": best.get(key),
+            "won": key == won,
+            "tried": key in tried,
+        }
         for key, title in WAYS.items()
     ]
     return {
