@@ -85,8 +85,8 @@ def _held_out(shown: Subject) -> str:
         return (
             f"Training saw {count} images of {len(shown.labels_on('base'))} labels. “Base” are "
             f"{_images(shown, 'base')} test images of these labels, “novel” are {_images(shown, 'novel')} of the "
-            f"others ({some(shown.new_labels)}). A head chooses among the labels of one part alone. Heads that need training "
-            "images of a label are scored on base alone."
+            f"others ({some(shown.new_labels)}). A head chooses among the labels of one part alone. Heads that need "
+            "training images of a label are scored on base alone."
         )
     if len(shown.held_out) == 1:
         novel = shown.held_out[0]
