@@ -51,7 +51,10 @@ class Images:
 
 
 def predict(images: Images, right: float, scatter: int = 0, **about: object) -> pl.DataFrame:
-    """Predictions on the images of one test set, of which the share `right` is right, scattered by that seed."""
+    """Predictions on the images of one test set, of which the share `right` is right, scattered by that seed.
+
+    Of more than two labels a wrong image is called the label after its own.
+    """
     every: dict[str, object] = {"dataset": "made", "held_out": "cat", "encoder": "base", "head": "logreg"}
     every |= {"test": "base", "model": "nano", "pretrained": "p", "encoder_id": "e0", "recipe": "", "seed": 0}
     every |= {
@@ -69,6 +72,8 @@ def predict(images: Images, right: float, scatter: int = 0, **about: object) -> 
     rows = images.rows.filter(is_novel if every["test"] == "novel" else ~is_novel)
     rng = np.random.default_rng(scatter)
     good = rng.permutation(len(rows)) < round(right * len(rows))
+    if len(images.labels) > 2:
+        return _predict_many(images, rows, good, rng, every)
     positive = (rows["label"] == images.labels[1]).to_numpy()
     p = np.where(positive == good, 0.6, 0.1) + rng.uniform(0, 0.3, len(rows))
     called = [images.labels[int(one > 0.5)] for one in p]
@@ -78,6 +83,26 @@ def predict(images: Images, right: float, scatter: int = 0, **about: object) -> 
         p_real=pl.Series(p),
     )
     return columns.brought_up_to_date(made, columns.PREDICTIONS)
+
+
+def _predict_many(
+    images: Images, rows: pl.DataFrame, good: np.ndarray, rng: np.random.Generator, about: dict[str, object]
+) -> pl.DataFrame:
+    count = len(images.labels)
+    true = np.array([images.labels.index(label) for label in rows["label"]])
+    called = np.where(good, true, (true + 1) % count)
+    odds = rng.uniform(0, 1, (len(rows), count))
+    odds[np.arange(len(rows)), called] = rng.uniform(1, 3, len(rows))
+    odds /= odds.sum(axis=1, keepdims=True)
+    made = rows.with_columns(
+        *(pl.lit(value, dtype=columns.PREDICTIONS[name][0]).alias(name) for name, value in about.items()),
+        predicted=pl.Series([images.labels[one] for one in called]),
+        p_real=pl.lit(None, pl.Float64),
+        probabilities=pl.Series(odds.tolist(), dtype=pl.List(pl.Float64)),
+        p_predicted=pl.Series(odds[np.arange(len(rows)), called]),
+        p_label=pl.Series(odds[np.arange(len(rows)), true]),
+    )
+    return made.select(list(columns.PREDICTIONS))
 
 
 def study(images: Images, right: Right = RIGHT, **about: object) -> list[pl.DataFrame]:

@@ -44,6 +44,22 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return page.write(store(home / "results", predictions, **facts)).page
 
 
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page of 21 labels, too many for a row each."""
+    home = tmp_path_factory.mktemp("many")
+    labels = ["a-label-with-a-name-that-is-much-too-long-for-a-telephone", *(f"kind {number}" for number in range(20))]
+    images = Images(home / "data", labels=labels, categories=("cat", "dog"), each=2)
+    cache_vectors(home / "cache", "e0", images)
+    facts = {"data": str(images.root), "cache": str(home / "cache")}
+    return page.write(store(home / "results", study(images), labels, **facts)).page
+
+
+@pytest.fixture(params=["two labels", "many labels"])
+def either(request: pytest.FixtureRequest, report: Path, many: Path) -> Path:
+    return report if request.param == "two labels" else many
+
+
 def show(browser: Any, report: Path, width: int = 1200, scheme: str = "light") -> None:
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
@@ -85,9 +101,22 @@ def test_a_press_on_a_heading_sorts_the_table_and_another_one_turns_it_round(bro
     assert sorts.count("none") == len(sorts) - 1 and sorts[3] == "ascending"
 
 
+def test_a_choice_of_a_label_shows_its_curves_alone(browser: Any, many: Path) -> None:
+    show(browser, many)
+
+    def visible() -> list[str]:
+        parts = "[...document.querySelectorAll('.choose')].filter(one => one.checkVisibility())"
+        return list(browser.execute_script(f"return {parts}.map(one => one.querySelector('h3').textContent)"))
+
+    options = browser.find_elements("css selector", "section.choice option")
+    assert visible() == [options[0].text] and len(options) == 10
+    options[4].click()
+    assert visible() == [options[4].text]
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_telephone_shows_the_page_without_scrolling_sideways(browser: Any, report: Path, scheme: str) -> None:
-    show(browser, report, 360, scheme)
+def test_a_telephone_shows_the_page_without_scrolling_sideways(browser: Any, either: Path, scheme: str) -> None:
+    show(browser, either, 360, scheme)
     width = browser.execute_script("return document.documentElement.scrollWidth")
     beyond = browser.execute_script(
         "return [...document.querySelectorAll('main *')].filter(e => !e.closest('.scroll, pre, svg') && "
@@ -97,9 +126,9 @@ def test_a_telephone_shows_the_page_without_scrolling_sideways(browser: Any, rep
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_text_reads_on_its_background(browser: Any, report: Path, scheme: str) -> None:
+def test_every_text_reads_on_its_background(browser: Any, either: Path, scheme: str) -> None:
     """WCAG 2's contrast of 4.5 for all text of the page and 3 for that of charts, as the browser computes colours."""
-    show(browser, report, scheme=scheme)
+    show(browser, either, scheme=scheme)
     faint = browser.execute_script(CONTRAST)
     assert browser.execute_script("return getComputedStyle(document.body).backgroundColor") == (
         "rgb(255, 255, 255)" if scheme == "light" else "rgb(16, 21, 27)"

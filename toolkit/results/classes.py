@@ -68,7 +68,9 @@ def worst_first(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def most_accurate(table: pl.DataFrame) -> pl.DataFrame:
-    """The `all` row of the most accurate head on each test set of each comparison; of equally good ones the first."""
-    every = table.filter(pl.col("class") == "all")
+    """The `all` row of the most accurate head on each test set of each comparison, in the order of the table; of
+    equally good ones the first."""
+    every = table.filter(pl.col("class") == "all").with_row_index("row")
     by = [*columns.COMPARISON, *columns.TEST]
-    return every.sort("accuracy", descending=True, maintain_order=True).unique(by, keep="first", maintain_order=True)
+    best = every.sort("accuracy", descending=True, maintain_order=True).unique(by, keep="first", maintain_order=True)
+    return best.sort("row").drop("row")

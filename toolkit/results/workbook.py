@@ -15,7 +15,7 @@ from xlsxwriter.utility import xl_col_to_name
 
 from toolkit.evaluation import columns
 from toolkit.results import class_sheets, learning
-from toolkit.results.classes import HARMONIC_MEAN, MACRO
+from toolkit.results.classes import HARMONIC_MEAN, MACRO, has_more_than_two
 from toolkit.results.sheets import Formats, write_table
 from toolkit.results.summary import (
     LEFT_OUT,
@@ -139,11 +139,13 @@ def summary_headings(labels: list[str], first: Collection[str] = ()) -> dict[str
 
 def _summary_sheet(sheet: Any, table: pl.DataFrame, formats: Formats) -> None:
     wide = summary(table)
-    telling = _telling(wide)
+    telling, many = _telling(wide), len(table.filter(has_more_than_two(table))) > 0
     names = {
         name: heading
         for name, heading in summary_headings(two_labels_of(table), telling).items()
-        if name in wide.columns and not (_may_lack(name) and wide[name].null_count() == len(wide))
+        if name in wide.columns
+        and (many or name.partition("_")[2] not in MACRO)
+        and not (_may_lack(name) and wide[name].null_count() == len(wide))
     }
     sheet.write_string(0, 0, ABOUT_SUMMARY, formats["note"])
     write_table(sheet, 1, wide.select(list(names)), formats, names)
