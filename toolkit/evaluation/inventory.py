@@ -8,10 +8,11 @@ from typing import Any
 import polars as pl
 
 from toolkit.data import near_copies, sources
+from toolkit.data.held_out import NONE
 from toolkit.data.images import decode
 from toolkit.data.manifest import Dataset, by_reason, hash_rows
 from toolkit.data.near_copies import NearCopies
-from toolkit.data.split import NONE, select
+from toolkit.data.split import select
 from toolkit.errors import MissingEmbeddings, SelectionError
 from toolkit.evaluation import audit
 

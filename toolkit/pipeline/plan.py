@@ -10,11 +10,12 @@ import polars as pl
 
 from toolkit.cache.store import Cache, find_encoders
 from toolkit.data.content_hashes import Contents
+from toolkit.data.held_out import CATEGORY, held_out_values
 from toolkit.data.labels import Labels, some
 from toolkit.data.manifest import Dataset
 from toolkit.data.near_copies import NearCopies, select_without
 from toolkit.data.sources.assemble import AS_IT_LOOKS, Reading
-from toolkit.data.split import CATEGORY, NOTHING, Split, held_out_values, select, with_fewer
+from toolkit.data.split import NOTHING, Split, select, with_fewer
 from toolkit.encoders.openclip import OpenClip, load
 from toolkit.encoders.record import IMPORTED
 from toolkit.encoders.source import Source
