@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 
 from toolkit.results import classes
-from toolkit.results.classes import MACRO, Pair
+from toolkit.results.classes import HARMONIC_MEAN, MACRO, Pair
 from toolkit.results.report import charts, label_charts
 from toolkit.results.report.entrants import Entrant, Subject
 from toolkit.results.report.pictures import Picture
@@ -24,6 +24,7 @@ class Averages:
     """The macro figures of one entrant on one test set, in the order of `headings`: means over its runs."""
 
     entrant: Entrant
+    test: str
     values: list[float | None]
 
 
@@ -47,18 +48,19 @@ class ByLabel:
         return [self.matrix, *(one for _, one in self.curves)]
 
 
-def headings(shown: Subject) -> list[str]:
-    """The macro figures that this study has: `top5_accuracy` from six labels on."""
-    return [heading for name, heading in MACRO.items() if shown.table[name].count()]
+def headings(shown: Subject) -> dict[str, str]:
+    """The macro figures that this study has, and their headings: `top5_accuracy` from six labels on."""
+    every = MACRO | {"harmonic_mean": HARMONIC_MEAN}
+    return {name: heading for name, heading in every.items() if shown.table[name].count()}
 
 
 def averages(shown: Subject) -> list[Averages]:
-    """The macro figures of every entrant on the test set that decides."""
-    names = [name for name in MACRO if shown.table[name].count()]
-    every = shown.table.filter((pl.col("class") == "all") & (pl.col("test") == shown.decides))
-    means = every.group_by("entrant").agg(pl.col(name).drop_nans().mean() for name in names)
-    of_key = {key: list(values) for key, *values in means.iter_rows()}
-    return [Averages(entrant, of_key[entrant.key]) for entrant in shown.entrants if entrant.key in of_key]
+    """The macro figures of every entrant on every test set."""
+    names = list(headings(shown))
+    every = shown.table.filter(pl.col("class") == "all")
+    means = every.group_by("entrant", "test").agg(pl.col(name).drop_nans().mean() for name in names)
+    found = {(key, test): list(values) for key, test, *values in means.iter_rows()}
+    return [Averages(one, test, found[one.key, test]) for one in shown.entrants for test in one.scores]
 
 
 def worst_labels(shown: Subject, best: Entrant, table: pl.DataFrame) -> pl.DataFrame:
@@ -72,18 +74,19 @@ def by_label(
 ) -> ByLabel:
     """The figures of single labels in one run, whose rows `table` and `predictions` are; curves are of all `ways`."""
     rows = worst_labels(shown, best, table)
-    matrix = classes.counts(charts.of_entrant(predictions, best, shown.decides), shown.labels)
-    of_label = {pair.label: pair for pair in reversed(classes.worst_pairs(matrix, shown.labels, matrix.size))}
+    labels = shown.labels_on(shown.decides)
+    matrix = classes.counts(charts.of_entrant(predictions, best, shown.decides), labels)
+    of_label = {pair.label: pair for pair in reversed(classes.worst_pairs(matrix, labels, matrix.size))}
     listed = [{**row, "confused": of_label.get(row["class"])} for row in rows.head(MOST_ROWS).iter_rows(named=True)]
-    alt = f"Confusion matrix of {best.name} on {shown.decides}: {len(shown.labels)} labels"
+    alt = f"Confusion matrix of {best.name} on {shown.decides}: {len(labels)} labels"
     drawn = [
         (label, label_charts.curves_of_label(label, ways, shown, predictions, f"label-{number}"))
         for number, label in enumerate(rows["class"].head(MOST_CURVES), start=1)
     ]
     return ByLabel(
         best,
-        label_charts.confusion_map(matrix, shown.labels, "confusion", alt),
-        classes.worst_pairs(matrix, shown.labels, MOST_PAIRS),
+        label_charts.confusion_map(matrix, labels, "confusion", alt),
+        classes.worst_pairs(matrix, labels, MOST_PAIRS),
         listed,
         len(rows),
         drawn,

@@ -125,10 +125,10 @@ def draw_roc(
     """The ROC curves of P(`label`) of each of `best`, on every test set."""
     for entrant in best:
         for test in subject.tests:
-            rows = of_entrant(predictions, entrant, test)
+            asked = against_the_rest(of_entrant(predictions, entrant, test), subject, test, label)
             decides: dict[str, Any] = {"linewidth": thick, "label": short(entrant.name, 30)}
             line = decides if test == subject.decides else {"linewidth": 1, "linestyle": (0, (3, 2))}
-            axes.plot(*roc_curve(*against_the_rest(rows, subject, label)), color=colour(entrant.way), zorder=3, **line)
+            axes.plot(*roc_curve(*asked), color=colour(entrant.way), zorder=3, **line)
 
 
 def roc_and_calibration(entrant: Entrant, subject: Subject, predictions: pl.DataFrame, number: int) -> Picture:
@@ -136,15 +136,14 @@ def roc_and_calibration(entrant: Entrant, subject: Subject, predictions: pl.Data
     P(second label). Of one run."""
     positive = subject.labels[1]
     figure, (roc, calibration) = new(2.15, 2, FINE)
+    grey: dict[str, Any] = {"color": colour("line"), "linewidth": 0.9, "zorder": 1}
     for others in _groups(predictions.filter((pl.col("entrant") != entrant.key) & (pl.col("test") == subject.decides))):
-        roc.plot(
-            *roc_curve(*against_the_rest(others, subject, positive)), color=colour("line"), linewidth=0.9, zorder=1
-        )
+        roc.plot(*roc_curve(*against_the_rest(others, subject, subject.decides, positive)), **grey)
     for axes in (roc, calibration):
         unit_square(axes)
         diagonal(axes)
     for test in subject.tests:
-        asked = against_the_rest(of_entrant(predictions, entrant, test), subject, positive)
+        asked = against_the_rest(of_entrant(predictions, entrant, test), subject, test, positive)
         line = {"color": colour(entrant.way), "linestyle": "-" if test == "base" else (0, (2, 1.4))}
         roc.plot(*roc_curve(*asked), linewidth=1.6, zorder=3, **line)
         calibration.plot(*reliability(*asked), linewidth=1.4, marker="o", markersize=3.5, zorder=3, **line)
@@ -172,10 +171,11 @@ def of_entrant(predictions: pl.DataFrame, entrant: Entrant, test: str) -> pl.Dat
     return predictions.filter((pl.col("entrant") == entrant.key) & (pl.col("test") == test))
 
 
-def against_the_rest(rows: pl.DataFrame, subject: Subject, label: str) -> tuple[np.ndarray, np.ndarray]:
-    """Of each image: has it this label `[N]` bool, and P(label) `[N]` float64."""
-    p = rows["probabilities"].list.get(subject.labels.index(label))
-    return (rows["label"] == label).to_numpy(), p.to_numpy()
+def against_the_rest(rows: pl.DataFrame, subject: Subject, test: str, label: str) -> tuple[np.ndarray, np.ndarray]:
+    """Whether each image of a test set has this label `[N]` bool, and its P(label) `[N]` float64."""
+    there = subject.labels_on(test)
+    p = rows["probabilities"].list.get(there.index(label)).to_numpy() if label in there else np.zeros(len(rows))
+    return (rows["label"] == label).to_numpy(), p
 
 
 def _groups(predictions: pl.DataFrame) -> list[pl.DataFrame]:

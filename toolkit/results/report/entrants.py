@@ -6,6 +6,7 @@ from typing import Any
 
 import polars as pl
 
+from toolkit.data.split import LABEL
 from toolkit.encoders.record import Sees
 from toolkit.errors import SelectionError
 from toolkit.evaluation import columns
@@ -76,6 +77,15 @@ class Subject:
     def many(self) -> bool:
         """Whether there are more than two labels."""
         return len(self.labels) > 2
+
+    @property
+    def new_labels(self) -> list[str]:
+        """The labels that were held out, where `--split-by label` holds labels out; they are the novel ones."""
+        return self.labels_on("novel") if self.kind == LABEL else []
+
+    def labels_on(self, test: str) -> list[str]:
+        """The labels that a test set is about, in the order of `probabilities`: all, unless labels are held out."""
+        return labels_of(self.table.filter(pl.col("test") == test))
 
     @property
     def tests(self) -> list[str]:

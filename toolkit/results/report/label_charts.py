@@ -15,15 +15,16 @@ NUMBERED = 12
 TICKS = 12
 """Of more labels about so many are named."""
 
-MISTAKE, HIT = (0.82, 0.27, 0.25), (0.06, 0.58, 0.45)
+MISTAKE, HIT = (0.85, 0.30, 0.27), (0.06, 0.58, 0.45)
 """Red and green, as the page's, of a lightness that shows on white and on black."""
-STRONGEST = 0.85
+FAINTEST, STRONGEST = 0.2, 0.85
+"""The opacity of a single image among very many, and of all images of a label."""
 
 
 def confusion_map(matrix: np.ndarray, labels: Sequence[str], name: str, alt: str) -> Picture:
     """A confusion matrix `[labels, labels]` of counts as a heat map: true label down, predicted label across.
 
-    The colour is the share of its row's images, as its square root, so that rare mistakes show, too.
+    The opacity of a cell is the square root of its share of the row's images, so that rare mistakes are visible, too.
     """
     count = len(labels)
     numbered = count <= NUMBERED
@@ -49,7 +50,8 @@ def _shades(matrix: np.ndarray) -> np.ndarray:
     transparent."""
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     hit = np.eye(len(matrix), dtype=bool)[..., None]
-    return np.concatenate([np.where(hit, HIT, MISTAKE), STRONGEST * np.sqrt(share)[..., None]], axis=2)
+    opacity = np.where(share > 0, FAINTEST + (STRONGEST - FAINTEST) * np.sqrt(share), 0.0)
+    return np.concatenate([np.where(hit, HIT, MISTAKE), opacity[..., None]], axis=2)
 
 
 def curves_of_label(
@@ -66,7 +68,7 @@ def curves_of_label(
         charts.diagonal(axes)
     for entrant in best:
         rows = charts.of_entrant(predictions, entrant, subject.decides)
-        said, observed = charts.reliability(*charts.against_the_rest(rows, subject, label))
+        said, observed = charts.reliability(*charts.against_the_rest(rows, subject, subject.decides, label))
         calibration.plot(said, observed, color=colour(entrant.way), linewidth=1.4, marker="o", markersize=3.5, zorder=3)
     roc.set(title="ROC", xlabel="false positive rate", ylabel="true positive rate")
     calibration.set(title="Calibration", xlabel="predicted P", ylabel="observed share")
@@ -80,12 +82,12 @@ def recalls_and_calibration(entrant: Entrant, subject: Subject, predictions: pl.
     calibration of P(predicted label). Of one run; novel is dashed."""
     figure, (recalls, calibration) = charts.new(2.15, 2, charts.FINE)
     for other in subject.entrants:
-        if other.key != entrant.key:
+        if other.key != entrant.key and subject.decides in other.scores:
             recalls.plot(*_recalls(predictions, other, subject, subject.decides), color=colour("line"), linewidth=0.9)
     for axes in (recalls, calibration):
         charts.unit_square(axes)
     charts.diagonal(calibration)
-    for test in subject.tests:
+    for test in entrant.scores:
         rows = charts.of_entrant(predictions, entrant, test)
         line = {"color": colour(entrant.way), "linestyle": "-" if test == "base" else (0, (2, 1.4)), "zorder": 3}
         recalls.plot(*_recalls(predictions, entrant, subject, test), linewidth=1.6, **line)

@@ -142,7 +142,8 @@ def map_of_many(points: pl.DataFrame, coloured: Sequence[str], name: str, title:
     if len(others):
         grey: dict[str, Any] = {"marker": "o", "color": colour("faint"), "linestyle": "none", "markersize": 4}
         handles.append(Line2D([], [], label="other labels", **grey))
-    figure.legend(handles=handles, loc="lower center", ncols=4, handletextpad=0.0, columnspacing=1.0, fontsize=9)
-    bottom = (0.2 + charts.LINE * -(-len(handles) // 4)) / figure.get_figheight()
+    columns = 4 if max(len(label) for label in coloured) <= 10 else 3
+    figure.legend(handles=handles, loc="lower center", ncols=columns, handletextpad=0.0, columnspacing=1.0, fontsize=9)
+    bottom = (0.2 + charts.LINE * -(-len(handles) // columns)) / figure.get_figheight()
     figure.subplots_adjust(left=0.02, right=0.98, top=0.93, bottom=bottom)
     return picture(figure, name, f"Two-dimensional map of the test images' embeddings, {title}")

@@ -177,8 +177,16 @@ def _opening(shown: Subject, reached: verdict.Verdict | None) -> dict[str, Any]:
     won = reached.way if reached else ""
     titles = {**WAYS, "": "Nothing to choose between"}
     best = reached.best if reached else {}
+    tried = {entrant.way for entrant in shown.entrants}
     ways = [
-        {"key": key, "title": title, "what": WHAT[key], "entrant": best.get(key), "won": key == won}
+        {
+            "key": key,
+            "title": title,
+            "what": WHAT[key],
+            "entrant": best.get(key),
+            "won": key == won,
+            "tried": key in tried,
+        }
         for key, title in WAYS.items()
     ]
     return {
@@ -193,7 +201,7 @@ def _opening(shown: Subject, reached: verdict.Verdict | None) -> dict[str, Any]:
         "rule": verdict.RULE,
         "p_words": words.p_words(shown),
         "table_note": words.of_table(shown, _chance(shown)),
-        "average_headings": by_label.headings(shown) if shown.many else [],
+        "average_headings": by_label.headings(shown) if shown.many else {},
         "averages_note": words.of_averages(shown),
         "bars": words.bars(shown),
     }

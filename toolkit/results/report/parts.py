@@ -38,7 +38,7 @@ def cards(shown: Subject, detail: Detail) -> list[dict[str, Any]]:
 
 def _card(shown: Subject, detail: Detail, entrant: Entrant, number: int) -> dict[str, Any]:
     confusions, notes = [], []
-    for test in shown.tests:
+    for test in entrant.scores:
         matrix = classes.counts(charts.of_entrant(detail.predictions, entrant, test), shown.labels)
         if not shown.many:
             confusions.append({"test": words.test_name(shown, test), "counts": matrix.tolist()})

@@ -105,6 +105,8 @@ def duel(predictions: pl.DataFrame, first: str, second: str, test: str) -> Duel:
 def _sentence(subject: Subject, way: str, best: dict[str, Entrant], contests: list[Contest]) -> str:
     """The result of the last contest, that of the most expensive way."""
     if not contests:
+        if {entrant.way for entrant in subject.entrants} & {*WAYS} - {way}:
+            return "On new labels there is nothing to choose between: the trained heads cannot know them."
         only = {"prompt": "Only prompts", "probe": "Only probes", "finetune": "Only fine-tuned encoders"}[way]
         return f"{only} were compared so far, so there is nothing to choose between."
     last = contests[-1]
@@ -133,7 +135,8 @@ def _where(subject: Subject, one: Duel) -> str:
         return "on the test images"
     if one.test == "base":
         return f"on {subject.kinds} that training saw"
-    return f"on {subject.kinds if len(subject.held_out) > 1 else f'the {subject.kind}'} that training never saw"
+    several = len(subject.held_out) > 1 or bool(subject.new_labels)
+    return f"on {subject.kinds if several else f'the {subject.kind}'} that training never saw"
 
 
 def points(share: float) -> str:

@@ -21,8 +21,17 @@ def test_names(shown: Subject) -> dict[str, str]:
     if len(shown.tests) == 1:
         return {"base": "Test images"}
     many = shown.kinds
+    if shown.new_labels:
+        return {
+            "base": f"Base: the {len(shown.labels_on('base'))} labels in training",
+            "novel": f"Novel: {_new(shown)}",
+        }
     novel = f"Novel: {shown.held_out[0]}" if len(shown.held_out) == 1 else f"Novel: {len(shown.held_out)} {many}"
     return {"base": f"Base: the other {many}", "novel": novel}
+
+
+def _new(shown: Subject) -> str:
+    return f"{len(shown.new_labels)} new labels"
 
 
 def test_name(shown: Subject, test: str) -> str:
@@ -35,6 +44,7 @@ def facts(shown: Subject) -> str:
     about = shown.about
     trained = join([f"{count:,}" for count in sorted(set(shown.table["train_rows"]))[:2]])
     what = shown.held_out[0] if len(shown.held_out) == 1 else f"{len(shown.held_out)} {shown.kinds} in turn"
+    what = _new(shown) if shown.new_labels else what
     parts = [about["dataset"], f"{what if shown.held_out else 'nothing'} held out"]
     parts += [f"{about['model']} ({about['pretrained']})", f"{trained} training images"]
     for test in shown.tests:
@@ -70,6 +80,13 @@ def _held_out(shown: Subject) -> str:
         return (
             f"Training saw {count} images. No {shown.kind} was held out, so these figures say nothing about images of "
             "a new kind."
+        )
+    if shown.new_labels:
+        return (
+            f"Training saw {count} images of {len(shown.labels_on('base'))} labels. “Base” are "
+            f"{_images(shown, 'base')} test images of these labels, “novel” are {_images(shown, 'novel')} of the "
+            f"others ({some(shown.new_labels)}). A head chooses among the labels of one part alone. Heads that need "
+            "training images of a label are scored on base alone."
         )
     if len(shown.held_out) == 1:
         novel = shown.held_out[0]
@@ -133,15 +150,14 @@ def _most_frequent(shown: Subject) -> str:
 
 def of_averages(shown: Subject) -> str:
     """The small print under the averages over labels."""
-    top5 = " Top-5 accuracy is the share of images whose label is among the five most probable." * (
-        len(shown.labels) > 5
+    said = ["Balanced accuracy and macro F1 are means over the labels: rare labels count as much as frequent ones."]
+    if len(shown.labels) > 5:
+        said.append("Top-5 accuracy is the share of images whose label is among the five most probable.")
+    said.append(
+        "ROC AUC is the mean of each label against all others. Calibration error compares the probability of the "
+        "predicted label with how often it was right (15 equal bins)."
     )
-    return (
-        f"On {'novel' if len(shown.tests) > 1 else 'the test'} images. Balanced accuracy and macro F1 are means over "
-        f"the labels, so that rare labels count as much as frequent ones.{top5} ROC AUC is the mean of each label "
-        "against all others. Calibration error compares the probability of the predicted label with how often it was "
-        "right (15 equal bins)."
-    )
+    return " ".join(said)
 
 
 def of_card(shown: Subject, test: str, figures: dict[str, Any], worst: Sequence[Pair]) -> str:
@@ -175,7 +191,8 @@ def of_detail(shown: Subject, held_out: str, seed: int) -> str:
 def of_images(shown: Subject, best: Entrant, held_out: str) -> str:
     """What the thumbnails are."""
     novel = shown.decides == "novel"
-    which = f"Test images of {held_out}, which training never saw" if novel else "Test images"
+    which = f"Test images of {_new(shown) if shown.new_labels else held_out}, which training never saw"
+    which = which if novel else "Test images"
     p = "the predicted label" if shown.many else shown.labels[1]
     under = " The true label stands under each image, and after an arrow the predicted one." if shown.many else ""
     return (
