@@ -15,7 +15,7 @@ from toolkit.data import content_hashes
 from toolkit.encoders import nano
 from toolkit.results import tables
 from toolkit.results.report.encoders import holm, side_by_side
-from toolkit.results.report.entrants import subject
+from toolkit.results.report.entrants import studies, subject
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +114,15 @@ def test_models_on_other_images_are_not_set_beside_it(place: Path) -> None:
         for frame in tables.read(place / "results")
     )
     assert side_by_side(table, predictions, subject(table, predictions)) == []
+
+
+def test_an_encoder_that_was_not_put_to_the_test_that_decides_is_left_out(place: Path) -> None:
+    table, predictions = (
+        frame.filter((pl.col("pretrained") == "shipped") | (pl.col("test") == "base"))
+        for frame in tables.read(place / "results")
+    )
+    shown = subject(table, predictions, [one["pretrained"] for one in studies(table)].index("shipped") + 1)
+    assert shown.decides == "novel" and side_by_side(table, predictions, shown) == []
 
 
 def test_holm_is_that_of_statsmodels() -> None:

@@ -126,6 +126,15 @@ def test_killed_it_goes_on_to_the_weights_of_an_undisturbed_run(
     assert resumed.record.losses == pytest.approx(whole.record.losses, abs=1e-6)
 
 
+def test_each_label_keeps_its_own_vector_whatever_order_labels_are_named_in(
+    tower: Path, dataset: Dataset, tmp_path: Path
+) -> None:
+    reverse = replace(training(tower, dataset, tmp_path, RECIPE), prompts={"REAL": ["REAL"], "FAKE": ["FAKE"]})
+    start = unit(reverse.start(reverse.train).embed_prompts(["FAKE", "REAL"]))
+    tuned = unit(checkpoints.load_finetuned(make(reverse), load(tower).source).embed_prompts(["FAKE", "REAL"]))
+    assert np.diagonal(start @ tuned.T).min() > 0.9 > (start @ tuned.T)[0, 1]
+
+
 def test_interpolated_the_label_vectors_lie_between_the_probes_and_the_trained_ones(
     tower: Path, dataset: Dataset, tmp_path: Path
 ) -> None:

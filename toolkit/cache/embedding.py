@@ -29,6 +29,7 @@ from toolkit.storage import distributed
 
 CHUNK = 1024
 ROWS_AT_ONCE = 65_536
+PROMPTS_AT_ONCE = 256
 CLAIMS = 64
 FLUSH_SECONDS = 20.0
 BATCHES_AHEAD = 4
@@ -57,7 +58,10 @@ def embed_prompts(prompts: Sequence[str], load_encoder: LoadEncoder, cache: Cach
     """Embed the prompts missing in `cache`; returns their number. Of several processes, the first does it."""
     missing = cache.missing_prompts(prompts) if distributed.rank() == 0 else []
     if missing:
-        cache.append_prompts(missing, load_encoder().embed_prompts(missing))
+        encoder = load_encoder()
+        for start in range(0, len(missing), PROMPTS_AT_ONCE):
+            some = missing[start : start + PROMPTS_AT_ONCE]
+            cache.append_prompts(some, encoder.embed_prompts(some))
     distributed.barrier()
     return len(missing)
 

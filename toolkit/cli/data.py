@@ -130,7 +130,7 @@ def _oddities(facts: dict[str, Any]) -> str:
     meanings = {
         "duplicates": "{} are copies of another one of the same split and label",
         "leaks": "{} of the test set are also in train, byte for byte (compare leaves them out)",
-        "contradictions": "{} bear both labels",
+        "contradictions": "{} have more than one label",
     }
     found = [text.format(f"{facts[name]:,} images") for name, text in meanings.items() if facts[name]]
     found += _near_copies(facts)

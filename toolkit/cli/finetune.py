@@ -45,9 +45,11 @@ def show_finetuned(done: list[Any], plans: "list[Plan]", as_json: bool) -> None:
         found = [{**vars(one), "folder": str(one.folder)} for one, _ in every]
         print_json([model | facts for model, facts in zip(models, found, strict=True)])
         return
+    sizes = len({one.train_per_label for one, _ in every})
     for one, plan in every:
         without = "" if one.held_out == "none" else f" without {one.held_out}"
         without += f" (seed {one.seed})" if one.seed else ""
+        without += f" on {one.train_per_label} a label" if sizes > 1 else ""
         losses = " → ".join(f"{loss:.3f}" for loss in one.losses)
         state = f"Fine-tuned{without}: loss {losses}" if one.trained else f"Was fine-tuned{without} before"
         counts = f"embedded {one.embedded:,} images again, {one.cached:,} were in the cache."

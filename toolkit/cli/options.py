@@ -109,18 +109,32 @@ data_options = section(
     "Data",
     data_option,
     reading_options,
-    option("--labels", metavar="A,B", help="The two labels.  [default: the data's own two]"),
+    option("--labels", metavar="A,B,…", help="The labels to tell apart, two or more.  [default: all of the data's]"),
     option(
         "--positive",
         metavar="LABEL",
-        help="The label whose probability is reported.  [default: the one that says real, else the second]",
+        help="The label whose probability is reported.  [default: of two, the one that says real, else the second]",
     ),
     option(
         "--prompt",
         "prompts",
         multiple=True,
         metavar="LABEL=TEXT",
-        help="A label's prompt; repeat it for several, which are averaged.  [default: the study's]",
+        help="A label's prompt; repeat it for several, which are averaged.  [default: --template, else the study's]",
+    ),
+    option(
+        "--template",
+        "templates",
+        multiple=True,
+        metavar="TEXT",
+        help="A prompt of every label, as 'a photo of a {}.'; repeat it for several, which are averaged. Or published "
+        "ones: openai-imagenet, openai-imagenet-simple, openai-cifar.",
+    ),
+    option(
+        "--names",
+        type=A_PATH,
+        metavar="FILE",
+        help="What the labels are called in prompts: a CSV, TSV or JSON from label to name.  [default: as they are]",
     ),
     option(
         "--split",
@@ -138,6 +152,11 @@ data_options = section(
         help="The column with the values named by --split, such as generator or camera; label: see docs/data.md.",
     ),
     option("--train-per-label", type=click.IntRange(2), default=450, show_default=True, help="First N to train on."),
+    option(
+        "--shots",
+        metavar="1,2,4,…",
+        help="Train on so many of each label, each in its turn, in place of --train-per-label: learning curves.",
+    ),
     option("--test-per-label", type=click.IntRange(1), default=100, show_default=True, help="First N to test on."),
     option("--full", is_flag=True, help="Every image instead of the first N."),
     option("--keep-leaks", is_flag=True, help="Keep test images whose bytes are in the training set."),
@@ -288,9 +307,12 @@ def planned(chosen: dict[str, Any], as_json: bool) -> "list[Plan]":
         chosen["labels"] and chosen["labels"].split(","),
         prompts_of(chosen["prompts"]),
         chosen["positive"],
+        chosen["templates"],
+        chosen["names"],
         split=chosen["split"],
         by=chosen["by"],
         train_per_label=None if chosen["full"] else chosen["train_per_label"],
+        shots=shots_of(chosen["shots"]),
         test_per_label=None if chosen["full"] else chosen["test_per_label"],
         keep_leaks=chosen["keep_leaks"],
         drop_near_copies=chosen["drop_near_copies"],
@@ -383,6 +405,19 @@ def _given(wanted: Collection[str] | None, sources: tuple[click.core.ParameterSo
             values = value if isinstance(value, tuple) else (value,)
             words += [word for one in values for word in ([name] if one is True else [name, str(one)])]
     return shlex.join(words)
+
+
+def shots_of(given: str | None) -> tuple[int, ...]:
+    """What --shots says."""
+    from toolkit.errors import SelectionError
+
+    parts = [part.strip() for part in (given or "").split(",") if part.strip()]
+    if given is not None and not (parts and all(part.isdecimal() and int(part) > 0 for part in parts)):
+        raise SelectionError(f"--shots {given!r} is not numbers of images from 1 on, as in --shots 1,2,4,8,16")
+    source = click.get_current_context().get_parameter_source("train_per_label")
+    if parts and source == click.core.ParameterSource.COMMANDLINE:
+        raise SelectionError("--shots says how many images of each label train: leave --train-per-label out.")
+    return tuple(map(int, parts))
 
 
 def prompts_of(given: tuple[str, ...]) -> dict[str, list[str]]:

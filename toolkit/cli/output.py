@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from toolkit.pipeline.plan import Plan
 
-LEAST = ("images", "F1")
+LEAST = ("images", "F1", "Calibration error", "Macro ROC AUC", "Top-5 accuracy", "Balanced accuracy")
 """Columns left out on a narrow terminal, in this order; the files have them all."""
 
 
@@ -54,6 +54,13 @@ def bars() -> Iterator[Callable[[str, int, int], None]]:
         tasks: dict[str, Any] = {}
 
         def progress(stage: str, done: int, total: int) -> None:
+            if total == 1 and not done and not hidden:  # whoever downloads meanwhile shows a bar of its own
+                shown.stop()
+                console.print(f"{stage} …", style="dim")
+                return
+            if total == 1:
+                shown.start()
+                return
             if stage not in tasks:
                 tasks[stage] = shown.add_task(stage, total=total, rate="")
             speed = shown.tasks[tasks[stage]].speed

@@ -1,6 +1,7 @@
 """`predict`: apply the best saved head to your own images."""
 
 import sys
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
     from toolkit.prediction.predict import Predicted
 
+TOP, NAMED, LOWEST = 3, 10, 5
+"""So many labels of an image are shown in the table; so many recalls are all said, else the lowest."""
+
 as_csv = section("Output", option("--csv", "as_csv", is_flag=True, help="Print a CSV on standard output."))
 device = chosen("device", "auto", "Where the model runs.")
 rule_options = options(
@@ -36,9 +40,14 @@ rule_options = options(
         help="Abstain, so that at most this share of each label's images is answered wrongly.",
     ),
     option(
+        "--recall",
+        metavar="LABEL=SHARE",
+        help="Call other labels only so much that this share of the images of LABEL is still caught, as in FAKE=0.99.",
+    ),
+    option(
         "--fake-recall",
         type=click.FloatRange(0, 1, min_open=True, max_open=True),
-        help="Call REAL only so much that this share of FAKE images (of the first label's) is still caught.",
+        help="The same of FAKE, or of the first of two labels.",
     ),
     option(
         "--calibrate",
@@ -50,7 +59,7 @@ rule_options = options(
 )
 
 
-@click.command(cls=Command, epilog="Example: python cli.py predict photos/ --fake-recall 0.99")
+@click.command(cls=Command, epilog="Example: python cli.py predict photos/ --recall FAKE=0.99")
 @click.argument("images", nargs=-1, required=True)
 @rule_options
 @device
@@ -68,23 +77,40 @@ def predict(images: tuple[str, ...], as_json: bool, as_csv: bool, **asked: Any) 
     from toolkit.prediction.predict import Request
     from toolkit.prediction.predict import predict as run
 
-    alpha, recall, calibrate = (asked.pop(name) for name in ("alpha", "fake_recall", "calibrate"))
+    alpha, calibrate = asked.pop("alpha"), asked.pop("calibrate")
+    recall, recall_of = _recall(asked.pop("recall"), asked.pop("fake_recall"))
     reading = reading_of({name: asked.pop(name) for name in ("layout", "columns")})
     if alpha is not None and recall is not None:
-        raise click.UsageError("--alpha and --fake-recall are two different rules: choose one.")
+        raise click.UsageError("--alpha and --recall are two different rules: choose one.")
     if calibrate and alpha is None and recall is None:
-        raise click.UsageError("--calibrate belongs to --alpha or --fake-recall.")
+        raise click.UsageError("--calibrate belongs to --alpha or --recall.")
     if (reading.layout or reading.columns) and not calibrate:
         raise click.UsageError("--layout and --columns say how the data of --calibrate is read.")
     calibration = open_other(calibrate, "train", reading) if calibrate else None
     with bars() as progress:
-        request = Request(alpha=alpha, first_recall=recall, calibration=calibration, **asked)
+        request = Request(alpha=alpha, recall=recall, recall_of=recall_of, calibration=calibration, **asked)
         dataset = open_loose(_listed(images))
         done = run(dataset, request, progress)
     show_predicted(done, dataset.passed_over, as_json, as_csv)
     if not done.read:
         click.echo(f"Error: none of {len(done.images):,} images could be read.", err=True)
         sys.exit(2)
+
+
+def _recall(named: str | None, of_fake: float | None) -> tuple[float | None, str | None]:
+    """The share that --recall or --fake-recall asks for, and of which label; none for the head's own first one."""
+    if named is None:
+        return of_fake, None
+    label, _, share = named.rpartition("=")
+    try:
+        wanted = float(share)
+    except ValueError:
+        wanted = 0.0
+    if not label.strip() or not 0 < wanted < 1:
+        raise click.UsageError(f"--recall {named!r} is not LABEL=SHARE with a share between 0 and 1, as in FAKE=0.99.")
+    if of_fake is not None:
+        raise click.UsageError("--recall and --fake-recall ask for the same: choose one.")
+    return wanted, label.strip()
 
 
 def _listed(images: tuple[str, ...]) -> list[str]:
@@ -104,16 +130,39 @@ def show_predicted(done: "Predicted", others: "pl.DataFrame", as_json: bool, as_
         say(line, as_json or as_csv)
     record = done.head.record
     about = {"encoder": record.encoder.name, "head": record.head, "encoder_id": record.encoder.identity}
+    names = record.labels.names
     if as_json:
-        rows = images.to_dicts()
-        print_json([{**row, "open": row["open"].split("|") if row["open"] else [], **about} for row in rows])
+        print_json([{**_as_object(row, names), **about} for row in images.iter_rows(named=True)])
     elif as_csv:
         from toolkit.results.tables import csv_bytes
 
-        frame = images.with_columns(**{name: pl.lit(value) for name, value in about.items()})
+        frame = images.drop("probabilities").with_columns(*(_tops(images, names) if len(names) > 2 else []))
+        frame = frame.with_columns(**{name: pl.lit(value) for name, value in about.items()})
         click.echo(csv_bytes(frame), nl=False)
     else:
         print_table(_table(done))
+
+
+def _as_object(row: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """A row as JSON has it: what is open as a list, and P by label, the likeliest first."""
+    likeliest = {label: p for label, p in _likeliest(row["probabilities"], names)}
+    return {**row, "open": row["open"].split("|") if row["open"] else [], "probabilities": likeliest or None}
+
+
+def _likeliest(probabilities: Sequence[float] | None, names: Sequence[str]) -> list[tuple[str, float]]:
+    """Labels with their P, the likeliest first; none for an image that was not read."""
+    return sorted(zip(names, probabilities or (), strict=False), key=lambda one: -one[1])
+
+
+def _tops(images: "pl.DataFrame", names: Sequence[str]) -> "list[pl.Series]":
+    """The `TOP` likeliest labels as columns of a CSV: label_1, p_1, label_2, …"""
+    import polars as pl
+
+    nothing: list[Any] = [(None, None)] * TOP
+    ordered = [_likeliest(one, names)[:TOP] or nothing for one in images["probabilities"].to_list()]
+    labels = [pl.Series(f"label_{n + 1}", [one[n][0] for one in ordered], dtype=pl.String) for n in range(TOP)]
+    shares = [pl.Series(f"p_{n + 1}", [one[n][1] for one in ordered], dtype=pl.Float64) for n in range(TOP)]
+    return [column for pair in zip(labels, shares, strict=True) for column in pair]
 
 
 def rests_on(done: "Predicted") -> list[str]:
@@ -153,7 +202,7 @@ def _accuracies(done: "Predicted") -> list[str]:
 def _measured(done: "Predicted") -> list[str]:
     lines = []
     for test, figures in done.rule.measured.items():
-        recalls = ", ".join(f"{label} {recall:.3f}" for label, recall in figures["recall"].items())
+        recalls = _recalls(figures["recall"])
         line = f"  measured on {figures['images']:,} {test} test images: "
         if done.rule.abstains:
             right = "–" if figures["right"] is None else f"{figures['right']:.3f}"
@@ -162,21 +211,38 @@ def _measured(done: "Predicted") -> list[str]:
     return lines
 
 
+def _recalls(recalls: Mapping[str, float]) -> str:
+    """All of them; of many the lowest, and how many there are."""
+    lowest = sorted(recalls.items(), key=lambda one: one[1])[:LOWEST] if len(recalls) > NAMED else recalls.items()
+    said = ", ".join(f"{label} {recall:.3f}" for label, recall in lowest)
+    return said if len(recalls) <= NAMED else f"{said}, the lowest of {len(recalls)}"
+
+
 def _table(done: "Predicted") -> Any:
     from rich.table import Table
 
     shown = Table(box=None, header_style="bold")
     shown.add_column("Image", overflow="fold")
-    for name in ("Label", f"P({done.head.record.labels.positive})", ""):
+    labels = done.head.record.labels
+    several = len(labels) > 2
+    for name in ("Label", *(["P", "Next"] if several else [f"P({labels.positive})"]), ""):
         shown.add_column(name)
     for row in done.images.iter_rows(named=True):
         if row["reason"]:
-            shown.add_row(_plain(row["path"]), "–", "–", _plain(f"unreadable: {row['reason']}"))
+            nothing = ["–"] * (3 if several else 2)
+            shown.add_row(_plain(row["path"]), *nothing, _plain(f"unreadable: {row['reason']}"))
             continue
-        shown.add_row(
-            _plain(row["path"]), row["label"] or "unsure", f"{row['p_real']:.3f}", "far" if row["far"] else ""
-        )
+        odds = _of_several(row, labels.names) if several else [f"{row['p_real']:.3f}"]
+        shown.add_row(_plain(row["path"]), row["label"] or "unsure", *odds, "far" if row["far"] else "")
     return shown
+
+
+def _of_several(row: dict[str, Any], names: Sequence[str]) -> list[Any]:
+    """P of the label called (of an image left open: of the likeliest), and the next likeliest labels with theirs."""
+    ordered = _likeliest(row["probabilities"], names)
+    first = next((one for one in ordered if one[0] == row["label"]), ordered[0])
+    rest = [f"{label} {p:.3f}" for label, p in ordered if label != first[0]][: TOP - 1]
+    return [f"{first[1]:.3f}", _plain(", ".join(rest) if row["label"] else f"{first[0]}, {', '.join(rest)}")]
 
 
 def _plain(text: str) -> Any:

@@ -7,6 +7,8 @@ import polars as pl
 from rich.table import Table
 
 from toolkit.evaluation import columns
+from toolkit.results import learning
+from toolkit.results.classes import HARMONIC_MEAN, MACRO, worst_first
 from toolkit.results.published import study_figure
 from toolkit.results.summary import (
     LEFT_OUT,
@@ -26,11 +28,27 @@ LEGEND = (
 PLAIN: dict[str, Any] = {"box": None, "header_style": "bold", "title_justify": "left", "caption_justify": "left"}
 MOST_SIDE_BY_SIDE = 5
 """The number of perturbations that fit on a line of 120 characters."""
-LEGEND_MEANS = "Against the study's way: mean accuracy minus that of zero-shot on finetuned (study), 95 % interval."
+MOST_LABELS = 2
+"""Up to this many labels have columns of their own; more labels are shown as averages."""
+WORST = 3
+"""The number of labels named under the averages: those with the lowest recall."""
+LEGEND_INTERVAL = "95 % intervals (Student's t) have the held-out value as their unit."
+LEGEND_MEANS = (
+    "Against the study's way: mean accuracy minus that of zero-shot on finetuned (study), and how many held-out values "
+    f"are better : worse. {LEGEND_INTERVAL}"
+)
 
 
 def tables(table: pl.DataFrame, predictions: pl.DataFrame) -> Iterator[Table]:
-    """A table for each comparison, in the study's layout; and the means over held-out values, if there are several."""
+    """A table for each comparison, in the study's layout; and the means over held-out values, if there are several.
+
+    With several numbers of training images these are shown for the largest number; the learning curves follow.
+    """
+    if table["train_per_label"].n_unique() > 1:
+        largest = pl.col("train_per_label") == table["train_per_label"].max()
+        yield from tables(table.filter(largest), predictions.filter(largest))
+        yield from map(_learning, learning.find(table, predictions))
+        return
     for _, group in columns.ordinary(table).group_by(columns.COMPARISON, maintain_order=True):
         yield _comparison(group)
     for _, group in table.group_by(columns.COMPARISON, maintain_order=True):
@@ -68,14 +86,59 @@ def encoders(table: pl.DataFrame, predictions: pl.DataFrame) -> Table | None:
     return made if rows else None
 
 
+def _learning(curve: learning.Curve) -> Table:
+    """A line for each encoder, head and test set, a column for each number of training images: mean accuracies."""
+    seeds = curve.table["seed"].n_unique()
+    means = f", means over {seeds} seeds" if seeds > 1 else ""
+    title = f"Accuracy by training images a label: {curve.about['dataset']}, {curve.about['model']}{means}"
+    shown = Table(title=title, **PLAIN)
+    for name in ("Encoder", "Head", "Test", *(f"{size:,}" for size in curve.sizes)):
+        shown.add_column(name, no_wrap=True, justify="left" if name in ("Encoder", "Head", "Test") else "right")
+    for _, rows in curve.points.group_by("entrant", "test", maintain_order=True):
+        first, found = rows.row(0, named=True), dict(rows.select("train_per_label", "mean").iter_rows())
+        figures = [f"{found[size]:.3f}" if size in found else "" for size in curve.sizes]
+        shown.add_row(_encoder(first), first["head"], first["test"], *figures)
+    return shown
+
+
 def _comparison(group: pl.DataFrame) -> Table:
     about, labels = group.row(0, named=True), labels_of(group)
     held_out = "" if about["held_out"] == "none" else f", {about['held_out']} held out"
     title = f"{about['dataset']}{held_out}: {about['model']}, trained on {about['train_rows']:,} images"
     title += f", scored on {about['test_data']}" if about["test_data"] else ""
-    shown = Table(title=title, caption=LEGEND, **PLAIN)
+    shown = Table(title=title, caption=f"{LEGEND}{_flattery(group)}", **PLAIN)
     for name in ("Encoder", "Head", "Test", "Accuracy"):
         shown.add_column(name, no_wrap=name != "Encoder")
+    return _averages(shown, group) if len(labels) > MOST_LABELS else _of_each_label(shown, group, labels)
+
+
+def _averages(shown: Table, group: pl.DataFrame) -> Table:
+    """A line for each head and test set with the averages over the labels; below it the hardest labels."""
+    headings = {name: text for name, text in MACRO.items() if group[name].count()}
+    headings |= {"harmonic_mean": HARMONIC_MEAN} if group["harmonic_mean"].count() else {}
+    for text in headings.values():
+        shown.add_column(text, justify="right")
+    for row in group.filter(pl.col("class") == "all").iter_rows(named=True):
+        figures = ["" if row[name] is None else f"{row[name]:.3f}" for name in headings]
+        shown.add_row(*_first_cells(row), *figures)
+    shown.caption = "\n".join([f"{LEGEND}{_flattery(group)}", *_hardest(group)])
+    return shown
+
+
+def _hardest(group: pl.DataFrame) -> list[str]:
+    """A line for each test set: the labels that its most accurate head recognises worst."""
+    lines = []
+    for (test,), rows in group.group_by("test", maintain_order=True):
+        best = rows.sort("accuracy", descending=True, maintain_order=True).head(1)
+        mine = rows.join(best, on=columns.KEY, how="semi", nulls_equal=True, maintain_order="left")
+        worst = [f"{label} {recall:.2f}" for label, recall in worst_first(mine).select("class", "recall").iter_rows()]
+        name = f"{best['head'][0]} on {_encoder(best.row(0, named=True))}"
+        lines.append(f"Lowest recall on {test} ({name}): {', '.join(worst[:WORST])}.")
+    return lines
+
+
+def _of_each_label(shown: Table, group: pl.DataFrame, labels: list[str]) -> Table:
+    """A line for each head and test set with the figures of two labels side by side."""
     for label in labels:
         for name in (f"{label} prec.", "recall", "F1", "images"):
             shown.add_column(name, justify="right")
@@ -87,16 +150,27 @@ def _comparison(group: pl.DataFrame) -> Table:
     return shown
 
 
+def _flattery(group: pl.DataFrame) -> str:
+    """What picking the best row is expected to add to its accuracy, for each test set that has more than one row."""
+    best = group.filter((pl.col("class") == "all") & (pl.col("selection_bias") > 0))
+    said = [f"{row['selection_bias']:.3f} on {row['test']}" for row in best.iter_rows(named=True)]
+    return f"\nPicking the best flatters it by about {', '.join(said)}." if said else ""
+
+
 def _line(rows: pl.DataFrame, labels: list[str]) -> list[str]:
     first: dict[str, Any] = rows.row(0, named=True)
-    mark = {"best": "★", "≈ best": "≈"}.get(standing(first["accuracy"], p_against_best(first)), " ")
-    interval = f"{first['accuracy']:.3f} [{first['accuracy_low']:.2f}–{first['accuracy_high']:.2f}] {mark}"
-    cells = [_encoder(first), first["head"], first["test"], interval.rstrip()]
+    cells = _first_cells(first)
     for label in labels:
         row = rows.filter(pl.col("class") == label).row(0, named=True)
         cells += [f"{row['precision']:.2f}", f"{row['recall']:.2f}", f"{row['f1']:.2f}", f"{row['support']:,}"]
     figure = study_figure(first, first["test"], "accuracy")
     return [*cells, f"{figure:.2f}" if figure is not None else ""]
+
+
+def _first_cells(row: dict[str, Any]) -> list[str]:
+    mark = {"best": "★", "≈ best": "≈"}.get(standing(row["accuracy"], p_against_best(row)), " ")
+    interval = f"{row['accuracy']:.3f} [{row['accuracy_low']:.2f}–{row['accuracy_high']:.2f}] {mark}"
+    return [_encoder(row), row["head"], row["test"], interval.rstrip()]
 
 
 def _perturbed(group: pl.DataFrame, kinds: list[str]) -> Table:
@@ -137,14 +211,15 @@ def _seeds(spread: pl.DataFrame) -> Table:
 def _means(means: pl.DataFrame) -> Table:
     about, against = means.row(0, named=True), means["difference"].count() > 0
     title = f"Over the held-out {in_plural(about['split_by'])}"
-    shown = Table(title=title, caption=LEGEND_MEANS if against else None, **PLAIN)
+    shown = Table(title=title, caption=LEGEND_MEANS if against else LEGEND_INTERVAL, **PLAIN)
     several = ["Seed"] if means["seed"].n_unique() > 1 else []
     compared = ["Against the study's way"] if against else []
-    for name in (*several, "Encoder", "Head", "Test", "Mean accuracy", "Worst", "on", *compared):
+    for name in (*several, "Encoder", "Head", "Test", "Mean accuracy", "AUC", "Worst", "on", *compared):
         shown.add_column(name, no_wrap=True)
     for row in means.iter_rows(named=True):
         worst = row["worst_category"] if row["test"] == "novel" else f"({row['worst_category']} held out)"
-        figures = [f"{row['mean']:.3f}", f"{row['worst']:.3f}", worst, *[_difference(row) for _ in compared]]
+        mean = f"{row['mean']:.3f} [{row['mean_low']:.2f}–{row['mean_high']:.2f}]"
+        figures = [mean, f"{row['auc']:.3f}", f"{row['worst']:.3f}", worst, *[_difference(row) for _ in compared]]
         shown.add_row(*[str(row["seed"]) for _ in several], _encoder(row), row["head"], row["test"], *figures)
     return shown
 
@@ -156,4 +231,5 @@ def _encoder(row: dict[str, Any]) -> str:
 def _difference(row: dict[str, Any]) -> str:
     if row["difference"] is None:
         return ""
-    return f"{row['difference']:+.3f} [{row['difference_low']:+.3f}, {row['difference_high']:+.3f}]"
+    interval = f"[{row['categories_low']:+.3f}, {row['categories_high']:+.3f}]"
+    return f"{row['difference']:+.3f} {interval} {row['wins']:.0f}:{row['losses']:.0f}"

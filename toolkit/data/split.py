@@ -8,7 +8,7 @@ tested among themselves, and so are the new ones.
 import hashlib
 import logging
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -65,6 +65,7 @@ class Split:
     held-out one, so it is in none of the three. `leaks` counts test images left out because their bytes are in `train`,
     `near_copies` those left out as near copies of a training image (`data.near_copies`). `seed` drew the training rows
     and seeds everything random. `new_labels` are the held-out labels where `by` is `label`, else empty.
+    `train_per_label` is the number of training images of each label that was asked for; None: all.
     """
 
     held_out: str
@@ -76,6 +77,7 @@ class Split:
     by: str = CATEGORY
     near_copies: int = 0
     new_labels: tuple[str, ...] = ()
+    train_per_label: int | None = None
 
     @property
     def held_out_groups(self) -> frozenset[str]:
@@ -280,7 +282,8 @@ def select(
 
     Test images whose bytes are in the training set are skipped unless `keep_leaks`. So are those whose SHA-256 (hex) is
     in `also_passed_over`: near copies of training images. A `seed` other than 0 draws the training rows at random. Only
-    the rows needed are hashed. Raises SelectionError if a label has fewer than two training images or no test image.
+    the rows needed are hashed. Raises SelectionError if a label has fewer than two training images (one, if no more are
+    asked for) or no test image.
     """
     rows, new = with_groups(dataset, by, hash_rows), new_labels(dataset.labels(), held_out, by)
     groups = new or tuple({held_out} - {NONE})
@@ -292,12 +295,23 @@ def select(
     novel, passed_novel = _first(dataset, tests.filter(_is_one_of(groups)), test_per_label, hash_rows, seen)
     passed = pl.concat([passed_base, passed_novel])
     leaks = int(passed.is_in(train["sha256"].implode()).sum())
-    split = Split(held_out, train, base, novel, leaks, seed, by, len(passed) - leaks, new)
+    split = Split(held_out, train, base, novel, leaks, seed, by, len(passed) - leaks, new, train_per_label)
     _require_whole(split, seen)
     _require_enough(dataset, split)
     sizes = (len(split.train), len(split.base), len(split.novel), split.leaks)
     log.info("%s held out: %d train, %d base, %d novel, %d leaks dropped", held_out, *sizes)
     return split
+
+
+def with_fewer(split: Split, train_per_label: int | None) -> Split:
+    """The same comparison with the first N training images of each label alone (None: all that it has).
+
+    Fewer are always among more, and the test images stay: none is in the training set of the largest number.
+    """
+    if train_per_label is None:
+        return split
+    first = pl.int_range(pl.len()).over("label") < train_per_label
+    return replace(split, train=split.train.filter(first), train_per_label=train_per_label)
 
 
 def first_tests(
@@ -386,8 +400,9 @@ def _require_whole(split: Split, seen: pl.Series) -> None:
 def _require_enough(dataset: Dataset, split: Split) -> None:
     known = split.known_labels(dataset.labels())
     novel = [("novel test", split.novel, 1, split.new_labels or known)] if split.held_out != NONE else []
+    fewest_to_train = min(FEWEST, split.train_per_label or FEWEST)
     for name, rows, fewest, labels in [
-        ("training", split.train, FEWEST, known),
+        ("training", split.train, fewest_to_train, known),
         ("base test", split.base, 1, known),
         *novel,
     ]:

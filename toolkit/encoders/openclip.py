@@ -17,7 +17,7 @@ from toolkit.encoders.class_token import encode_image
 from toolkit.encoders.record import EncoderRecord, TrainedOn
 from toolkit.encoders.source import TIMM, Source, source
 from toolkit.errors import EncoderError, did_you_mean
-from toolkit.storage.network import fail_fast_without_network
+from toolkit.storage.network import fail_fast_without_network, quiet_client
 
 if TYPE_CHECKING:
     import torch
@@ -173,7 +173,7 @@ def create(origin: Source, load_weights: bool) -> "torch.nn.Module":
     if load_weights and origin.file is None:
         fail_fast_without_network()
     if origin.model.startswith(TIMM):
-        with _quiet(), _readable_errors(origin):
+        with quiet_client(), _readable_errors(origin):
             return timm_tower.create(origin, load_weights)
     import open_clip
 
@@ -186,7 +186,7 @@ def create(origin: Source, load_weights: bool) -> "torch.nn.Module":
     options: dict[str, Any] = {"force_quick_gelu": True} if quick_gelu else {}
     from_file = origin.file if load_weights else None
     downloads = load_weights and not from_file
-    with _quiet(), _readable_errors(origin):
+    with quiet_client(), _readable_errors(origin):
         model = open_clip.create_model(
             origin.model,
             pretrained=from_tag,
@@ -209,7 +209,7 @@ def _tokenizer(origin: Source) -> Any:
     if name:
         fail_fast_without_network()
     try:
-        with _quiet():
+        with quiet_client():
             return open_clip.get_tokenizer(origin.model)
     except ImportError as error:
         raise EncoderError(
@@ -296,21 +296,6 @@ def _check_names(origin: Source) -> None:
             if origin.pretrained
             else f"open_clip publishes no weights of {origin.model}: give a file of your own, --pretrained FILE."
         )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """open_clip and the hub's client log to the root logger what the error below says in one line."""
-    import logging
-    import warnings
-
-    logging.disable(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(logging.NOTSET)
 
 
 @contextmanager

@@ -191,10 +191,9 @@ def _answers(
     named = {name: pl.lit(value, dtype=columns.PREDICTIONS[name][0]) for name, value in about.items()}
     of_label = odds[np.arange(len(odds)), [classes.index(label) for label in rows["label"]]]
     in_order = np.ascontiguousarray(odds[:, [classes.index(label) for label in labels]])
-    p_positive = pl.Series(odds[:, classes.index(labels.positive)]) if labels.positive else pl.lit(None, pl.Float64)
     found = {
         "predicted": pl.Series([classes[number] for number in odds.argmax(axis=1)], dtype=pl.String),
-        "p_real": p_positive,
+        "p_real": pl.Series(odds[:, classes.index(labels.positive)]) if labels.positive else pl.lit(None, pl.Float64),
         "probabilities": pl.Series(in_order, dtype=pl.Array(pl.Float64, len(labels))).arr.to_list(),
         "p_predicted": pl.Series(odds.max(axis=1)),
         "p_label": pl.Series(of_label),

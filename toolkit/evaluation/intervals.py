@@ -12,6 +12,7 @@ import numpy as np
 LEVEL = 0.95
 Z = 1.959963984540054  # the normal quantile of LEVEL, two-sided
 REPLICATES = 1000
+MOST_FLIPPED, FLIPS = 16, 100_000
 
 Interval = tuple[float, float]
 
@@ -28,6 +29,35 @@ def wilson(successes: float, trials: float) -> Interval:
     half = Z / (1 + z2 / trials) * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials * trials))
     low = 0.0 if successes == 0 else max(0.0, centre - half)
     return low, 1.0 if successes == trials else min(1.0, centre + half)
+
+
+def of_mean(values: np.ndarray) -> Interval:
+    """Student's t interval of the mean of `values` `[K]` at 95 %; not a number for fewer than two.
+
+    The values are independent draws of what a claim is about: one for each held-out category, say, where it is about
+    categories that nobody trained on.
+    """
+    from scipy.special import stdtrit
+
+    if len(values) < 2:
+        return math.nan, math.nan
+    mean, error = float(values.mean()), float(values.std(ddof=1)) / math.sqrt(len(values))
+    half = float(stdtrit(len(values) - 1, 0.5 + LEVEL / 2)) * error
+    return mean - half, mean + half
+
+
+def sign_flip(differences: np.ndarray) -> float:
+    """The two-sided p-value that `differences` `[K]` are symmetric about zero (Fisher 1935, section 21).
+
+    Exact up to `MOST_FLIPPED` differences: over all their signs. Beyond, over `FLIPS` draws of the signs.
+    """
+    count = len(differences)
+    if count <= MOST_FLIPPED:
+        signs = 1 - 2 * (np.arange(1 << count)[:, None] >> np.arange(count) & 1)
+    else:
+        signs = 1 - 2 * np.random.default_rng(0).integers(0, 2, (FLIPS, count))
+    sums = np.abs(signs @ differences)
+    return float((sums >= abs(differences.sum()) - 1e-12).mean())
 
 
 def named(name: str, interval: Interval) -> dict[str, float]:

@@ -23,7 +23,7 @@ Progress = Callable[[str, int, int], None]
 @dataclass(frozen=True)
 class Beyond:
     """Test sets beyond base and novel: these two under each of `perturbations`, and the test images of the data set
-    `other`."""
+    `other`, which has the same labels."""
 
     perturbations: Sequence[Perturbation] = ()
     other: Dataset | None = None
@@ -49,7 +49,7 @@ class Images:
 class MoreSets:
     """Finds the sets that `beyond` asks for and embeds them with every encoder.
 
-    `labels` are the two labels of the comparison; raises SelectionError where the other data set lacks one.
+    `labels` are those of the comparison; raises SelectionError where the other data set lacks one.
     """
 
     def __init__(self, beyond: Beyond, labels: Sequence[str], root: Path, loaders: Loaders, progress: Progress):

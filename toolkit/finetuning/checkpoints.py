@@ -159,6 +159,6 @@ def load_finetuned(checkpoint: Checkpoint, origin: Source) -> OpenClip:
     model: Any = create(origin, load_weights=False)
     if LABEL_VECTORS in tensors:
         model = image_tower(model)
-        model.set_labels(list(checkpoint.record.prompts), tensors[LABEL_VECTORS].clone())
+        model.set_labels(sorted(checkpoint.record.prompts), tensors[LABEL_VECTORS].clone())
     model.load_state_dict(tensors, strict=True)
     return OpenClip(model, origin, checkpoint.record.trained_on)

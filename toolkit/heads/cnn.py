@@ -57,10 +57,10 @@ class SmallCNN(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         epochs, loss = self._choose(X, codes, numbers % GROUPS)
         training = _train(X, codes, self.seed)
         self.weights_ = [next(training) for _ in range(epochs)][-1]
-        self.choice_: dict[str, Any] = {"epochs": epochs, "log_loss": round(loss, 4), "by": how}
+        self.choice_: dict[str, Any] = {"epochs": epochs, "log_loss": loss, "by": how}
         return self
 
-    def _choose(self, X: np.ndarray, codes: np.ndarray, numbers: np.ndarray) -> tuple[int, float]:
+    def _choose(self, X: np.ndarray, codes: np.ndarray, numbers: np.ndarray) -> tuple[int, float | None]:
         """The number of epochs with the least mean log loss on the left-out rows, and that loss."""
         usable = usable_folds(codes, numbers)
         runs = [_train(X[fit], codes[fit], self.seed) for fit, _ in usable]
@@ -68,7 +68,7 @@ class SmallCNN(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         while runs and len(losses) < self.most_epochs and len(losses) - int(np.argmin([*losses, np.inf])) <= PATIENCE:
             odds = [_odds(next(run), X[out]) for run, (_, out) in zip(runs, usable, strict=True)]
             losses.append(float(np.mean([log_loss(p, codes[out]) for p, (_, out) in zip(odds, usable, strict=True)])))
-        return (int(np.argmin(losses)) + 1, min(losses)) if losses else (self.most_epochs, 0.0)
+        return (int(np.argmin(losses)) + 1, round(min(losses), 4)) if losses else (self.most_epochs, None)
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """`[N, 3 x 32 x 32]` -> `[N, classes]` float64."""

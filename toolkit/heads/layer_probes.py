@@ -19,6 +19,8 @@ from threadpoolctl import threadpool_limits
 from toolkit.heads.base import VECTORS, fold_numbers, log_loss, softmax, unit, usable_folds
 
 GRID = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
+DEFAULT = 1.0
+"""C where nothing can be left out to choose it."""
 PATIENCE = 2
 PULL = 0.1
 """Penalty that pulls the blocks' weights towards equal ones, chosen on training categories, each held out in turn:
@@ -111,7 +113,7 @@ class LayerProbes(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             inside = fold == number
             weights, bias = _stack(logits[:, ~inside], truth[~inside])
             losses.append(log_loss(softmax(_added(logits[:, inside], weights, bias)), truth[inside]))
-        self.log_loss_ = round(float(np.mean(losses)), 4) if losses else 0.0
+        self.log_loss_ = round(float(np.mean(losses)), 4) if losses else None
 
     def _fit_all(self, blocks: Sequence[np.ndarray], codes: np.ndarray, choices: Sequence[_Choice]) -> None:
         """Merge the weighted probes into one linear model: `coef_` `[classes, D]`, `intercept_` `[classes]`."""
@@ -150,6 +152,8 @@ def _choose(block: np.ndarray, codes: np.ndarray, folds: Folds, grid: Sequence[f
     """The best `C` for a block `[N, D]`; the search ends after `PATIENCE` rises of the log loss in a row."""
     models = [LogisticRegression(max_iter=1000, tol=1e-5, warm_start=True) for _ in folds]
     sides = [_standardised(block[fit], block[out]) for fit, out in folds]
+    if not folds:
+        return _Choice(min(grid, key=lambda C: abs(np.log(C / DEFAULT))), 0.0, np.empty((0, codes.max() + 1)))
     tried: list[_Choice] = []
     for strength in grid:
         logits, losses = [np.empty((0, codes.max() + 1))], []
@@ -157,7 +161,7 @@ def _choose(block: np.ndarray, codes: np.ndarray, folds: Folds, grid: Sequence[f
             slopes, constant = _of_every_class(model.set_params(C=strength).fit(fitting, codes[fit]))
             logits.append(held_out @ slopes.T + constant)
             losses.append(log_loss(softmax(logits[-1]), codes[out]))
-        tried.append(_Choice(strength, float(np.mean(losses)) if losses else 0.0, np.concatenate(logits)))
+        tried.append(_Choice(strength, float(np.mean(losses)), np.concatenate(logits)))
         recent = [one.log_loss for one in tried[-PATIENCE - 1 :]]
         if len(recent) > PATIENCE and (np.diff(recent) > 0).all():
             break

@@ -21,7 +21,7 @@ from toolkit.heads import fits, head_class
 from toolkit.pipeline.embed import is_blocks_of
 from toolkit.pipeline.plan import Plan
 from toolkit.prediction import kept_heads
-from toolkit.results import run_records, tables
+from toolkit.results import learning, run_records, tables
 from toolkit.results.studies import with_studies
 
 
@@ -38,7 +38,7 @@ class Compared:
         """The results of this command alone, in the order in which they are stored."""
         return tables.in_order(self._with_studies[0])
 
-    @cached_property
+    @property
     def predictions(self) -> pl.DataFrame:
         """The predictions of this command alone."""
         return self._with_studies[1]
@@ -60,19 +60,23 @@ def compare(plan: Plan, heads: Sequence[str], choose_by: str = "category", beyon
     extra = MoreSets(beyond, plan.labels.names, plan.cache, loaders, plan.progress)
     comparisons, notes = [], []
     for split in splits:
-        settings = _settings(plan, heads, choose_by, split.seed)
+        settings = _settings(plan, heads, choose_by, split)
         encoders, said = _ready_encoders(plan, base, split, heads)
         said += _left_out(heads, encoders)
         more = extra.of(plan.dataset, split, encoders, plan.test_per_label, plan.keep_leaks)
         comparisons.append(compare_split(split, encoders, settings, more))
-        _keep_heads(plan, comparisons[-1], split, encoders)
+        if split.train_per_label == plan.every_size()[-1]:
+            _keep_heads(plan, comparisons[-1], split, encoders)
         notes += [*said, *comparisons[-1].notes(), *_know_no_new_label(comparisons[-1], split)]
     notes += [
         *extra.notes(),
         *audit.lines(comparisons, splits, plan.cache),
         *near_copies.notes(plan.near_copies(), splits),
     ]
-    return _stored(plan, Compared(comparisons, splits, notes))
+    done = Compared(comparisons, splits, notes)
+    if len(plan.every_size()) > 1:
+        done = replace(done, notes=[*notes, *learning.lines(done.table, done.predictions)])
+    return _stored(plan, done)
 
 
 def compare_all(
@@ -107,10 +111,10 @@ def compare_split(
     return Comparison(grid.tabulate(predictions, fitted, split, settings, sets), predictions, fitted)
 
 
-def _settings(plan: Plan, heads: Sequence[str], choose_by: str, seed: int) -> Settings:
-    sizes = plan.train_per_label, plan.test_per_label
+def _settings(plan: Plan, heads: Sequence[str], choose_by: str, split: Split) -> Settings:
+    sizes = split.train_per_label, plan.test_per_label
     of_plan = plan.dataset.name, plan.labels, plan.prompts
-    return Settings(*of_plan, tuple(heads), choose_by, seed, *sizes, plan.keep_leaks)
+    return Settings(*of_plan, tuple(heads), choose_by, split.seed, *sizes, plan.keep_leaks)
 
 
 def _ready_encoders(plan: Plan, base: Cache, split: Split, heads: Sequence[str]) -> tuple[list[Cache], list[str]]:

@@ -41,7 +41,7 @@ class Embedded:
 
     @cached_property
     def splits(self) -> list[Split]:
-        """One for each value that the plan holds out. Nothing is read for it any more."""
+        """Those of the plan. Nothing is read for it any more."""
         return self.plan.splits(self.contents)
 
 
@@ -93,7 +93,7 @@ def _read_what_is_needed(plan: Plan, contents: Contents) -> tuple[int, np.ndarra
     """Read as many images as the plan asks for, and keep no more than their keys -> how many were dropped as leaks, and
     the numbers of the rows to embed."""
     try:
-        return sum(split.leaks for split in plan.splits(contents)), contents.readable()
+        return sum(split.leaks for split in plan.largest(contents)), contents.readable()
     except SelectionError as error:
         _list_skipped(plan, contents)
         raise _because_of_unreadable(error, plan, contents.skipped(), contents.looked_at()) from error

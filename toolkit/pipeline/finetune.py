@@ -22,7 +22,8 @@ from toolkit.pipeline.plan import Plan
 
 @dataclass(frozen=True)
 class Finetuned:
-    """One fine-tuned encoder: which value it never saw, the mean loss of each epoch, what was embedded, its seed."""
+    """One fine-tuned encoder: which value it never saw, the mean loss of each epoch, what was embedded, its seed, and
+    how many images of each label were asked for."""
 
     held_out: str
     losses: list[float]
@@ -31,10 +32,11 @@ class Finetuned:
     cached: int
     folder: Path
     seed: int = 0
+    train_per_label: int | None = None
 
 
 def finetune(plan: Plan, recipe: Recipe, blocks: bool = False) -> list[Finetuned]:
-    """Fine-tune once for each value that is held out, and embed everything again with the new encoder.
+    """Fine-tune once for each split of the plan, and embed everything again with the new encoder.
 
     With `blocks`, the blocks of its image tower as well. What was trained or embedded before is not done again. An
     encoder without text is trained with a vector a label in place of prompts. Raises what `embed` raises.
@@ -69,8 +71,8 @@ def _finetune_one(plan: Plan, training: Training, split: Split, blocks: bool) ->
     watch = partial(plan.progress, "Embedding again")
     report = embedding.embed_images(plan.dataset, split.rows(), *filled_together(vectors, encoder, blocks), watch)
     losses = list(checkpoint.record.losses)
-    counts = report.embedded, report.cached
-    return Finetuned(split.held_out, losses, before is None, *counts, checkpoint.folder, split.seed)
+    counts, of_split = (report.embedded, report.cached), (split.seed, split.train_per_label)
+    return Finetuned(split.held_out, losses, before is None, *counts, checkpoint.folder, *of_split)
 
 
 def _cache_of(training: Training, encoder: Callable[[], OpenClip], trained: bool) -> Cache:

@@ -14,12 +14,12 @@ from toolkit.data.labels import Labels, some
 from toolkit.data.manifest import Dataset
 from toolkit.data.near_copies import NearCopies, select_without
 from toolkit.data.sources.assemble import AS_IT_LOOKS, Reading
-from toolkit.data.split import CATEGORY, NOTHING, Split, held_out_values, select
+from toolkit.data.split import CATEGORY, NOTHING, Split, held_out_values, select, with_fewer
 from toolkit.encoders.openclip import OpenClip, load
 from toolkit.encoders.record import IMPORTED
 from toolkit.encoders.source import Source
 from toolkit.errors import EncoderError, MissingEmbeddings, SelectionError, did_you_mean
-from toolkit.results.published import PROMPTS
+from toolkit.pipeline.prompts import Names, make_prompts
 
 Progress = Callable[[str, int, int], None]
 
@@ -33,8 +33,9 @@ class Plan:
     """What the commands share: the data, the encoder, who trains and who tests, and where things are kept.
 
     `prompts` maps each label to its prompts. `split` names the values of the column `by` that are held out, each in its
-    turn. `asked` is how the user chose all this on the command line, for the commands that messages name; `typed` is
-    the whole command, `data` where the images are and `reading` how they are read, for whoever runs it again. `read` is
+    turn. Where `shots` are given, each of these numbers of images of a label trains in its turn, not `train_per_label`.
+    `asked` is how the user chose all this on the command line, for the commands that messages name; `typed` is the
+    whole command, `data` where the images are and `reading` how they are read, for whoever runs it again. `read` is
     what plans on the same data share, so that several encoders read it once.
     """
 
@@ -45,6 +46,7 @@ class Plan:
     split: tuple[str, ...] = ()
     by: str = CATEGORY
     train_per_label: int | None = 450
+    shots: tuple[int, ...] = ()
     test_per_label: int | None = 100
     keep_leaks: bool = False
     drop_near_copies: bool = False
@@ -63,6 +65,10 @@ class Plan:
         """The seeds for which everything is done: `seed` alone, or the first `seeds` from 0 on."""
         return [self.seed] if self.seeds is None else range(self.seeds)
 
+    def every_size(self) -> Sequence[int | None]:
+        """How many images of each label train, for which everything is done, the fewest first; None is all."""
+        return sorted(set(self.shots)) or [self.train_per_label]
+
     def held_out(self) -> list[str]:
         """The values that are held out, each in its turn. Raises SelectionError for one that the data does not have."""
         return held_out_values(self.dataset, self.split, self.by)
@@ -80,14 +86,18 @@ class Plan:
         return self.read or Contents(self.dataset, self.cache, partial(self.progress, "Reading"))
 
     def splits(self, contents: Contents) -> list[Split]:
-        """One for each seed and each value that is held out; reads the images that it takes."""
+        """One for each seed, each value that is held out, and each size; reads the images that they take."""
+        return [with_fewer(largest, size) for largest in self.largest(contents) for size in self.every_size()]
+
+    def largest(self, contents: Contents) -> list[Split]:
+        """Of the splits those of the largest size, whose images are all that the others take."""
         look, values = self.near_copies(), self.held_out()
         turns = [(seed, held_out) for seed in self.every_seed() for held_out in values]
         choices = [partial(self._select, contents, *turn) for turn in turns]
         return [select_without(look, choose) if self.drop_near_copies else choose() for choose in choices]
 
     def _select(self, contents: Contents, seed: int, held_out: str, passed_over: pl.Series = NOTHING) -> Split:
-        sizes = self.train_per_label, self.test_per_label
+        sizes = self.every_size()[-1], self.test_per_label
         read = contents.hash_rows
         return select(contents.dataset, held_out, *sizes, self.keep_leaks, seed, read, self.by, passed_over)
 
@@ -127,20 +137,23 @@ def make_plan(
     labels: Sequence[str] | None = None,
     prompts: Mapping[str, str | Sequence[str]] | None = None,
     positive: str | None = None,
+    templates: Sequence[str] = (),
+    names: Names | None = None,
     **fields: Any,
 ) -> Plan:
     """A plan for two or more labels of `dataset`: all of the data's own where `labels` are not given.
 
-    `prompts` maps labels to a prompt or several; those without one get the study's, or a plain sentence. `positive` is
-    the label whose probability is reported (see `Labels.of`). `fields` are those of `Plan`. Raises SelectionError where
-    the labels are fewer than two, or not the data's, or a prompt is for another.
+    `prompts` maps labels to a prompt or several; those without one get `templates` filled with what `names` call them
+    (`prompts.make_prompts`), else the study's, or a plain sentence. `positive` is the label whose probability is
+    reported (see `Labels.of`). `fields` are those of `Plan`. Raises SelectionError where the labels are fewer than two,
+    or not the data's, and what `make_prompts` raises.
     """
-    names = _told_apart(labels, dataset.labels())
-    if positive is not None and positive not in names:
-        guess = did_you_mean(positive, names)
-        raise SelectionError(f"--positive {positive!r} is none of the labels {some(names)}.{guess}")
-    made = Labels.of(names, positive)
-    return Plan(dataset.with_labels(made.names), source, made, _prompts(made, prompts or {}), **fields)
+    wanted = _told_apart(labels, dataset.labels())
+    if positive is not None and positive not in wanted:
+        guess = did_you_mean(positive, wanted)
+        raise SelectionError(f"--positive {positive!r} is none of the labels {some(wanted)}.{guess}")
+    made, selected = Labels.of(wanted, positive), dataset.with_labels(wanted)
+    return Plan(selected, source, made, make_prompts(made, prompts or {}, templates, names), **fields)
 
 
 def plans_of(plan: Plan, sources: Sequence[Source]) -> list[Plan]:
@@ -167,13 +180,3 @@ def _told_apart(wanted: Sequence[str] | None, present: list[str]) -> list[str]:
         wrong = f"--labels names {twice!r} twice" if twice is not None else f"--labels names {labels[0]} alone"
         raise SelectionError(f"{wrong}: name two labels or more, --labels A,B. The data has {some(present)}.")
     return labels
-
-
-def _prompts(labels: Labels, given: Mapping[str, str | Sequence[str]]) -> dict[str, list[str]]:
-    """Each label's prompts: those given, else the study's, else the label's name in a plain sentence."""
-    for label in given:
-        if label not in labels.names:
-            guess = did_you_mean(label, labels.names)
-            raise SelectionError(f"A prompt is for {label!r}, which is none of the labels {some(labels.names)}.{guess}")
-    prompts = {label: [texts] if isinstance(texts, str) else list(texts) for label, texts in given.items()}
-    return {label: prompts.get(label) or [PROMPTS.get(label, f"This is a {label} image.")] for label in labels.names}

@@ -70,10 +70,11 @@ class Study:
 
     `data` is what `--data` takes (None: CIFAKE where it lies in `data/`, else the built-in sample), `model` what
     `--model` takes, `split` the category to hold out, several of them, `all`, or `none` (None: `cat`). `settings` are
-    the other options by their names: `pretrained`, `precision`, `device`, `labels` (two), `prompts` (label -> one or
-    several), `train_per_label`, `test_per_label` (None: every image), `keep_leaks`, `seed`, `layout`, `columns` (path,
-    label, split, category -> the column), `test_share`, `cache` and `results` (folders), and `progress`, called with
-    (stage, done, total).
+    the other options by their names: `pretrained`, `precision`, `device`, `labels` (two or more), `positive`, `prompts`
+    (label -> one or several), `templates`, `names` (label -> name, or a file), `train_per_label`, `test_per_label`
+    (None: every image), `shots` (several numbers to train on, each in its turn: `compare` has rows for all, vectors are
+    those of the largest), `keep_leaks`, `seed`, `layout`, `columns` (path, label, split, category -> the column),
+    `test_share`, `cache` and `results` (folders), and `progress`, called with (stage, done, total).
 
     Nothing is read or computed before a method asks for it, and what is in the cache is never computed again. Methods
     raise `toolkit.ToolkitError` for what the user can mend.
@@ -97,7 +98,7 @@ class Study:
 
     @property
     def manifest(self) -> pl.DataFrame:
-        """Every image of the two labels: path, label, category (null where there is none), split; all String."""
+        """Every image of the labels: path, label, category (null where there is none), split; all String."""
         return self.plan.dataset.rows
 
     @property
@@ -112,7 +113,7 @@ class Study:
         `held_out` says which comparison, where the study holds out several categories in turn; None: the first.
         """
         done = embed(self.plan)
-        return _read(done.cache, _one(done.splits, held_out), self.plan)
+        return _read(done.cache, _one(self.plan.largest(done.contents), held_out), self.plan)
 
     def finetune(self, held_out: str | None = None, recipe: str = "study", **changes: Any) -> Embeddings:
         """The vectors of a CLIP that is fine-tuned on `train` alone; trains and embeds what the cache lacks.
@@ -120,8 +121,10 @@ class Study:
         `changes` to the recipe are fields of `toolkit.Recipe`: `epochs=2`, `learning_rate=1e-5`, …
         """
         how = make_recipe(recipe, **changes)
-        split = _one(self.plan.splits(self.plan.contents()), held_out)
-        plan = replace(self.plan, split=(split.held_out,), seed=split.seed, seeds=None)
+        split = _one(self.plan.largest(self.plan.contents()), held_out)
+        plan = replace(
+            self.plan, split=(split.held_out,), seed=split.seed, seeds=None, shots=tuple(sorted(self.plan.shots))[-1:]
+        )
         (done,) = finetune(plan, how)
         record = find_encoders(
             plan.cache, lambda one: one.name == "finetuned" and is_of_checkpoint(one, done.folder.name)
@@ -145,7 +148,7 @@ class Study:
 def load_encoder(
     model: str, pretrained: str | None = None, precision: str = "fp32", device: str = "auto"
 ) -> "OpenClip":
-    """A CLIP by open_clip's name, `nano`, or `hf-hub:OWNER/NAME`, with weights by tag or file.
+    """A CLIP by open_clip's name, `nano`, `timm:NAME`, or `hf-hub:OWNER/NAME`, with weights by tag or file.
 
     Raises EncoderError where model or weights are unknown or cannot be had.
     """

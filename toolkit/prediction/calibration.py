@@ -14,6 +14,8 @@ import polars as pl
 from sklearn.base import clone
 
 from toolkit.cache.store import Cache
+from toolkit.data.labels import some
+from toolkit.errors import SelectionError, did_you_mean
 from toolkit.heads.base import fold_numbers, folds
 from toolkit.prediction import conformal, kept_heads
 from toolkit.prediction.kept_heads import KeptHead
@@ -98,56 +100,89 @@ def _split(about: KeptHead, head: Any, cache: Cache) -> tuple[Any, np.ndarray, n
 
 
 def operating_point(
-    about: KeptHead, head: Any, cache: Cache, recall: float, fresh: Fresh | None, progress: Progress
+    about: KeptHead,
+    head: Any,
+    cache: Cache,
+    recall: float,
+    fresh: Fresh | None,
+    progress: Progress,
+    label: str | None = None,
 ) -> Rule:
-    """Call an image the second label (REAL) only where P is above a line that images of the first label stay below.
+    """Call an image of another label than `label` only where their P together is above a line that images of `label`
+    stay below; of several others, the likeliest.
 
-    Without `fresh`, these are the training images, each scored by a copy of `head` fitted without its category (or
-    without its random fifth, where there are no categories), which is what an image of a new kind meets; with `fresh`
-    they are the fresh images. The line is the conformal quantile of the first label's scores, so that at least `recall`
-    of new images of that label stay below it, if they are like these. The kept head answers. Raises what `abstaining`
-    raises.
+    Without a `label` it is the negative one of two, or FAKE. Without `fresh`, the line is drawn on the training images,
+    each scored by a copy of `head` fitted without its category (or without its random fifth, where there are no
+    categories), which is what an image of a new kind meets; with `fresh` on the fresh images. It is the conformal
+    quantile of that label's scores, so that at least `recall` of new images of that label stay below it, if they are
+    like these. The kept head answers. Raises what `abstaining` raises, and SelectionError for a label that the head
+    does not know.
     """
-    second, first = str(about.record.labels.positive), str(about.record.labels.negative)
-    positive = positive_of(about, head)
+    kept = _to_keep(about, label)
+    classes = [str(one) for one in head.classes_]
+    mine, others = classes.index(kept), [number for number, one in enumerate(classes) if one != kept]
     if fresh:
-        scores, codes = head.predict_proba(fresh.vectors)[:, positive], _codes(fresh.labels, head)
+        odds, codes = head.predict_proba(fresh.vectors), _codes(fresh.labels, head)
         how = f"chosen on {len(codes):,} images of {fresh.name} that trained nothing"
     else:
-        scores, codes, how = _scores_when_left_out(about, head, cache, progress)
-    line = conformal.ranked(scores[codes == 1 - positive], recall, first)
+        odds, codes, how = _odds_when_left_out(about, head, cache, progress)
+    line = conformal.ranked(odds[codes == mine][:, others].sum(axis=1), recall, kept)
 
     def answers(odds: np.ndarray) -> np.ndarray:
-        above = odds[:, positive] > line
-        return np.stack([above, ~above] if positive == 0 else [~above, above], axis=1)
+        rest = odds[:, others]
+        chosen = np.where(rest.sum(axis=1) > line, np.array(others)[rest.argmax(axis=1)], mine)
+        return np.asarray(np.eye(len(classes), dtype=bool)[chosen])
 
-    note = (
-        f"--fake-recall {recall:g}: {second} only where P({second}) is above {line:.4f}, {how}, so that at most "
-        f"{1 - recall:.2%} of {first} are called {second}."
-    )
+    note = f"--recall {kept}={recall:g}: {_said(classes, others, line)}, {how}, so that at most {1 - recall:.2%} of "
+    note += f"{kept} are called {classes[others[0]] if len(others) == 1 else 'something else'}."
     if _saw_training(about) and not fresh:
         note += " This encoder was fine-tuned on those images, so expect more: see what was measured, or --calibrate."
     return Rule(head, answers, note, _measured(about, head, answers, cache))
 
 
-def _scores_when_left_out(
+def _said(classes: list[str], others: list[int], line: float) -> str:
+    if len(others) == 1:
+        other = classes[others[0]]
+        return f"{other} only where P({other}) is above {line:.4f}"
+    return f"another label only where the others' P together is above {line:.4f}"
+
+
+def _to_keep(about: KeptHead, label: str | None) -> str:
+    """The label whose recall is promised."""
+    labels = about.record.labels
+    if label is None:
+        label = labels.negative or "FAKE"
+    if label not in labels.names:
+        guess = did_you_mean(label, labels.names)
+        raise SelectionError(f"The head knows no label {label!r}: --recall takes {some(labels.names)}.{guess}")
+    return label
+
+
+def _odds_when_left_out(
     about: KeptHead, head: Any, cache: Cache, progress: Progress
 ) -> tuple[np.ndarray, np.ndarray, str]:
-    """P(second label) of each training image by a copy of `head` that did not learn from its fold; their labels' codes;
-    and in words which folds those were."""
+    """`[N, labels]`: P of each training image by a copy of `head` that did not learn from its fold; their labels'
+    codes; and in words which folds those were. Of two labels, P of the positive one is remembered."""
     rows = kept_heads.training_rows(about).unique("sha256", keep="first", maintain_order=True)
     vectors, (y, groups) = kept_heads.vectors_of(rows, cache), _targets(rows)
     numbers, how = fold_numbers(y, groups, "category", about.record.seed)
-    scores = kept_heads.remembered_scores(about)
-    if scores is None:
-        positive, scores = positive_of(about, head), np.empty(len(rows))
+    known, count = kept_heads.remembered_scores(about), len(head.classes_)
+    if known is not None:
+        odds = _of_both(known, positive_of(about, head)) if count == 2 else known
+    else:
+        odds = np.empty((len(rows), count))
         for done, (fitting, out) in enumerate(folds(numbers)):
             progress("Scoring what was left out", done, int(numbers.max()) + 1)
             rest = None if groups is None else groups[fitting]
-            scores[out] = clone(head).fit(vectors[fitting], y[fitting], rest).predict_proba(vectors[out])[:, positive]
-        kept_heads.remember_scores(about, scores)
+            odds[out] = clone(head).fit(vectors[fitting], y[fitting], rest).predict_proba(vectors[out])
+        kept_heads.remember_scores(about, odds[:, positive_of(about, head)] if count == 2 else odds)
     what = "each category in its turn" if how == "category" else "a fifth at a time"
-    return scores, _codes(y, head), f"chosen on training images, {what} left out"
+    return odds, _codes(y, head), f"chosen on training images, {what} left out"
+
+
+def _of_both(scores: np.ndarray, positive: int) -> np.ndarray:
+    """P of one of two classes `[N]` -> of both `[N, 2]`."""
+    return np.stack([scores, 1 - scores] if positive == 0 else [1 - scores, scores], axis=1)
 
 
 def _saw_training(about: KeptHead) -> bool:
@@ -156,7 +191,7 @@ def _saw_training(about: KeptHead) -> bool:
 
 
 def positive_of(about: KeptHead, head: Any) -> int:
-    """Which of the head's classes is the positive label, whose probability is reported."""
+    """Which of the head's classes is the positive label, whose probability is reported; there must be one."""
     return [str(label) for label in head.classes_].index(str(about.record.labels.positive))
 
 

@@ -2,7 +2,7 @@
 
 Both take the rank of a conformal quantile, `ceil((n + 1) * share)` of n scores: exchangeable scores exceed the score
 of that rank with a probability of at most `1 - share`, whatever their distribution (Vovk, Gammerman & Shafer 2005,
-section 2.2). For two labels that is all there is to it, so no library is asked.
+section 2.2). That is all there is to it, so no library is asked.
 """
 
 import math

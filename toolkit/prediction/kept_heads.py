@@ -262,7 +262,7 @@ def training_rows(kept: KeptHead) -> pl.DataFrame:
 
 
 def remembered_scores(kept: KeptHead) -> np.ndarray | None:
-    """What `remember_scores` was given for this very head, `[N]`; None where that was another one, or nothing."""
+    """What `remember_scores` was given for this very head; None where that was another one, or nothing."""
     try:
         record = read_record(kept.folder / f"{kept.key}.{SCORES}.json")
     except CacheError:
@@ -271,8 +271,8 @@ def remembered_scores(kept: KeptHead) -> np.ndarray | None:
 
 
 def remember_scores(kept: KeptHead, scores: np.ndarray) -> None:
-    """Keep the scores `[N]` that training images got from heads that did not learn from them; nowhere to write is no
-    error: they are computed again."""
+    """Keep the scores `[N]` or `[N, labels]` that training images got from heads that did not learn from them; nowhere
+    to write is no error: they are computed again."""
     try:
         write_record(kept.folder / f"{kept.key}.{SCORES}.json", {"head": _content(kept), "scores": scores.tolist()})
     except CacheError:

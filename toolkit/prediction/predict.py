@@ -33,9 +33,10 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of `predict`, beside the images. `alpha` abstains, `first_recall` moves the line: not both.
+    """What is asked of `predict`, beside the images. `alpha` abstains, `recall` moves the line: not both.
 
-    Either is calibrated on the training images, or on new ones from `calibration`, a data set with the same labels.
+    `recall` is promised of the label `recall_of`, or of the negative one of two (`calibration.operating_point`). Either
+    is calibrated on the training images, or on new ones from `calibration`, a data set with the same labels.
     """
 
     cache: Path
@@ -43,7 +44,8 @@ class Request:
     encoder: str | None = None
     head: str | None = None
     alpha: float | None = None
-    first_recall: float | None = None
+    recall: float | None = None
+    recall_of: str | None = None
     calibration: Dataset | None = None
     device: str = "auto"
 
@@ -51,9 +53,9 @@ class Request:
 @dataclass(frozen=True)
 class Predicted:
     """`images` has a row for each image, in the order given: path; label (null where unreadable, or where `open` says
-    otherwise); p_real, the second label's probability; open, the labels left open, joined by `|`; distance to the
-    nearest training image (cosine) and far; reason, why it could not be read. `rivals` is among how many kinds of heads
-    `head` was chosen."""
+    otherwise); p_real, the positive label's probability, if one is; open, the labels left open, joined by `|`; distance
+    to the nearest training image (cosine) and far; reason, why it could not be read; probabilities, a list in the order
+    of the head's labels. `rivals` is among how many kinds of heads `head` was chosen."""
 
     images: pl.DataFrame
     head: KeptHead
@@ -107,8 +109,9 @@ def _rule(about: KeptHead, vectors_of: _Vectors, request: Request) -> Rule:
     fresh = _fresh(request.calibration, about, vectors_of) if request.calibration else None
     if request.alpha is not None:
         return calibration.abstaining(about, head, cache, request.alpha, fresh)
-    if request.first_recall is not None:
-        return calibration.operating_point(about, head, cache, request.first_recall, fresh, vectors_of.progress)
+    if request.recall is not None:
+        asked = request.recall, fresh, vectors_of.progress, request.recall_of
+        return calibration.operating_point(about, head, cache, *asked)
     return calibration.likelier(head)
 
 
@@ -162,14 +165,17 @@ def _frame(rows: pl.DataFrame, vectors: np.ndarray, rule: Rule, about: KeptHead,
     left_open = rule.answers(odds)
     answers = [labels[mask][0] if mask.sum() == 1 else None for mask in left_open]
     distances = _distances(vectors, about, cache)
-    limit = about.record.far_beyond
+    limit, positive = about.record.far_beyond, about.record.labels.positive
+    in_order = odds[:, [labels.tolist().index(name) for name in about.record.labels]]
+    p_real = odds[:, calibration.positive_of(about, rule.head)] if positive else [None] * len(odds)
     return rows.select("path").with_columns(
         _spread("label", answers, read, pl.String),
-        _spread("p_real", odds[:, calibration.positive_of(about, rule.head)], read, pl.Float64),
+        _spread("p_real", p_real, read, pl.Float64),
         _spread("open", ["|".join(labels[mask]) for mask in left_open], read, pl.String),
         _spread("far", [None if d is None or limit is None else d > limit for d in distances], read, pl.Boolean),
         _spread("distance", distances, read, pl.Float64),
         rows["reason"],
+        _spread("probabilities", in_order.tolist(), read, pl.List(pl.Float64)),
     )
 
 
@@ -182,7 +188,7 @@ def _distances(vectors: np.ndarray, about: KeptHead, cache: Cache) -> list[float
     return [float(one) for one in kept_heads.nearest(training, vectors)] if len(vectors) else []
 
 
-def _spread(name: str, values: Any, read: np.ndarray, kind: type[pl.DataType]) -> pl.Series:
+def _spread(name: str, values: Any, read: np.ndarray, kind: type[pl.DataType] | pl.DataType) -> pl.Series:
     """A column with `values` where an image was read, and null elsewhere."""
     rest = iter(values)
     return pl.Series(name, [next(rest) if one else None for one in read], dtype=kind)

@@ -20,7 +20,8 @@ MACRO = {
 }
 """Column of an `all` row -> its heading: what is said of more than two labels beside the accuracy."""
 
-PER_CLASS = ["precision", "precision_low", "precision_high", "f1", "roc_auc", "average_precision"]
+HARMONIC_MEAN = "Harmonic mean"
+"""Heading of the column `harmonic_mean`, which is filled where labels are held out."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,10 @@ def labels_of_row(text: str) -> list[str]:
     return found
 
 
-def with_more_than_two(table: pl.DataFrame) -> pl.DataFrame:
-    """The rows (of results or predictions) that are about more than two labels."""
+def has_more_than_two(table: pl.DataFrame) -> pl.Expr:
+    """Which rows (of results or predictions) are about more than two labels."""
     wanted = [text for text in table["labels"].unique().to_list() if len(labels_of_row(text)) > 2]
-    return table.filter(pl.col("labels").is_in(wanted))
+    return pl.col("labels").is_in(wanted)
 
 
 def counts(predictions: pl.DataFrame, labels: Sequence[str]) -> np.ndarray:

@@ -7,7 +7,9 @@ import numpy as np
 import polars as pl
 
 from toolkit.evaluation import columns
+from toolkit.evaluation.intervals import of_mean, sign_flip
 from toolkit.evaluation.metrics import paired_difference
+from toolkit.results.classes import MACRO, has_more_than_two, labels_of_row
 from toolkit.results.published import STUDIED_ROW, study_figure
 
 ROW = [*columns.COMPARISON, "study", "encoder", "recipe", "encoder_id", "head", "chosen_by"]
@@ -42,8 +44,13 @@ def p_against_best(row: Mapping[str, Any]) -> float | None:
 
 
 def labels_of(table: pl.DataFrame) -> list[str]:
-    """The two labels of a table, in their order."""
+    """The labels of a table, in their order."""
     return table.filter(pl.col("class") != "all")["class"].unique(maintain_order=True).to_list()
+
+
+def two_labels_of(table: pl.DataFrame) -> list[str]:
+    """The labels of those rows of a table that are about two labels, in their order."""
+    return labels_of(table.filter(~has_more_than_two(table)))
 
 
 def summary(table: pl.DataFrame) -> pl.DataFrame:
@@ -51,17 +58,18 @@ def summary(table: pl.DataFrame) -> pl.DataFrame:
     images or other data are left out.
 
     `table` has the columns of `columns.RESULTS`. For each test set accuracy with its interval, `p_best` and `standing`
-    (see there), and precision, recall, f1, support of each label; `drop` is base minus novel accuracy. The study's own
-    figures, null where they do not apply: accuracies `study_base`, `study_novel`, and of each label
-    `study_base_precision_FAKE` and so on.
+    (see there); `drop` is base minus novel accuracy. Of two labels precision, recall, f1, support of each; of more the
+    figures of `classes.MACRO`, and `harmonic_mean`. The study's own figures, null where they do not apply: accuracies
+    `study_base`, `study_novel`, and of each label `study_base_precision_FAKE` and so on.
     """
-    labels = labels_of(table)
+    labels = two_labels_of(table)
     rows = []
     for key, group in columns.ordinary(table).group_by(ROW, maintain_order=True):
         row: dict[str, Any] = dict(zip(ROW, key, strict=True))
         for test in ("base", "novel"):
             row |= _of_test(group.filter(pl.col("test") == test), test, labels)
             row |= _of_study(row, test, labels)
+        row["harmonic_mean"] = group["harmonic_mean"].max()
         both = row["base_accuracy"] is not None and row["novel_accuracy"] is not None
         row["drop"] = row["base_accuracy"] - row["novel_accuracy"] if both else None
         rows.append(row)
@@ -74,10 +82,11 @@ def _summary_schema(labels: list[str]) -> dict[str, columns.Kind]:
     for test in ("base", "novel"):
         schema |= {f"{test}_{name}": pl.Float64 for name in SHARED}
         schema[f"{test}_standing"] = pl.String
+        schema |= {f"{test}_{name}": pl.Float64 for name in MACRO}
         schema |= {f"{test}_{name}_{label}": columns.RESULTS[name][0] for label in labels for name in PER_CLASS}
         schema[f"study_{test}"] = pl.Float64
         schema |= {f"study_{test}_{name}_{label}": pl.Float64 for label in labels for name in STUDIED}
-    return schema | {"drop": pl.Float64}
+    return schema | {"harmonic_mean": pl.Float64, "drop": pl.Float64}
 
 
 def _of_study(row: dict[str, Any], test: str, labels: list[str]) -> dict[str, float | None]:
@@ -92,6 +101,9 @@ def _of_test(group: pl.DataFrame, test: str, labels: list[str]) -> dict[str, Any
     for name in SHARED:
         found[f"{test}_{name}"] = first.get(name)
     found[f"{test}_standing"] = standing(first.get("accuracy"), p_against_best(first))
+    if len(labels_of_row(first.get("labels", ""))) > 2:
+        every = group.row(by_predicate=pl.col("class") == "all", named=True)
+        found |= {f"{test}_{name}": every[name] for name in MACRO}
     for label in labels:
         of_label = group.filter(pl.col("class") == label)
         values = of_label.row(0, named=True) if len(of_label) else {}
@@ -105,19 +117,28 @@ def in_plural(column: str) -> str:
 
 
 def left_out_means(table: pl.DataFrame) -> pl.DataFrame:
-    """Mean and worst accuracy over the held-out values, for each encoder and head with several."""
-    return (
+    """Mean and worst accuracy over the held-out values, for each encoder and head with several.
+
+    `mean_low`, `mean_high` are the ends of the mean's t interval (`intervals.of_mean`), whose unit is the value.
+    """
+    means = (
         columns.ordinary(table)
         .filter(pl.col("class") == "all")
         .group_by(LEFT_OUT, maintain_order=True)
         .agg(
             categories=pl.col("held_out").n_unique(),
             mean=pl.col("accuracy").mean(),
+            each=pl.col("accuracy"),
+            auc=pl.col("roc_auc").mean(),
             worst=pl.col("accuracy").min(),
             worst_category=pl.col("held_out").sort_by("accuracy").first(),
         )
         .filter(pl.col("categories") > 1)
     )
+    ends = pl.DataFrame(
+        [of_mean(np.array(each)) for each in means["each"]], schema=["mean_low", "mean_high"], orient="row"
+    ).cast(pl.Float64)
+    return means.drop("each").hstack(ends)
 
 
 OVER_SEEDS = ("seeds", "mean", "deviation", "lowest", "highest")
@@ -153,17 +174,25 @@ def over_seeds(table: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+AGAINST = (
+    *("difference", "difference_low", "difference_high"),
+    *("categories_low", "categories_high", "p_categories", "wins", "losses"),
+)
+
+
 def against_study(predictions: pl.DataFrame) -> pl.DataFrame:
     """The accuracy of each encoder and head minus that of the study's way, on the same images, over the held-out
     values.
 
     `predictions` has the columns of `columns.PREDICTIONS`. One row for each line of `left_out_means` for which the
-    study's way was scored on the same held-out values: `difference` of the mean accuracies, and its 95 % interval
-    `difference_low`, `difference_high` (`metrics.paired_difference`, drawn among the images of a category and label).
-    The interval covers the sampling of test images, but not of training images or seeds.
+    study's way was scored on the same held-out values: `difference` of the mean accuracies, and two 95 % intervals.
+    `difference_low`, `difference_high` are about these values: images are drawn (`metrics.paired_difference`, among
+    those of a category and label). `categories_low`, `categories_high` are about values that nobody trained on: the
+    unit is the held-out value (`intervals.of_mean`); `p_categories` is the sign-flip test over them, `wins` and
+    `losses` count them. Neither interval covers the sampling of training images or seeds.
     """
     several = [*columns.QUESTION, "study", "seed", "test"]
-    names = [*LEFT_OUT, *(f"difference{end}" for end in ("", "_low", "_high"))]
+    names = [*LEFT_OUT, *AGAINST]
     is_study = pl.all_horizontal(pl.col(name) == value for name, value in STUDIED_ROW.items())
     right = columns.ordinary(predictions).with_columns(right=(pl.col("label") == pl.col("predicted")).cast(pl.Int8))
     studied = right.filter(is_study).select(*several, "held_out", "path", studied="right")
@@ -171,9 +200,16 @@ def against_study(predictions: pl.DataFrame) -> pl.DataFrame:
     for key, group in right.filter(~is_study).group_by(LEFT_OUT, maintain_order=True):
         paired = group.join(studied, on=[*several, "held_out", "path"], nulls_equal=True)
         if paired["held_out"].n_unique() > 1 and len(paired) == len(group):
-            rows.append((*key, *_difference(paired)))
+            rows.append((*key, *_difference(paired), *_by_category(paired)))
     kinds = {name: predictions.schema.get(name, pl.Float64()) for name in names}
     return pl.DataFrame(rows, schema=kinds, orient="row")
+
+
+def _by_category(paired: pl.DataFrame) -> tuple[float, float, float, float, float]:
+    """Interval, p-value, wins and losses of the differences of one held-out category each."""
+    gains = paired.group_by("held_out", maintain_order=True).agg(gain=(pl.col("right") - pl.col("studied")).mean())
+    each = gains["gain"].to_numpy()
+    return *of_mean(each), sign_flip(each), float((each > 0).sum()), float((each < 0).sum())
 
 
 def _difference(paired: pl.DataFrame) -> tuple[float, float, float]:

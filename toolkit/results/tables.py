@@ -154,12 +154,21 @@ def _set_aside_changed(folder: Path) -> list[str]:
 
 
 def _content_hash(frame: pl.DataFrame) -> str:
-    return hashlib.sha256(_flat(frame).write_csv().encode()).hexdigest()
+    lists = _lists(frame)
+    digest = hashlib.sha256(frame.drop(lists).write_csv().encode())
+    for name in lists:  # a hundred labels' probabilities as text would take ten times as long
+        digest.update(frame[name].list.len().fill_null(0).to_numpy().tobytes())
+        digest.update(frame[name].explode().to_numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _lists(frame: pl.DataFrame) -> list[str]:
+    return [name for name, kind in frame.schema.items() if isinstance(kind, pl.List)]
 
 
 def _flat(frame: pl.DataFrame) -> pl.DataFrame:
     """Lists of numbers as JSON, since a CSV has no lists."""
-    lists = [name for name, kind in frame.schema.items() if isinstance(kind, pl.List)]
+    lists = _lists(frame)
     return frame.with_columns(
         pl.format("[{}]", pl.col(name).cast(pl.List(pl.String)).list.join(", ")).alias(name) for name in lists
     )

@@ -6,8 +6,7 @@ instead of 0.51 s for 2,400 rows.
 """
 
 import io
-import textwrap
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any
 
 import polars as pl
@@ -15,12 +14,21 @@ import xlsxwriter
 from xlsxwriter.utility import xl_col_to_name
 
 from toolkit.evaluation import columns
-from toolkit.results.summary import LEFT_OUT, PER_CLASS, against_study, labels_of, left_out_means, over_seeds, summary
+from toolkit.results import class_sheets, learning
+from toolkit.results.classes import HARMONIC_MEAN, MACRO
+from toolkit.results.sheets import Formats, write_table
+from toolkit.results.summary import (
+    LEFT_OUT,
+    PER_CLASS,
+    against_study,
+    left_out_means,
+    over_seeds,
+    summary,
+    two_labels_of,
+)
 
 LARGE_DROP, SMALL_DROP = 0.10, 0.03
-WIDEST = 60
 SHEETS_OF_PAPER = 4
-LINE = 15  # height of a line, in points
 
 ABOUT_SUMMARY = (
     "Base: test images of categories that training saw. Novel: images of the held-out category, which it never saw. "
@@ -36,6 +44,11 @@ ABOUT_SEEDS = (
     "spread of the accuracy over them."
 )
 
+ABOUT_CURVES = (
+    "Mean accuracy over the seeds by the number of training images of each label, all on the same test images. Gain is "
+    "against the prompts of the frozen encoder; from, to: its 95 % interval over test images and seeds."
+)
+
 TERMS = {
     "Base, Novel": "Test images of the categories that training saw, and of the held-out one, which it never saw.",
     "from, to": "The ends of the 95 % interval (Wilson's) of the accuracy to their left.",
@@ -43,7 +56,9 @@ TERMS = {
     "least 0.05, corrected for picking the best of all rows on these images). Empty: worse than it.",
     "Changed by, Loss": "What was done to the test images before they were embedded, and how much accuracy that costs.",
     "Against the study's way": "Mean accuracy minus that of zero-shot on the encoder fine-tuned by the recipe study, "
-    "on the same images; from, to: its paired 95 % interval.",
+    "on the same images; from, to: its paired 95 % interval for these categories, images being drawn anew.",
+    "Mean from, Mean to, By category": "95 % intervals (Student's t) whose unit is the held-out category: what to "
+    "expect of a category that nobody trained on. p by category: sign-flip test over the categories.",
     "Images (hash)": "Lines where it differs are about other images, or hold nothing out: they are never compared.",
     "Drop": "Base minus novel accuracy: the loss on an unseen category. A head at chance has nothing to lose.",
     "Study": "The figures of the study's own run (ViT-B/32, OpenAI weights), where the data is CIFAKE without cats.",
@@ -58,8 +73,6 @@ CHANGED = {"dataset": "Data", "held_out": "Held out", "model": "Model", "encoder
 CHANGED |= {"recipe": "Recipe", "seed": "Seed", "test": "Test", "perturbation": "Changed by", "test_data": "Test data"}
 CHANGED |= {"accuracy": "Accuracy", "accuracy_low": "from", "accuracy_high": "to", "unchanged": "Unchanged accuracy"}
 CHANGED |= {"loss": "Loss", "support": "Images", "labels": "Labels", "study": AFTER_CLASSES["study"]}
-
-Formats = dict[str, Any]
 
 
 def workbook_bytes(table: pl.DataFrame, predictions: pl.DataFrame | None = None) -> bytes:
@@ -83,11 +96,14 @@ def workbook_bytes(table: pl.DataFrame, predictions: pl.DataFrame | None = None)
             "group": book.add_format({"top": 1}),
         }
         _summary_sheet(book.add_worksheet("Summary"), table, formats)
+        class_sheets.add(book, table, predictions, formats)
         _results_sheet(book.add_worksheet("Results"), table, formats)
         if len(means := left_out_means(table)):
             _means_sheet(book.add_worksheet("Leave-one-out"), means, predictions, formats)
         if len(spread := over_seeds(table)):
             _seeds_sheet(book.add_worksheet("Seeds"), spread, formats)
+        if len(curves := learning_curves(table, predictions)):
+            _curves_sheet(book.add_worksheet("Learning curves"), curves, formats)
         if len(changed := changed_images(table)):
             _changed_sheet(book.add_worksheet("Changed images"), changed, formats)
         _definitions_sheet(book.add_worksheet("Definitions"), formats)
@@ -105,7 +121,13 @@ def summary_headings(labels: list[str], first: Collection[str] = ()) -> dict[str
     for test, title in (("base", "Base"), ("novel", "Novel")):
         names |= {f"{test}_accuracy": f"{title} accuracy", f"{test}_accuracy_low": f"{title} from"}
         names |= {f"{test}_accuracy_high": f"{title} to", f"{test}_standing": f"{title} standing"}
-    names |= {"drop": "Drop", "study_base": "Study: base accuracy", "study_novel": "Study: novel accuracy"}
+        names |= {f"{test}_{name}": f"{title} {heading[0].lower()}{heading[1:]}" for name, heading in MACRO.items()}
+    names |= {
+        "harmonic_mean": HARMONIC_MEAN,
+        "drop": "Drop",
+        "study_base": "Study: base accuracy",
+        "study_novel": "Study: novel accuracy",
+    }
     for test, title in (("base", "Base"), ("novel", "Novel")):
         for label in labels:
             named = {"support": "images"}
@@ -120,17 +142,22 @@ def _summary_sheet(sheet: Any, table: pl.DataFrame, formats: Formats) -> None:
     telling = _telling(wide)
     names = {
         name: heading
-        for name, heading in summary_headings(labels_of(table), telling).items()
-        if name in wide.columns and not (name.startswith("study_") and wide[name].null_count() == len(wide))
+        for name, heading in summary_headings(two_labels_of(table), telling).items()
+        if name in wide.columns and not (_may_lack(name) and wide[name].null_count() == len(wide))
     }
     sheet.write_string(0, 0, ABOUT_SUMMARY, formats["note"])
-    _write_table(sheet, 1, wide.select(list(names)), formats, names)
+    write_table(sheet, 1, wide.select(list(names)), formats, names)
     sheet.freeze_panes(2, list(names).index("head") + 1 if names else 0)
     at_the_end = set(AFTER_CLASSES).difference(telling)
     legible = sum(name in names and name not in at_the_end for name in summary_headings([], telling))
     sheet.print_area(0, 0, 1 + max(len(wide), 1), legible - 1)  # the other columns would make the print too small
     if len(wide):
         _colour_summary(sheet, list(names), 1 + len(wide), formats)
+
+
+def _may_lack(name: str) -> bool:
+    """Whether a column is left out where it is empty: the study's own figures, and those of more than two labels."""
+    return name.startswith("study_") or name.partition("_")[2] in MACRO or name == "harmonic_mean"
 
 
 def _telling(wide: pl.DataFrame) -> list[str]:
@@ -158,7 +185,7 @@ def _colour_drops(sheet: Any, column: int, last: int, formats: Formats) -> None:
 
 
 def _results_sheet(sheet: Any, table: pl.DataFrame, formats: Formats) -> None:
-    _write_table(sheet, 0, table, {**formats, "share": formats["number"]})
+    write_table(sheet, 0, table, {**formats, "share": formats["number"]})
     sheet.fit_to_pages(SHEETS_OF_PAPER, 0)  # on one, nobody could read it
     sheet.repeat_columns(0, 5)
     sheet.freeze_panes(1, 6)
@@ -167,15 +194,18 @@ def _results_sheet(sheet: Any, table: pl.DataFrame, formats: Formats) -> None:
 
 def _means_sheet(sheet: Any, means: pl.DataFrame, predictions: pl.DataFrame | None, formats: Formats) -> None:
     names = {"dataset": "Data", "model": "Model", "encoder": "Encoder", "head": "Head", "recipe": "Recipe"}
-    names |= {"test": "Test", "categories": "Categories", "mean": "Mean accuracy", "worst": "Worst accuracy"}
-    names |= {"worst_category": "Held out when worst"}
+    names |= {"test": "Test", "categories": "Categories", "mean": "Mean accuracy"}
+    names |= {"mean_low": "Mean from", "mean_high": "Mean to", "auc": "Mean AUC"}
+    names |= {"worst": "Worst accuracy", "worst_category": "Held out when worst"}
     if predictions is not None and len(against := against_study(predictions)):
         means = means.join(against, on=LEFT_OUT, how="left", nulls_equal=True, maintain_order="left")
         names |= {"difference": "Against the study's way", "difference_low": "Difference from"}
-        names |= {"difference_high": "Difference to"}
+        names |= {"difference_high": "Difference to", "categories_low": "By category from"}
+        names |= {"categories_high": "By category to", "p_categories": "p by category", "wins": "Wins"}
+        names |= {"losses": "Losses"}
     names |= AFTER_CLASSES
     sheet.write_string(0, 0, ABOUT_MEANS, formats["note"])
-    _write_table(sheet, 1, means.select(list(names)), formats, names)
+    write_table(sheet, 1, means.select(list(names)), formats, names)
     sheet.freeze_panes(2, 4)
 
 
@@ -185,8 +215,42 @@ def _seeds_sheet(sheet: Any, spread: pl.DataFrame, formats: Formats) -> None:
     names |= {"seeds": "Seeds", "mean": "Mean accuracy", "deviation": "Standard deviation", "lowest": "Lowest"}
     names |= {"highest": "Highest"} | {name: text for name, text in AFTER_CLASSES.items() if name != "seed"}
     sheet.write_string(0, 0, ABOUT_SEEDS, formats["note"])
-    _write_table(sheet, 1, spread.select(list(names)), formats, names)
+    write_table(sheet, 1, spread.select(list(names)), formats, names)
     sheet.freeze_panes(2, 5)
+
+
+CURVES = {"dataset": "Data", "model": "Model", "encoder": "Encoder", "head": "Head", "recipe": "Recipe"}
+CURVES |= {"test": "Test", "train_per_label": "Train per label", "seeds": "Seeds", "mean": "Mean accuracy"}
+CURVES |= {"deviation": "Standard deviation", "gain": "Gain over prompts", "low": "Gain from", "high": "Gain to"}
+
+
+def learning_curves(table: pl.DataFrame, predictions: pl.DataFrame | None) -> pl.DataFrame:
+    """One line for each learning curve's encoder, head, test set and size: the columns of `CURVES`."""
+    frames = []
+    for curve in learning.find(table, predictions) if predictions is not None else ():
+        prompts = curve.best("prompt")
+        pairs = curve.points.select("entrant", "test").unique(maintain_order=True).rows() if prompts else []
+        gains = [
+            (entrant, test, one.size, one.mean, one.low, one.high)
+            for entrant, test in pairs
+            if entrant != prompts
+            for one in curve.gains(entrant, str(prompts), test)
+        ]
+        kinds = {"entrant": pl.String, "test": pl.String, "train_per_label": pl.Int64}
+        kinds |= {name: pl.Float64 for name in ("gain", "low", "high")}
+        against = pl.DataFrame(gains, schema=kinds, orient="row")
+        about = {name: pl.lit(curve.about[name]) for name in ("dataset", "model")}
+        joined = curve.points.join(
+            against, on=["entrant", "test", "train_per_label"], how="left", maintain_order="left"
+        )
+        frames.append(joined.with_columns(**about).select(list(CURVES)))
+    return pl.concat(frames) if frames else pl.DataFrame(schema=list(CURVES))
+
+
+def _curves_sheet(sheet: Any, curves: pl.DataFrame, formats: Formats) -> None:
+    sheet.write_string(0, 0, ABOUT_CURVES, formats["note"])
+    write_table(sheet, 1, curves, formats, CURVES)
+    sheet.freeze_panes(2, list(CURVES).index("head") + 1)
 
 
 def changed_images(table: pl.DataFrame) -> pl.DataFrame:
@@ -202,14 +266,14 @@ def changed_images(table: pl.DataFrame) -> pl.DataFrame:
 
 def _changed_sheet(sheet: Any, changed: pl.DataFrame, formats: Formats) -> None:
     sheet.write_string(0, 0, ABOUT_CHANGED, formats["note"])
-    _write_table(sheet, 1, changed.select(list(CHANGED)), formats, CHANGED)
+    write_table(sheet, 1, changed.select(list(CHANGED)), formats, CHANGED)
     sheet.freeze_panes(2, list(CHANGED).index("head") + 1)
     _colour_drops(sheet, list(CHANGED).index("loss"), 1 + len(changed), formats)
 
 
 def _definitions_sheet(sheet: Any, formats: Formats) -> None:
     rows = [*TERMS.items(), *((name, meaning.replace("`", "")) for name, (_, meaning) in columns.RESULTS.items())]
-    _write_table(sheet, 0, pl.DataFrame(rows, schema=["Column", "Meaning"], orient="row"), formats)
+    write_table(sheet, 0, pl.DataFrame(rows, schema=["Column", "Meaning"], orient="row"), formats)
     sheet.set_column(1, 1, 130)
     sheet.freeze_panes(1, 0)
 
@@ -218,46 +282,6 @@ def _settings_sheet(sheet: Any, table: pl.DataFrame, formats: Formats) -> None:
     names = ["dataset", "held_out", "model", "pretrained", "encoder", "encoder_id", "recipe", "head", "choice"]
     names += ["chosen_by", "seed", "train_per_label", "test_per_label", "train_rows", "leaks_dropped"]
     names += ["labels", "split_by", "code_version", "config_hash", "data_hash", "created"]
-    _write_table(sheet, 0, table.select(names).unique(maintain_order=True), formats)
+    write_table(sheet, 0, table.select(names).unique(maintain_order=True), formats)
     sheet.fit_to_pages(2, 0)
     sheet.freeze_panes(1, 0)
-
-
-def _write_table(
-    sheet: Any, top: int, frame: pl.DataFrame, formats: Formats, headings: Mapping[str, str] | None = None
-) -> None:
-    """Write the header in row `top` and the rows below it, with widths that show everything; numbers as numbers, text
-    as text."""
-    sheet.set_landscape()
-    sheet.fit_to_pages(1, 0)
-    sheet.repeat_rows(top)
-    if headings is not None and "labels" in frame.columns:
-        frame = frame.with_columns(labels_as_text())
-    lines = 1
-    for column, name in enumerate(frame.columns):
-        heading = name if headings is None else headings[name]
-        values = frame[name].to_list()
-        sheet.write_string(top, column, heading, formats["head" if frame.schema[name] == pl.String else "number_head"])
-        number_format = formats["share" if frame.schema[name] == pl.Float64 else "plain"]
-        for row, value in enumerate(values, start=top + 1):
-            if isinstance(value, str):
-                sheet.write_string(row, column, value, formats["text"])
-            elif value is not None and value == value:
-                sheet.write_number(row, column, value, number_format)
-        width = _width(heading, values)
-        lines = max(lines, len(textwrap.wrap(heading, width - 1)))
-        sheet.set_column(column, column, width)
-    sheet.set_row(top, LINE * lines)
-
-
-def labels_as_text() -> pl.Expr:
-    """The column `labels` (JSON) as text for readers: `FAKE, REAL`."""
-    known = pl.when(pl.col("labels") != "").then("labels").otherwise(pl.lit("[]"))
-    return known.str.json_decode(pl.List(pl.String)).list.join(", ").alias("labels")
-
-
-def _width(heading: str, values: list[Any]) -> int:
-    """The width in characters of the longest value, or the longest word of the heading, which wraps."""
-    word = max(len(part) for part in heading.split() or [""])
-    longest = max((len(value) if isinstance(value, str) else 7 for value in values if value is not None), default=0)
-    return min(max(longest, word) + 2, WIDEST)

@@ -1,7 +1,11 @@
-"""Whether the model hub can be reached."""
+"""Whether the model hub can be reached, and what its client says meanwhile."""
 
+import logging
 import os
 import socket
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from urllib.parse import urlparse
 
 
@@ -17,3 +21,15 @@ def fail_fast_without_network() -> None:
         from huggingface_hub import constants
 
         constants.HF_HUB_OFFLINE = True
+
+
+@contextmanager
+def quiet_client() -> Iterator[None]:
+    """The hub's client and open_clip log, at every attempt, what an error of ours says in one line. Bars stay."""
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)

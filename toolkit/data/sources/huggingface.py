@@ -44,7 +44,8 @@ def open_hub(address: str, name: str | None = None, asked: Reading = AS_IT_LOOKS
     if folder is None:
         raise DataError(
             f"{owner_and_name} cannot be had from here as Parquet files with images (no network, or no such data set): "
-            f"download its Parquet files where there is a network and give their folder, --data FOLDER."
+            "run it again, which fetches only what is missing, or download its Parquet files where there is a network "
+            "and give their folder, --data FOLDER."
         )
     return open_folder(folder, name or owner_and_name, asked)
 
@@ -57,10 +58,12 @@ def _snapshot(owner_and_name: str, revision: str | None) -> Path | None:
     """The folder with the Parquet files of a revision; None if there are none or they cannot be downloaded."""
     from huggingface_hub import snapshot_download
 
+    from toolkit.storage.network import quiet_client
+
+    wanted: dict[str, Any] = {"repo_type": "dataset", "revision": revision, "allow_patterns": ["*.parquet"]}
     try:
-        folder = Path(
-            snapshot_download(owner_and_name, repo_type="dataset", revision=revision, allow_patterns=["*.parquet"])
-        )
+        with quiet_client():
+            folder = Path(snapshot_download(owner_and_name, **wanted))
     except Exception:  # the client and the libraries below it raise many types; all mean that there is nothing to read
         return None
     return folder if next(folder.rglob("*.parquet"), None) else None

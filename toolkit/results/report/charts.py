@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from toolkit.results.learning import SIZE
+from toolkit.results.learning import Curve as LearningCurve
 from toolkit.results.report.entrants import WAYS, Entrant, Subject
 from toolkit.results.report.pictures import Picture, colour, picture
 
@@ -19,6 +21,7 @@ MARKERS = "os^vPX*<>hpd8H"
 AXIS, LINE = 0.62, 0.185  # inches: what an axis label takes, and a line of a legend
 BINS, FEWEST = 10, 5
 MOST_POINTS = 200
+MOST_LINES = 12
 
 HOLLOW: dict[str, Any] = {"markerfacecolor": "none", "markeredgecolor": colour("ink")}
 TICKS, TICK_LABELS = (0, 0.5, 1), ("0", "½", "1")
@@ -253,3 +256,36 @@ def robustness(kind: str, strengths: Sequence[str], curves: Sequence[Curve], tes
     figure.subplots_adjust(left=0.145, right=0.96, top=0.97, bottom=bottom)
     name = re.sub(r"[^a-z0-9]+", "-", f"robustness-{kind}-{test}".lower()).strip("-")
     return picture(figure, name, f"Accuracy on {test} images against {kind}")
+
+
+def learning_curves(curve: LearningCurve, test: str) -> Picture:
+    """Mean accuracy by training images of each label, a line for each encoder and head; a shade of one deviation."""
+    points = curve.points.filter(pl.col("test") == test)
+    means = points.group_by("entrant", maintain_order=True).agg(pl.col("mean").mean())
+    best = means.sort("mean", descending=True, maintain_order=True)["entrant"].head(MOST_LINES).to_list()
+    figure, axes = new(3.9)
+    lines = [rows for _, rows in points.group_by("entrant", maintain_order=True) if rows["entrant"][0] in best]
+    firsts = [rows.row(0, named=True) for rows in lines]
+    entrants = [Entrant(one["entrant"], one["shown"], one["head"], one["way"], {}) for one in firsts]
+    shapes, styles = markers([one.head for one in entrants]), dashes([one.encoder for one in entrants])
+    for entrant, rows in zip(entrants, lines, strict=True):
+        size, mean, deviation = (rows[name].to_numpy() for name in (SIZE, "mean", "deviation"))
+        shade, line = colour(entrant.way), {"linestyle": styles[entrant.encoder], "linewidth": 1.5, "markersize": 5.5}
+        axes.plot(size, mean, color=shade, marker=shapes[entrant.head], label=entrant.name, **line)
+        if np.isfinite(deviation.astype(float)).all():
+            axes.fill_between(size, mean - deviation, mean + deviation, color=shade, alpha=0.07, linewidth=0)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(curve.sizes, [f"{size:,}" for size in curve.sizes])
+    axes.minorticks_off()
+    axes.set(xlabel="training images of each label", ylabel=f"accuracy on {test}")
+    _percent(axes, x=False)
+    bottom = _legend(figure, entrants, shapes, studied=False)
+    figure.subplots_adjust(left=0.145, right=0.97, top=0.97, bottom=bottom)
+    return picture(figure, f"learning-{test}", f"Learning curves: accuracy on {test} by training images of each label")
+
+
+def dashes(names: Sequence[str]) -> dict[str, Any]:
+    """A line style for each name, in their order; the last ones share theirs where there are too many."""
+    styles: list[Any] = ["-", (0, (4, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1, 1.5))]
+    unique = list(dict.fromkeys(names))
+    return {name: styles[min(number, len(styles) - 1)] for number, name in enumerate(unique)}

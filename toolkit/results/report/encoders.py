@@ -55,10 +55,12 @@ def side_by_side(table: pl.DataFrame, predictions: pl.DataFrame, shown: Subject)
         model, weights = rival.about["model"], rival.about["pretrained"]
         keyed = {entrant.key: f"{number} {entrant.key}" for entrant in rival.entrants}
         images.append(rival.predictions.with_columns(pl.col("entrant").replace_strict(keyed)))
-        for entrant in _one_an_encoder(rival):
+        for entrant in _one_an_encoder(rival, shown.decides):
             rows.append(
                 Row(f"{model} ({weights})" if model in twice else model, replace(entrant, key=keyed[entrant.key]))
             )
+    if len({row.model for row in rows}) < 2:
+        return []
     best, *others = sorted(rows, key=lambda row: -row.entrant.scores[shown.decides].mean)
     every = pl.concat(images)
     duels = [duel(every, row.entrant.key, best.entrant.key, shown.decides) for row in others]
@@ -100,12 +102,13 @@ def _count(rivals: Sequence[Subject], model: str) -> int:
     return sum(one.about["model"] == model for one in rivals)
 
 
-def _one_an_encoder(rival: Subject) -> list[Entrant]:
-    """One entrant for each encoder of a study, by `RULE`; what does without CLIP is left out."""
+def _one_an_encoder(rival: Subject, decides: str) -> list[Entrant]:
+    """One entrant for each encoder of a study that the test set `decides` was put to, by `RULE`; what does without CLIP
+    is left out."""
     losses = _left_out_losses(rival.table)
     encoders: dict[tuple[bool, str], list[Entrant]] = {}
     for entrant in rival.entrants:
-        if entrant.way != "reference" and rival.decides in entrant.scores:
+        if entrant.way != "reference" and decides in entrant.scores:
             encoders.setdefault((entrant.way == "finetune", entrant.encoder), []).append(entrant)
     return [min(entrants, key=lambda one: _rank(one, tuned, losses)) for (tuned, _), entrants in encoders.items()]
 

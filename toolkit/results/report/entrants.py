@@ -118,13 +118,15 @@ class Subject:
 
 
 def studies(table: pl.DataFrame) -> list[dict[str, Any]]:
-    """The studies in a results table, the newest first: their `STUDY` values, when they were last `created`, and the
-    `columns.COMPARISON` of the `last` one."""
+    """The studies in a results table, the newest first, and of those made together the one that trained on most.
+
+    Of each its `STUDY` values, when it was last `created`, and the `columns.COMPARISON` of the `last` one.
+    """
     last = pl.struct(columns.COMPARISON).sort_by("created").last().alias("last")
     return (
         table.group_by(STUDY, maintain_order=True)
         .agg(pl.col("created").max(), pl.col("held_out").unique(maintain_order=True), last)
-        .sort("created", descending=True, maintain_order=True)
+        .sort("created", "train_per_label", descending=True, nulls_last=False, maintain_order=True)
         .to_dicts()
     )
 
@@ -146,9 +148,15 @@ def subject(table: pl.DataFrame, predictions: pl.DataFrame, number: int = 1) -> 
 
 
 def with_entrants(table: pl.DataFrame) -> pl.DataFrame:
-    """`table` with a column `entrant`, the same in all repetitions, though each fine-tunes an encoder of its own."""
-    same_each_time = pl.when(pl.col("recipe") == "").then("encoder_id").otherwise(pl.lit(""))
-    parts = [*(pl.col(name) for name in ("encoder", "recipe", "head", "chosen_by")), same_each_time]
+    """`table` with a column `entrant`, the same in all repetitions, though each fine-tunes an encoder of its own.
+
+    How a head chose is part of it only where one comparison has both ways: else repetitions differ in it, where one had
+    too few images to leave categories out.
+    """
+    kind, same_each_time = ["encoder", "recipe", "head"], pl.when(pl.col("recipe") == "").then("encoder_id")
+    ways = pl.col("chosen_by").n_unique().over([*columns.COMPARISON, *kind, "encoder_id", *columns.TEST])
+    chosen_by = pl.when(ways.max().over(kind) > 1).then("chosen_by").otherwise(pl.lit(""))
+    parts = [*map(pl.col, kind), chosen_by, same_each_time.otherwise(pl.lit(""))]
     return table.with_columns(entrant=pl.concat_str(parts, separator=SEPARATOR))
 
 

@@ -22,7 +22,9 @@ from toolkit.results.workbook import LARGE_DROP
 from toolkit.storage.records import write_whole
 
 PAGE, PICTURES = "report.html", "pictures"
-OURS = r"(base-against-novel|roc|confusion|leave-one-out|(head|label|map)-\d+|robustness-[a-z0-9-]+)\.(svg|png)"
+OURS = (
+    r"(base-against-novel|roc|confusion|leave-one-out|(head|label|map)-\d+|(robustness|learning)-[a-z0-9-]+)\.(svg|png)"
+)
 """The names of pictures that a page has, so that those of an earlier page can be removed."""
 WHAT = {
     "prompt": "Text prompts alone; nothing is trained.",
@@ -31,6 +33,9 @@ WHAT = {
 }
 SETTINGS = ["held_out", "encoder", "recipe", "head", "choice", "chosen_by", "seed", "train_rows", "leaks_dropped"]
 SETTINGS += ["encoder_id", "data_hash", "config_hash", "code_version", "created"]
+
+Frames = tuple[pl.DataFrame, pl.DataFrame]
+"""Results and predictions."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,7 @@ def write(
     reached = verdict.reach(shown)
     noted = run_records.read(folder)
     detail = _detail(shown, reached, noted, held_out)
-    context, drawn = _contents(shown, reached, detail, cache, data)
+    context, drawn = _contents(shown, reached, detail, cache, data, (table, predictions))
     context["encoders"] = encoders.side_by_side(table, predictions, shown)
     context["encoders_rule"] = encoders.RULE
     context["others"] = [
@@ -113,9 +118,9 @@ def render(context: Mapping[str, Any]) -> str:
 
 
 def _contents(
-    shown: Subject, reached: verdict.Verdict | None, detail: Detail, cache: Path | None, data: str | None
+    shown: Subject, reached: verdict.Verdict | None, detail: Detail, cache: Path | None, data: str | None, every: Frames
 ) -> tuple[dict[str, Any], list[Picture]]:
-    """The template's values, and the pictures among them."""
+    """The template's values, and the pictures among them. `every` are all rows of the results folder."""
     ways = list(reached.best.values()) if reached else []
     best = reached.best[reached.way] if reached else shown.entrants[0]
     with pictures.drawing():
@@ -128,6 +133,7 @@ def _contents(
         place = cache or Path(detail.noted.get("cache", "cache"))
         mapped = parts.space(shown, detail, place)
         curves = parts.curves(shown)
+        learned = parts.learned(shown, every)
     context = {
         **_opening(shown, reached),
         "about": shown.about,
@@ -156,11 +162,13 @@ def _contents(
         "map_reason": f"The embeddings are not in {place}, so the map cannot be drawn: --cache says where they are.",
         **parts.images(shown, detail, best, data),
         "curves": curves,
+        "learned": learned,
         "elsewhere": parts.elsewhere(shown),
         **again.how(shown, detail.table, detail.noted),
         "settings": shown.table.select(SETTINGS).unique(maintain_order=True),
     }
-    drawn = [one for one in (scatter, roc, heat, *mapped, *curves) if one] + [card["picture"] for card in cards]
+    drawn = [one for one in (scatter, roc, heat, *mapped, *curves, *learned["pictures"]) if one]
+    drawn += [card["picture"] for card in cards]
     drawn += labels.pictures if labels else []
     return context, drawn
 

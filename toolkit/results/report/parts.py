@@ -8,9 +8,9 @@ from typing import Any
 import polars as pl
 
 from toolkit.errors import DataError, ToolkitError
-from toolkit.results import classes
+from toolkit.results import classes, learning
 from toolkit.results.report import by_label, charts, label_charts, maps, thumbnails, words
-from toolkit.results.report.entrants import WAYS, Entrant, Score, Subject
+from toolkit.results.report.entrants import STUDY, WAYS, Entrant, Score, Subject
 from toolkit.results.report.pictures import OF_LABELS, Picture
 
 MOST_CARDS = 12
@@ -140,6 +140,16 @@ def _means(rows: pl.DataFrame, key: str, strengths: list[str]) -> list[float]:
     mine = rows.filter(pl.col("entrant") == key)
     means = dict(mine.group_by("strength").agg(pl.col("accuracy").mean()).iter_rows())
     return [means.get(strength, float("nan")) for strength in strengths]
+
+
+def learned(shown: Subject, every: tuple[pl.DataFrame, pl.DataFrame]) -> dict[str, Any]:
+    """The learning curves that the study is part of, if any, and what they say. `every` are all results and
+    predictions."""
+    mine = {name: shown.about[name] for name in STUDY}
+    curve = next((one for one in learning.find(*every) if mine in one.about["studies"]), None)
+    if curve is None:
+        return {"pictures": [], "lines": []}
+    return {"pictures": [charts.learning_curves(curve, test) for test in curve.tests], "lines": curve.lines()}
 
 
 def elsewhere(shown: Subject) -> list[dict[str, Any]]:

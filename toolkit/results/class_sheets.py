@@ -1,0 +1,140 @@
+"""The workbook's sheets on more than two labels: each class, which are confused, and what each image was called."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from toolkit.evaluation import columns
+from toolkit.results import classes
+from toolkit.results.sheets import Formats, write_table
+
+MOST_LABELS = 100
+"""Up to so many labels have a confusion matrix; the mistakes of more are listed."""
+MOST_MATRICES, MOST_PAIRS, MOST_PREDICTIONS = 20, 200, 50_000
+"""So many matrices, mistakes of one head, and images are written: more than anybody reads on a sheet."""
+
+ABOUT_CLASSES = (
+    "The figures of each class on unperturbed test images, the lowest recall of each encoder and head first. "
+    "from, to: the ends of the 95 % interval (Wilson's) of the figure to their left."
+)
+ABOUT_CONFUSION = (
+    "Of the most accurate encoder and head on each test set: a row for each true label, a column for each "
+)
+ABOUT_CONFUSION += "predicted label. Empty is none."
+ABOUT_MISTAKES = (
+    "Which labels the most accurate encoder and head on each test set confuses, the most frequent mistake first."
+)
+ABOUT_PREDICTIONS = (
+    f"What the most accurate encoder and head on each test set called each image; at most {MOST_PREDICTIONS:,} images. "
+    "predictions.csv has every encoder and head, and the probability of each label."
+)
+
+WHO = {"dataset": "Data", "held_out": "Held out", "model": "Model", "encoder": "Encoder", "head": "Head"}
+WHO |= {"recipe": "Recipe", "seed": "Seed", "test": "Test"}
+
+PER_CLASS = {"class": "Class", "support": "Images", "recall": "Recall", "recall_low": "Recall from"}
+PER_CLASS |= {"recall_high": "Recall to", "precision": "Precision", "precision_low": "Precision from"}
+PER_CLASS |= {"precision_high": "Precision to", "f1": "F1", "roc_auc": "ROC AUC"}
+PER_CLASS |= {"average_precision": "Average precision", "train_per_label": "Train per label", "labels": "Labels"}
+
+MISTAKES = {"label": "True label", "called": "Called", "count": "Images", "of": "of", "share": "Share"}
+
+EACH = {"path": "Path", "label": "True label", "predicted": "Predicted label", "p_predicted": "P(predicted)"}
+EACH |= {"p_label": "P(true label)"}
+
+
+def add(book: Any, table: pl.DataFrame, predictions: pl.DataFrame | None, formats: Formats) -> None:
+    """Add the sheets *Per class*, *Confusion*, *Mistakes* and *Predictions* to the workbook, if there are more than two
+    labels. `table` and `predictions` are those of the results folder; without `predictions` there is *Per class* alone.
+    """
+    plain = columns.ordinary(table)
+    plain = plain.filter(classes.has_more_than_two(plain))
+    if plain.is_empty():
+        return
+    _classes_sheet(book.add_worksheet("Per class"), plain, formats)
+    if predictions is not None:
+        best = list(_best(plain, predictions))
+        _confusion_sheet(book.add_worksheet("Confusion"), best, formats)
+        _mistakes_sheet(book.add_worksheet("Mistakes"), best, formats)
+        _predictions_sheet(book.add_worksheet("Predictions"), [rows for _, rows, _ in best], formats)
+
+
+Best = tuple[dict[str, Any], pl.DataFrame, list[str]]
+
+
+def _best(plain: pl.DataFrame, predictions: pl.DataFrame) -> Iterator[Best]:
+    """Of the most accurate head on each test set its row of all classes, its predictions, and the labels there."""
+    named = [name for name in predictions.columns if name != "probabilities"]
+    for row in classes.most_accurate(plain).iter_rows(named=True):
+        mine = pl.all_horizontal(pl.col(name).eq_missing(pl.lit(row[name])) for name in columns.KEY)
+        labels = plain.filter(mine & (pl.col("class") != "all"))["class"].to_list()
+        yield row, predictions.filter(mine).select(named), labels
+
+
+def _classes_sheet(sheet: Any, plain: pl.DataFrame, formats: Formats) -> None:
+    headings = WHO | PER_CLASS
+    sheet.write_string(0, 0, ABOUT_CLASSES, formats["note"])
+    rows = classes.worst_first(plain).select(list(headings))
+    write_table(sheet, 1, rows, formats, headings)
+    sheet.freeze_panes(2, list(headings).index("class") + 1)
+    sheet.autofilter(1, 0, max(1 + len(rows), 2), len(headings) - 1)
+
+
+def _confusion_sheet(sheet: Any, best: list[Best], formats: Formats) -> None:
+    sheet.write_string(0, 0, ABOUT_CONFUSION, formats["note"])
+    sheet.set_column(0, 0, 24)
+    sheet.freeze_panes(0, 1)
+    top = 2
+    for row, rows, labels in best[:MOST_MATRICES]:
+        sheet.write_string(top, 0, ", ".join(f"{name}: {row[key]}" for key, name in WHO.items() if row[key] != ""))
+        if len(labels) > MOST_LABELS:
+            sheet.write_string(top + 1, 0, f"{len(labels)} labels: see the sheet Mistakes.", formats["note"])
+            top += 3
+        else:
+            _matrix(sheet, top + 1, classes.counts(rows, labels), labels, formats)
+            top += len(labels) + 3
+
+
+def _matrix(sheet: Any, top: int, counts: np.ndarray, labels: list[str], formats: Formats) -> None:
+    """Labels in row `top` and in column 0, counts between them, the more the redder; right ones are green."""
+    sheet.write_string(top, 0, "true \\ predicted", formats["head"])
+    for number, label in enumerate(labels, start=1):
+        sheet.write_string(top, number, label, formats["number_head"])
+        sheet.write_string(top + number, 0, label, formats["text"])
+    for (true, called), count in np.ndenumerate(counts):
+        if count:
+            look = formats["good"] if true == called else formats["plain"]
+            sheet.write_number(top + 1 + true, 1 + called, int(count), look)
+    wrong = counts - np.diag(np.diagonal(counts))
+    scale = {"type": "2_color_scale", "min_color": "#FFFFFF", "max_color": "#F08A80", "min_type": "num"}
+    for place in range(len(labels)):  # the diagonal keeps its own colour
+        for first, last in ((0, place - 1), (place + 1, len(labels) - 1)):
+            if first <= last and wrong.max():
+                limits = {"min_value": 0, "max_type": "num", "max_value": int(wrong.max())}
+                sheet.conditional_format(top + 1 + place, 1 + first, top + 1 + place, 1 + last, scale | limits)
+
+
+def _mistakes_sheet(sheet: Any, best: list[Best], formats: Formats) -> None:
+    kinds = [pl.String, pl.String, pl.Int64, pl.Int64, pl.Float64]
+    found = []
+    for row, rows, labels in best:
+        pairs = classes.worst_pairs(classes.counts(rows, labels), labels, MOST_PAIRS)
+        found += [
+            (*(row[name] for name in WHO), one.label, one.called, one.count, one.of, one.count / one.of)
+            for one in pairs
+        ]
+    schema = {name: columns.RESULTS[name][0] for name in WHO} | dict(zip(MISTAKES, kinds, strict=True))
+    sheet.write_string(0, 0, ABOUT_MISTAKES, formats["note"])
+    write_table(sheet, 1, pl.DataFrame(found, schema=schema, orient="row"), formats, WHO | MISTAKES)
+    sheet.freeze_panes(2, len(WHO))
+
+
+def _predictions_sheet(sheet: Any, of_each: list[pl.DataFrame], formats: Formats) -> None:
+    headings = WHO | EACH
+    rows = pl.concat(of_each).select(list(headings)).head(MOST_PREDICTIONS)
+    sheet.write_string(0, 0, ABOUT_PREDICTIONS, formats["note"])
+    write_table(sheet, 1, rows, {**formats, "share": formats["number"]}, headings)
+    sheet.freeze_panes(2, len(WHO) + 1)
+    sheet.autofilter(1, 0, max(1 + len(rows), 2), len(headings) - 1)

@@ -1,0 +1,64 @@
+"""How a table is written on a sheet of the workbook."""
+
+import textwrap
+from collections.abc import Mapping
+from typing import Any
+
+import polars as pl
+
+from toolkit.data.labels import some
+from toolkit.results.classes import labels_of_row
+
+WIDEST = 60
+LINE = 15  # height of a line, in points
+MOST_ROWS, LONGEST = 1_048_576 - 10, 32_767
+"""What Excel can hold: so many rows on a sheet, so many characters in a cell. CSV and Parquet have the rest."""
+NO_SHARE = ("log_loss", "roc_auc", "average_precision", "calibration_error")
+"""Figures that are not written in percent."""
+
+Formats = dict[str, Any]
+
+
+def write_table(
+    sheet: Any, top: int, frame: pl.DataFrame, formats: Formats, headings: Mapping[str, str] | None = None
+) -> None:
+    """Header in row `top`, rows below it, and widths that show everything; numbers as numbers, text as text."""
+    sheet.set_landscape()
+    sheet.fit_to_pages(1, 0)
+    sheet.repeat_rows(top)
+    frame = frame.head(MOST_ROWS)
+    if headings is not None and "labels" in frame.columns:
+        frame = frame.with_columns(labels_as_text(frame["labels"]))
+    lines = 1
+    for column, name in enumerate(frame.columns):
+        heading = name if headings is None else headings[name]
+        values = frame[name].to_list()
+        sheet.write_string(top, column, heading, formats["head" if frame.schema[name] == pl.String else "number_head"])
+        number_format = formats[_format_of(name, frame.schema[name])]
+        for row, value in enumerate(values, start=top + 1):
+            if isinstance(value, str):
+                sheet.write_string(row, column, value[:LONGEST], formats["text"])
+            elif value is not None and value == value:
+                sheet.write_number(row, column, value, number_format)
+        width = _width(heading, values)
+        lines = max(lines, len(textwrap.wrap(heading, width - 1)))
+        sheet.set_column(column, column, width)
+    sheet.set_row(top, LINE * lines)
+
+
+def _format_of(name: str, kind: pl.DataType) -> str:
+    if kind != pl.Float64:
+        return "plain"
+    return "number" if name.endswith(NO_SHARE) else "share"
+
+
+def labels_as_text(labels: pl.Series) -> pl.Series:
+    """The column `labels` (JSON) as people read it: `FAKE, REAL`; of many labels the first ones."""
+    return pl.Series("labels", [some(labels_of_row(text)) for text in labels], dtype=pl.String)
+
+
+def _width(heading: str, values: list[Any]) -> int:
+    """In characters: the longest value, and each word of the heading, which wraps between its words."""
+    word = max(len(part) for part in heading.split() or [""])
+    longest = max((len(value) if isinstance(value, str) else 7 for value in values if value is not None), default=0)
+    return min(max(longest, word) + 2, WIDEST)
