@@ -59,7 +59,7 @@ def load_into(model: "torch.nn.Module", path: Path) -> "torch.nn.Module":
 
 
 def read_weights(path: Path) -> "tuple[Any, dict[str, torch.Tensor]]":
-    """The content of a file, and its tensors by their plain names. Raises EncoderError if it holds no weights, or NaN."""
+    """The content of a file, and its tensors by plain names. Raises EncoderError if it holds no weights, or NaN."""
     _require_weights(path)
     found = _read(path)
     tensors = plain_names(unwrap(found))
