@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from toolkit.data.manifest import Dataset
 from toolkit.data.sources import open_data
-from toolkit.data.split import held_out_values, select, what_is_held_out
+from toolkit.data.split import held_out_values, select, what_is_held_out, with_fewer
 from toolkit.errors import ImageError, SelectionError
 
 CATEGORIES = ["bird", "cat", "dog"]
@@ -271,3 +271,21 @@ def test_on_cifake_twenty_groups_of_duplicates_span_train_and_test(shared: Path)
     leaked = set(kept.base["sha256"]) & set(kept.train["sha256"])
     assert len(leaked) == 20
     assert made.leaks == len(kept.base) - len(made.base) == kept.base["sha256"].is_in(list(leaked)).sum()
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_fewer_training_images_are_the_first_of_more_and_the_test_images_stay(seed: int) -> None:
+    largest = select(dataset(ENOUGH), "cat", 3, None, seed=seed)
+    for size in (1, 2, 3):
+        fewer = with_fewer(largest, size)
+        alone = select(dataset(ENOUGH), "cat", size, None, seed=seed)
+        assert fewer.train["path"].to_list() == alone.train["path"].to_list()
+        assert fewer.train["label"].value_counts().sort("label")["count"].to_list() == [size, size]
+        assert fewer.base.equals(largest.base) and fewer.novel.equals(largest.novel) and fewer.train_per_label == size
+    assert with_fewer(largest, None) is largest
+
+
+def test_no_size_tests_an_image_that_the_largest_trains_on() -> None:
+    leak = [*ENOUGH[:1], ("FAKE", "bird", "test", ENOUGH[2][3]), *ENOUGH[1:]]
+    largest = select(dataset(leak), "cat", 3, None)
+    assert largest.leaks == 1 and with_fewer(largest, 1).base.equals(largest.base)

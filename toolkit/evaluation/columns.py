@@ -69,7 +69,11 @@ RESULTS: dict[str, tuple[Kind, str]] = {
         S,
         "What the head chose inside the training images (JSON); in it `recipe`: what its encoder's recipe chose there.",
     ),
-    "chosen_by": (S, "How it chose: `category` leaves one training category out at a time, `folds` random fifths."),
+    "chosen_by": (
+        S,
+        "How it chose: `category` leaves one training category out at a time, `folds` random fifths; `default`: a "
+        "label had one image alone, so that nothing could be left out.",
+    ),
     "code_version": (S, "Version of the toolkit and a hash over its code."),
     "config_hash": (S, "Hash over the settings of this comparison."),
     "data_hash": (S, "Hash over the contents and labels of the images that trained and tested."),

@@ -115,7 +115,7 @@ class Curve:
 
     def lines(self) -> list[str]:
         """The answers in words, the interval's meaning last."""
-        said = [_sentence(answer) for answer in self.answers()]
+        said = [sentence(answer) for answer in self.answers()]
         seeds = self.table["seed"].n_unique()
         what = f"the choice of test images and of training images ({seeds} seeds)"
         alone = "the choice of test images alone: --seeds 3 would show that of training images, too"
@@ -223,10 +223,10 @@ def _gain(size: int, pairs: pl.DataFrame) -> Gain:
     count = len(means)
     of_seeds = float(means.var()) / count * float(t.ppf(0.975, count - 1)) ** 2 if count > 1 else 0.0  # type: ignore[arg-type]
     half = math.sqrt(Z**2 * of_images + of_seeds)
-    return Gain(size, mean, mean - half, mean + half)
+    return Gain(size, mean, max(mean - half, -1.0), min(mean + half, 1.0))
 
 
-def _sentence(answer: Answer) -> str:
+def sentence(answer: Answer) -> str:
     """As in `Novel: from 4 images a label on, a probe (base CLIP · lda) beats the prompts (…): +3.1 points [+0.4, +5.8]
     at 4, +9.0 [+6.0, +12.0] at 64.`"""
     test, largest = answer.test.capitalize(), answer.gains[-1]
