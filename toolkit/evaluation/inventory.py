@@ -64,8 +64,8 @@ def describe(dataset: Dataset, on_progress: Progress | None = None, cache: Path 
 
 
 def careful(dataset: Dataset, cache: Path) -> str | None:
-    """What gives the labels away without a look at the picture (`audit.summary` on the study's numbers of images), or
-    None where nothing does, or where the data do not have two labels or more and enough images to say."""
+    """A line if files give the labels away without a look at the picture (`audit.summary` on the study's numbers of
+    images). None if they do not, or if there are too few labels or images to tell."""
     if len(dataset.labels()) < 2:
         return None
     try:

@@ -123,8 +123,8 @@ class Plan:
         """The base encoder. Raises EncoderError for imported vectors, which have no model."""
         if (known := self.find_base()) and known.record.pretrained == IMPORTED:
             raise EncoderError(
-                f"{self.source.model} names imported vectors, and no model can make others: import those of these "
-                "images, too (python cli.py cache import), or name a model."
+                f"{self.source.model} names imported vectors, without a model to embed images or to fine-tune: import "
+                "the vectors of all images (python cli.py cache import), or name a model."
             )
         self.progress(f"Loading {self.source.model}", 0, 1)
         encoder = load(self.source)
