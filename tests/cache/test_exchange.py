@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 from fakes import FakeEncoder
 from trees import cifake_files, write_folder
 
-from toolkit.cache.exchange import export_vectors, import_vectors, read_vectors, record_of
+from toolkit.cache.exchange import Vectors, export_vectors, import_vectors, read_vectors, record_of
 from toolkit.cache.store import Cache
 from toolkit.cli.main import cli
 from toolkit.data.manifest import Dataset, hash_rows
@@ -128,6 +128,8 @@ def test_what_was_told_is_checked_and_other_vectors_are_never_mixed(
     with pytest.raises(DataError, match="not normalised"):
         import_vectors(found, dataset, tmp_path / "cache", "theirs", normalised=True)
     import_vectors(found, dataset, tmp_path / "cache", "theirs")
+    with pytest.raises(CacheError, match="name of another encoder in the cache .imported, 16 numbers"):
+        import_vectors(Vectors(found.keys, found.vectors[:, :8]), dataset, tmp_path / "cache", "theirs")
     found.vectors[5] += 1
     with pytest.raises(CacheError, match="other vectors of the same images: choose another --name"):
         import_vectors(found, dataset, tmp_path / "cache", "theirs")

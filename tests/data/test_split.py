@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from toolkit.data.held_out import held_out_values, what_is_held_out
 from toolkit.data.manifest import Dataset
 from toolkit.data.sources import open_data
-from toolkit.data.split import held_out_values, select, what_is_held_out, with_fewer
+from toolkit.data.split import select, with_fewer
 from toolkit.errors import ImageError, SelectionError
 
 CATEGORIES = ["bird", "cat", "dog"]

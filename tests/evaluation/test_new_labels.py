@@ -12,10 +12,11 @@ from trees import coloured_files, write_folder
 
 from toolkit.cache.embedding import embed_images, embed_prompts
 from toolkit.cache.store import Cache
+from toolkit.data.held_out import held_out_values, new_labels
 from toolkit.data.labels import Labels
 from toolkit.data.manifest import Dataset
 from toolkit.data.sources import open_data
-from toolkit.data.split import Split, held_out_values, new_labels, select
+from toolkit.data.split import Split, select
 from toolkit.encoders.record import TrainedOn
 from toolkit.errors import SelectionError
 from toolkit.evaluation.grid import Comparison, Settings, require_unseen
@@ -96,6 +97,7 @@ def test_the_rows_are_found_again_from_the_predictions(compared: Comparison) -> 
 
 def test_labels_by_name(dataset: Dataset) -> None:
     assert held_out_values(dataset, ("ant,elk",), "label") == ["ant,elk"]
+    assert held_out_values(dataset, ("none",), "label") == ["none"]
     assert set(select(dataset, "ant,elk", 6, 5, by="label").train["label"]) == {"bee", "cow", "dog"}
 
 

@@ -55,3 +55,16 @@ def test_what_is_measured_is_what_counting_by_hand_gives() -> None:
     contained = np.array([[1, 0], [1, 1], [0, 0], [0, 1], [0, 1]], dtype=bool)
     found = conformal.measured_sets(contained, np.array([0, 1, 1, 1, 0]))
     assert found == pytest.approx({"images": 5, "coverage": 0.6, "answered": 0.6, "right": 2 / 3, "wrong": 0.2})
+
+
+def test_among_five_labels_each_ones_share_of_misses_is_alpha_too() -> None:
+    rng, misses = np.random.default_rng(2), []
+    for _ in range(200):
+        codes, new = rng.integers(0, 5, 250), rng.integers(0, 5, 500)
+        odds = [np.exp(rng.normal(size=(len(one), 5)) + 1.5 * np.eye(5)[one]) for one in (codes, new)]
+        first, second = (one / one.sum(axis=1, keepdims=True) for one in odds)
+        contained = conformal.sets(second, conformal.thresholds(first, codes, 0.2, list("abcde")))
+        misses.append([1 - contained[new == code, code].mean() for code in range(5)])
+    spread = 4 * np.std(misses, axis=0) / np.sqrt(len(misses))
+    assert (np.abs(np.mean(misses, axis=0) - 0.2) <= spread + 1 / 30).all()
+    assert (np.mean(misses, axis=0) <= 0.2 + spread).all()

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import polars as pl
 
-from toolkit.cache.store import Cache
+from toolkit.cache.store import Cache, find_encoders
 from toolkit.data.manifest import Dataset, Progress, by_reason, escape, hash_rows, reasons
 from toolkit.data.sources.resolve import Names
 from toolkit.encoders.record import IMPORTED, EncoderRecord
@@ -140,11 +140,13 @@ def import_vectors(
     A row is matched by its SHA-256, or by its path (`resolve.Names`; a WebDataset key, by a unique file name without
     suffix). `normalised` says that the vectors have unit length, which is checked, and `dimension` how long they must
     be. Rows with NaN, rows of no image, and images with several different vectors are not stored but reported. Raises
-    DataError where the vectors are not as told or none fits, and CacheError where the encoder has other vectors.
+    DataError where the vectors are not as told or none fits, and CacheError where the name is taken or the encoder has
+    other vectors.
     """
     _check(found, normalised, dimension)
     keys, problems = _matched(found, dataset, on_progress)
     record = record_of(name, found.vectors.shape[1], normalised)
+    _require_one_of_its_name(root, record)
     rows = _once(keys, found, problems)
     if not rows:
         why = "; ".join(f"{one['count']:,} {one['reason']} ({one['example']})" for one in by_reason(reasons(problems)))
@@ -176,6 +178,15 @@ def record_of(name: str, dimension: int, normalised: bool) -> EncoderRecord:
         preprocessing=told,
         known_as=(f"{name} ", f"{name} {IMPORTED}"),  # --model NAME, with or without --pretrained imported
     )
+
+
+def _require_one_of_its_name(root: Path, record: EncoderRecord) -> None:
+    for other in find_encoders(root, lambda one: one.model == record.model and one.identity != record.identity):
+        told = ", normalised" if other.preprocessing.get("normalised") else ""
+        raise CacheError(
+            f"{record.model} is the name of another encoder in the cache ({other.pretrained}, {other.dimension} numbers"
+            f" a vector{told}): choose another --name, or first run python cli.py cache remove {other.identity}."
+        )
 
 
 def _unproven(by_path: bool) -> str:

@@ -88,6 +88,7 @@ def cache_import(
     """
     from toolkit.cache.exchange import import_vectors, read_vectors
     from toolkit.data.sources import SHARD_INDEXES, open_data
+    from toolkit.encoders.default_weights import default_tag
 
     found = read_vectors(vectors)
     dataset = open_data(data, kept=cache / SHARD_INDEXES, asked=reading_of(reading))
@@ -109,6 +110,8 @@ def cache_import(
     for one in done.by_reason():
         click.echo(f"  {one['count']:,} {one['reason']} ({one['example']})")
     click.echo(done.unproven)
+    weights = f" --pretrained {done.record.pretrained}" if default_tag(name) else ""  # else open_clip's would be meant
+    click.echo(f"Now python cli.py compare --model {name}{weights} --heads logreg,knn compares heads on them.")
 
 
 @cache_group.command("export", epilog="Example: python cli.py cache export e24bfa2d vectors.parquet --data photos/")

@@ -346,8 +346,8 @@ def _sources(chosen: dict[str, Any], default: str) -> "list[Source]":
 
 def _opened(chosen: dict[str, Any], reading: "Reading", as_json: bool) -> "Dataset":
     """The data; prints a few lines about it."""
+    from toolkit.data.held_out import held_out_values, what_is_held_out
     from toolkit.data.sources import SHARD_INDEXES, open_data
-    from toolkit.data.split import held_out_values, what_is_held_out
 
     dataset = open_data(chosen["data"], kept=chosen["cache"] / SHARD_INDEXES, asked=reading)
     if line := what_is_held_out(dataset, held_out_values(dataset, chosen["split"], by := chosen["by"]), by):

@@ -1,4 +1,4 @@
-"""Files of weights: the tensors in one, whatever wraps them. Code in a file is never run."""
+"""Read checkpoint files: find the tensors inside common wrappers. Code in a file is never run."""
 
 import json
 import tempfile
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 PREFIXES = ("module.", "model.")
-"""What torch's DistributedDataParallel and training frameworks put before every name."""
+"""Prefixes that DistributedDataParallel and training frameworks add to every name."""
 PREFIX = "visual."
-"""What every name in an image tower begins with."""
+"""The prefix of every name in an image tower."""
 LABEL_VECTORS = "label_vectors"
-"""The labels' vectors among an image tower's weights, where it was fine-tuned."""
+"""The name of the labels' vectors among the weights of a fine-tuned image tower."""
 COMPILED = "_orig_mod."
-"""What `torch.compile` puts into names, also into the middle of one."""
+"""The part that `torch.compile` adds to names, anywhere in them."""
 LOCAL_DIR = "local-dir:"
 CONFIG = "open_clip_config.json"
 WEIGHTS_IN_FOLDER = (
@@ -34,14 +34,14 @@ WEIGHTS_IN_FOLDER = (
     "pytorch_model.pth",
     "model.pth",
 )
-"""The file names that open_clip looks for in a model's folder, in its order."""
+"""The file names that open_clip looks for in a model's folder, in order."""
 
 
 def load_into(model: "torch.nn.Module", path: Path) -> "torch.nn.Module":
-    """`model` of open_clip's with the weights in `path`, by open_clip's own conversions.
+    """open_clip's `model` with the weights in `path`, converted as open_clip does.
 
-    Of a file that holds an image tower alone, an `ImageTower`: what it says of prompts would be chance. Raises
-    EncoderError where the file holds no weights, or NaN; open_clip's and torch's errors where they do not fit.
+    If the file holds only an image tower, an `ImageTower`, as a random text tower would be useless. Raises EncoderError
+    if the file holds no weights, or NaN; open_clip's and torch's errors if the weights do not fit.
     """
     import open_clip
 
@@ -59,10 +59,7 @@ def load_into(model: "torch.nn.Module", path: Path) -> "torch.nn.Module":
 
 
 def read_weights(path: Path) -> "tuple[Any, dict[str, torch.Tensor]]":
-    """What a file holds, and the tensors in it by their plain names.
-
-    Raises EncoderError where it holds no weights, or NaN.
-    """
+    """The content of a file, and its tensors by plain names. Raises EncoderError if it holds no weights, or NaN."""
     _require_weights(path)
     found = _read(path)
     tensors = plain_names(unwrap(found))
@@ -78,14 +75,14 @@ def read_weights(path: Path) -> "tuple[Any, dict[str, torch.Tensor]]":
 
 
 def image_tower(model: Any) -> "torch.nn.Module":
-    """The image tower of a model of open_clip's, without its text tower."""
+    """The image tower of an open_clip model, without its text tower."""
     from toolkit.encoders.image_tower import ImageTower
 
     return ImageTower(model.visual)
 
 
 def unwrap(found: Any) -> Mapping[str, Any]:
-    """The dict of tensors in what a file holds: itself, or what lies under one of the names `WRAPPERS`."""
+    """The dict of tensors in a file's content: the content itself, or an entry named in `WRAPPERS`."""
     for name in WRAPPERS:
         if isinstance(found, Mapping) and isinstance(found.get(name), Mapping):
             return unwrap(found[name])
@@ -93,7 +90,7 @@ def unwrap(found: Any) -> Mapping[str, Any]:
 
 
 def plain_names(state: Mapping[str, Any]) -> "dict[str, torch.Tensor]":
-    """The tensors of `state` without prefixes that all of their names have, and without torch.compile's marks."""
+    """The tensors of `state`, without prefixes common to all names and without torch.compile's parts."""
     import torch
 
     tensors = {str(name).replace(COMPILED, ""): one for name, one in state.items() if isinstance(one, torch.Tensor)}
@@ -104,9 +101,8 @@ def plain_names(state: Mapping[str, Any]) -> "dict[str, torch.Tensor]":
 
 
 def local_dir(model: str) -> tuple[str, Path, Path]:
-    """`local-dir:FOLDER` -> the same with the folder's full path, the config in it, and its file of weights.
-
-    Raises EncoderError where the folder is not as open_clip documents it.
+    """`local-dir:FOLDER` -> the same with an absolute path, the config file, and the weights file. Raises EncoderError
+    if the folder is not as open_clip documents it.
     """
     folder = Path(model.removeprefix(LOCAL_DIR)).expanduser().resolve()
     needs = f"--model {LOCAL_DIR}FOLDER takes a folder with {CONFIG} and weights ({WEIGHTS_IN_FOLDER[0]})"
@@ -126,7 +122,7 @@ def local_dir(model: str) -> tuple[str, Path, Path]:
 
 
 def _require_weights(path: Path) -> None:
-    """Raises EncoderError for what is often saved under the name of a checkpoint and is none."""
+    """Raise EncoderError for files that are often mistaken for a checkpoint."""
     with path.open("rb") as file:
         start = file.read(512)
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
@@ -161,14 +157,14 @@ def _read(path: Path) -> Any:
 
 
 def _is_safetensors(path: Path) -> bool:
-    """By the bytes, whatever the name: the header's length (8 bytes), then a JSON object."""
+    """Whether the bytes are safetensors, whatever the name: the header's length (8 bytes), then a JSON object."""
     with path.open("rb") as file:
         return path.suffix == ".safetensors" or file.read(9)[8:] == b"{"
 
 
 @contextmanager
 def _as_open_clip_reads_it(path: Path, found: Any, tensors: "Mapping[str, torch.Tensor]") -> Iterator[Path]:
-    """The file itself where open_clip reads the same from it, else a temporary one with plain names."""
+    """The file itself if open_clip reads the same tensors from it, else a temporary file with plain names."""
     import torch
 
     named_right = (path.suffix == ".safetensors") == _is_safetensors(path)

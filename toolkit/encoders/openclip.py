@@ -213,7 +213,7 @@ def _tokenizer(origin: Source) -> Any:
             return open_clip.get_tokenizer(origin.model)
     except ImportError as error:
         raise EncoderError(
-            f"{origin.model} reads prompts by a tokenizer of transformers: pip install {error.name}"
+            f'{origin.model} reads prompts with a tokenizer that needs {error.name}: pip install -e ".[siglip]"'
         ) from error
     except Exception as error:  # whatever the hub's client and transformers raise
         raise EncoderError(

@@ -1,4 +1,4 @@
-"""Where an encoder comes from: from what a user names (model, weights) to a typed value. Imports no torch."""
+"""The source of an encoder: from the user's model and weights to a typed value, without torch."""
 
 import hashlib
 import os
@@ -16,12 +16,11 @@ TIMM = "timm:"
 
 @dataclass(frozen=True)
 class Source:
-    """Where an encoder comes from, known without importing torch.
+    """The source of an encoder, known without importing torch.
 
-    `pretrained` is what the user calls the weights (an open_clip tag, or a checkpoint's file name), `file` the local
-    checkpoint, if it is one. `model` is a name of open_clip's, `timm:name`, or `hf-hub:owner/name` or
-    `local-dir:folder`, which bring their own weights. `notes` are lines for the user: which weights and which
-    activation were chosen for them.
+    `pretrained` names the weights (an open_clip tag, or a checkpoint's file name); `file` is the local checkpoint, if
+    any. `model` is a name of open_clip's, `timm:name`, or `hf-hub:owner/name` or `local-dir:folder`, which include
+    weights. `notes` are lines for the user: which weights and which activation were chosen.
     """
 
     model: str
@@ -33,20 +32,20 @@ class Source:
 
     @cached_property
     def called(self) -> str:
-        """The model and its weights, as `EncoderRecord.known_as` has them: a file by its content, not by its name."""
+        """The model and its weights, as in `EncoderRecord.known_as`: a file by its SHA-256, not by its name."""
         weights = file_sha256(self.file) if self.file else self.pretrained
         config = f" {self.pretrained}" if self.model.startswith(checkpoint_files.LOCAL_DIR) else ""
         return f"{self.model} {weights}{config}"
 
     def is_source_of(self, record: EncoderRecord) -> bool:
-        """Whether `record` is this very encoder's, so that a cache can be searched without loading a model."""
+        """Whether `record` is that of this encoder, so that a cache can be searched without loading a model."""
         return record.name == "base" and record.precision == self.precision and self.called in record.known_as
 
 
 def source(model: str, pretrained: str | None = None, precision: str = "fp32", device: str = "auto") -> Source:
     """The source that `--model`, `--pretrained`, `--precision` and `--device` name.
 
-    Raises EncoderError where a file that `pretrained` names does not exist.
+    Raises EncoderError if `pretrained` names a file that does not exist.
     """
     made = Source(model=model, precision=precision, device=device)
     if model == "nano" and pretrained in (None, "shipped"):
@@ -69,7 +68,8 @@ def source(model: str, pretrained: str | None = None, precision: str = "fp32", d
 
 
 def _from_file(made: Source, file: Path) -> Source:
-    """A file does not say which activation its weights need. OpenAI's, known by name, need QuickGELU."""
+    """The source of weights in a file. A file does not tell which activation they need; OpenAI's, known by name, need
+    QuickGELU."""
     found = replace(made, pretrained=file.stem, file=file.resolve())
     if made.model not in QUICK_GELU_TWINS:
         return found
@@ -95,7 +95,7 @@ def _hub_folder(file: Path) -> list[str]:
 
 
 def _from_folder(made: Source, pretrained: str | None) -> Source:
-    """`local-dir:FOLDER`. The hash of the config is part of the name: other settings make other vectors."""
+    """The source `local-dir:FOLDER`. The config's hash is part of the name, as other settings give other vectors."""
     model, config, weights = checkpoint_files.local_dir(made.model)
     if pretrained and Path(pretrained).resolve() != weights.resolve():
         raise EncoderError(f"{made.model} brings its own weights, {weights}: leave --pretrained out.")
@@ -104,7 +104,7 @@ def _from_folder(made: Source, pretrained: str | None) -> Source:
 
 
 def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file's bytes, in hex. Raises EncoderError where it cannot be read."""
+    """The SHA-256 of a file's bytes, in hex. Raises EncoderError if it cannot be read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

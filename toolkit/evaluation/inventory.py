@@ -8,10 +8,11 @@ from typing import Any
 import polars as pl
 
 from toolkit.data import near_copies, sources
+from toolkit.data.held_out import NONE
 from toolkit.data.images import decode
 from toolkit.data.manifest import Dataset, by_reason, hash_rows
 from toolkit.data.near_copies import NearCopies
-from toolkit.data.split import NONE, select
+from toolkit.data.split import select
 from toolkit.errors import MissingEmbeddings, SelectionError
 from toolkit.evaluation import audit
 
@@ -63,8 +64,8 @@ def describe(dataset: Dataset, on_progress: Progress | None = None, cache: Path 
 
 
 def careful(dataset: Dataset, cache: Path) -> str | None:
-    """What gives the labels away without a look at the picture (`audit.summary` on the study's numbers of images), or
-    None where nothing does, or where the data do not have two labels or more and enough images to say."""
+    """A line if files give the labels away without a look at the picture (`audit.summary` on the study's numbers of
+    images). None if they do not, or if there are too few labels or images to tell."""
     if len(dataset.labels()) < 2:
         return None
     try:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from toolkit.data.split import LABEL
+from toolkit.data.held_out import LABEL
 from toolkit.evaluation import columns
 from toolkit.evaluation.best_of import compare_with_best
 from toolkit.evaluation.metrics import mcnemar, summarise

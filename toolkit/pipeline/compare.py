@@ -8,8 +8,9 @@ import polars as pl
 
 from toolkit.cache.store import Cache, find_encoders
 from toolkit.data import near_copies
+from toolkit.data.held_out import NONE
 from toolkit.data.labels import Labels
-from toolkit.data.split import NONE, Split, TestSet
+from toolkit.data.split import Split, TestSet
 from toolkit.encoders.features import WITHOUT_MODEL
 from toolkit.encoders.record import IMPORTED, EncoderRecord
 from toolkit.errors import MissingEmbeddings, SelectionError

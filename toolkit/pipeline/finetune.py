@@ -8,7 +8,7 @@ from pathlib import Path
 from toolkit.cache import embedding
 from toolkit.cache.store import Cache, find_encoders
 from toolkit.data.split import Split
-from toolkit.encoders.openclip import OpenClip, load
+from toolkit.encoders.openclip import OpenClip
 from toolkit.encoders.record import EncoderRecord
 from toolkit.encoders.source import Source
 from toolkit.errors import EncoderError
@@ -51,7 +51,7 @@ def _training(plan: Plan, recipe: Recipe, base: EncoderRecord, split: Split) -> 
     captions = {label: plan.prompts[label] if base.has_text else [label] for label in known}
     return Training(
         base,
-        lambda: load(plan.source),
+        plan.load,
         plan.dataset,
         split.train,
         split.held_out,

@@ -10,11 +10,12 @@ import polars as pl
 
 from toolkit.cache.store import Cache, find_encoders
 from toolkit.data.content_hashes import Contents
+from toolkit.data.held_out import CATEGORY, held_out_values
 from toolkit.data.labels import Labels, some
 from toolkit.data.manifest import Dataset
 from toolkit.data.near_copies import NearCopies, select_without
 from toolkit.data.sources.assemble import AS_IT_LOOKS, Reading
-from toolkit.data.split import CATEGORY, NOTHING, Split, held_out_values, select, with_fewer
+from toolkit.data.split import NOTHING, Split, select, with_fewer
 from toolkit.encoders.openclip import OpenClip, load
 from toolkit.encoders.record import IMPORTED
 from toolkit.encoders.source import Source
@@ -122,8 +123,8 @@ class Plan:
         """The base encoder. Raises EncoderError for imported vectors, which have no model."""
         if (known := self.find_base()) and known.record.pretrained == IMPORTED:
             raise EncoderError(
-                f"{self.source.model} names imported vectors, and no model can make others: import those of these "
-                "images, too (python cli.py cache import), or name a model."
+                f"{self.source.model} names imported vectors, without a model to embed images or to fine-tune: import "
+                "the vectors of all images (python cli.py cache import), or name a model."
             )
         self.progress(f"Loading {self.source.model}", 0, 1)
         encoder = load(self.source)

@@ -17,8 +17,9 @@ import numpy as np
 import polars as pl
 
 from toolkit.cache.store import Cache
+from toolkit.data.held_out import CATEGORY
 from toolkit.data.labels import Labels
-from toolkit.data.split import CATEGORY, Split
+from toolkit.data.split import Split
 from toolkit.encoders.record import EncoderRecord
 from toolkit.encoders.source import Source
 from toolkit.errors import CacheError, MissingEmbeddings, ResultsError

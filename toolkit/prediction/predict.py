@@ -18,7 +18,7 @@ from toolkit.cache.store import Cache
 from toolkit.data.manifest import Dataset, hash_rows
 from toolkit.data.split import first_fresh
 from toolkit.encoders import openclip as encoders
-from toolkit.encoders.record import Encoder
+from toolkit.encoders.record import IMPORTED, Encoder
 from toolkit.errors import EncoderError, MissingEmbeddings
 from toolkit.finetuning.loading import Loaders
 from toolkit.prediction import calibration, kept_heads
@@ -126,6 +126,8 @@ def _fresh(dataset: Dataset, about: KeptHead, vectors_of: _Vectors) -> Fresh:
 def load_again(about: KeptHead, cache: Path, device: str = "auto") -> Encoder:
     """The very encoder that the head was fitted on. Raises EncoderError where it is gone or has become another."""
     record, weights = about.record.encoder, about.record.weights
+    if record.pretrained == IMPORTED:
+        raise EncoderError(f"The head was fitted on imported vectors ({record.model}): no model can embed new images.")
     origin = encoders.source(record.model, weights, record.precision, device)
     encoder = Loaders(cache, origin, lambda: encoders.load(origin)).of(record)()
     if encoder.record.identity != record.identity:

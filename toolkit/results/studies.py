@@ -5,7 +5,7 @@ from typing import Any
 
 import polars as pl
 
-from toolkit.data.split import NONE
+from toolkit.data.held_out import NONE
 from toolkit.evaluation import columns
 
 

@@ -46,8 +46,8 @@ def _levels_above(places: Sequence[Place]) -> list[list[int]]:
 
 
 def _generators(places: Sequence[Place], above: Sequence[list[int]], depth: int) -> set[str]:
-    """The first folders name generators if most of them sound like one. If only some are followed by a category, those
-    count, and others that sound like a generator."""
+    """The names of first folders that are generators. If further levels follow some of them, these and those that sound
+    like a generator; else all of them, if at least half sound like one."""
     firsts = [(place.folders[one[0]], len(one)) for place, one in zip(places, above, strict=True) if one]
     names = {name for name, _ in firsts}
     sounding = {name for name in names if is_generator(name)}

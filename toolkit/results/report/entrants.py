@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from toolkit.data.split import LABEL
+from toolkit.data.held_out import LABEL
 from toolkit.encoders.record import Sees
 from toolkit.errors import SelectionError
 from toolkit.evaluation import columns
