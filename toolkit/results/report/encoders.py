@@ -54,7 +54,7 @@ def side_by_side(table: pl.DataFrame, predictions: pl.DataFrame, shown: Subject)
     for number, rival in enumerate(rivals):
         model, weights = rival.about["model"], rival.about["pretrained"]
         keyed = {entrant.key: f"{number} {entrant.key}" for entrant in rival.entrants}
-        images.append(rival.predictions.with_columns(pl.col("entrant").replace_strict(keyed)))
+        images.append(rival.predictions.drop("probabilities").with_columns(pl.col("entrant").replace_strict(keyed)))
         for entrant in _one_an_encoder(rival, shown.decides):
             rows.append(
                 Row(f"{model} ({weights})" if model in twice else model, replace(entrant, key=keyed[entrant.key]))
