@@ -1,7 +1,6 @@
 """Embedding adds the missing images to a cache, whatever goes wrong meanwhile."""
 
 import hashlib
-import multiprocessing
 import os
 import random
 import shutil
@@ -13,6 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 from fakes import FakeEncoder
+from processes import clean_processes
 from trees import cifake_files, jpeg, write_folder, write_zip
 
 from toolkit.cache.embedding import embed_images, embed_prompts
@@ -166,13 +166,6 @@ def run_slowly(dataset: Dataset, rows: pl.DataFrame, root: Path, log: Path | Non
     toolkit.cache.embedding.CHUNK = CHUNK
     encoder = Slow(log)
     embed_images(dataset, rows, lambda: encoder, Cache(root, encoder.record))
-
-
-def clean_processes() -> multiprocessing.context.ForkServerContext:
-    """Processes that start at once and inherit no threads: Polars' do not survive a fork."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    return context
 
 
 def stored_keys(root: Path) -> list[bytes]:

@@ -1,12 +1,12 @@
 """Fine-tuning killed with SIGKILL at random moments ends with the weights of an undisturbed run."""
 
-import multiprocessing
 import os
 import random
 import signal
 import time
 from pathlib import Path
 
+from processes import clean_processes
 from tiny import tiny_clip
 from trees import cifake_files, write_folder
 
@@ -46,8 +46,7 @@ def test_killed_fine_tuning_resumes_after_its_last_epoch_with_the_same_weights(t
     data = write_folder(tmp_path / "cifake", cifake_files(4, 2))
     model = tmp_path / "model"
     model.mkdir()
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "open_clip", "toolkit.finetuning.training"])
+    context = clean_processes()
     arguments = {name: (data, model, tmp_path / name, tmp_path / f"{name}.log") for name in ("whole", "killed")}
     whole = context.Process(target=train, args=arguments["whole"])
     whole.start()

@@ -1,7 +1,6 @@
 """The results folder: rows replace their own, nothing is lost, and text stays text."""
 
 import json
-import multiprocessing
 import random
 import re
 import zipfile
@@ -12,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from places import ROOT
+from processes import clean_processes
 
 from toolkit.errors import ResultsError
 from toolkit.evaluation import columns
@@ -90,8 +90,7 @@ def test_one_row_is_the_best_among_all_that_were_scored_on_the_same_images(tmp_p
 
 
 def test_two_at_once_do_not_lose_each_others_rows(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["test_tables"])
+    context = clean_processes()
     workers = [context.Process(target=store, args=(tmp_path,), kwargs={"dataset": f"set{n}"}) for n in range(4)]
     for worker in workers:
         worker.start()

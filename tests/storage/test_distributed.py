@@ -1,7 +1,6 @@
 """Several processes share a command's work, with the same result as a single process."""
 
 import json
-import multiprocessing
 import os
 import signal
 import socket
@@ -16,6 +15,7 @@ import polars as pl
 import pytest
 from fakes import FakeEncoder
 from places import ROOT
+from processes import clean_processes
 from tiny import tiny_clip
 from trees import cifake_files, jpeg, write_folder, write_tar
 
@@ -32,8 +32,7 @@ def together(world: int, work: Callable[..., None], *arguments: Any) -> list[int
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "open_clip", "toolkit.finetuning.training", "test_distributed"])
+    context = clean_processes()
     ranks = [context.Process(target=as_rank, args=(n, world, port, work, arguments)) for n in range(world)]
     for process in ranks:
         process.start()
