@@ -247,15 +247,16 @@ def test_odds_of_several_labels_are_read_at_the_temperature_with_the_least_log_l
     assert scaled(-cosines, codes)[0] == 0.07, "what speaks against the label is no way to read it"
 
 
-def test_several_labels_with_several_prompts_are_trained_and_read_as_chosen(tmp_path: Path) -> None:
+def test_several_labels_with_several_prompts_are_trained_and_read_as_chosen(
+    source: openclip.Source, tmp_path: Path
+) -> None:
     """The prompts of one label are no wrong answers to its images; more prompts than a batch cost no more than one."""
     dataset = open_data(write_folder(tmp_path / "data", coloured_files(["ant", "bee", "cow"], 6, 2)))
     rows = select(dataset, "none", 6, 2)
     prompts = {label: [f"a {kind} photo of a {label}." for kind in ("good", "bad")] for label in dataset.labels()}
     for loss in ("contrastive", "supervised", "prompts"):
         recipe = Recipe(loss=loss, epochs=1, batch_size=4, grid=Grid((1,), (1.0,)), choose_by="folds")
-        made = make(
-            replace(training(tmp_path / "data", rows, tmp_path / "cache", recipe), held_out="none", prompts=prompts)
-        )
+        task = training(source, tmp_path / "data", rows, tmp_path / "cache", recipe)
+        made = make(replace(task, held_out="none", prompts=prompts))
         choice = made.record.trained_on.choice
         assert choice["margin"] == 0 and choice["temperature"] > 0 and np.isfinite(made.record.losses).all()

@@ -67,7 +67,7 @@ def test_the_table_says_what_scikit_learn_says_of_the_predictions(home: Path) ->
 def test_the_results_follow_from_the_predictions_and_are_shown_in_one_line_a_head(home: Path) -> None:
     assert call("verify-results", "--results", home / "results").exit_code == 0
     shown = call("compare", *options(home), "--heads", "zero-shot,logreg").output
-    assert "macro F1" in shown and "top-5" in shown and "elk prec." not in shown
+    assert "Macro F1" in shown and "Log loss" in shown and "elk prec." not in shown
     wide = pl.read_excel(io.BytesIO((home / "results/results.xlsx").read_bytes()), sheet_name="Results")
     assert set(LABELS) <= set(wide["class"])
 
