@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,17 +18,14 @@ from toolkit.encoders.record import EncoderRecord, TrainedOn
 from toolkit.errors import CacheError, EncoderError, SelectionError
 from toolkit.finetuning import checkpoints
 from toolkit.finetuning.augment import augment
-from toolkit.finetuning.averaging import averaged
 from toolkit.finetuning.checkpoints import Checkpoint, CheckpointRecord
 from toolkit.finetuning.losses import encode_captions, loss_of
 from toolkit.finetuning.recipes import Recipe
+from toolkit.finetuning.run import Run, order_in_batches, resume, save, start
 from toolkit.storage import distributed
-from toolkit.storage.damage import set_aside
-from toolkit.storage.records import read_record, write_record
 
 if TYPE_CHECKING:
     import torch
-    from torch.optim.swa_utils import AveragedModel
 
 log = logging.getLogger(__name__)
 
@@ -57,14 +53,14 @@ def finetune(
     folder = checkpoints.folder_of(cache, trained_on.checkpoint)
     if done := checkpoints.read(folder):
         return done
-    run = _start(encoder, dataset, train, prompts, recipe)
-    losses = _resume(run, folder)
+    run = start(encoder, dataset, train, prompts, recipe)
+    losses = resume(run, folder)
     log.info("%s: %d images, epochs %d to %d", folder, len(train), len(losses) + 1, recipe.epochs)
     while len(losses) < recipe.epochs:
         losses.append(_run_epoch(run, len(losses), on_progress))
         log.info("epoch %d: mean loss %.4f", len(losses), losses[-1])
         if len(losses) < recipe.epochs and distributed.rank() == 0:
-            _save(run, folder, losses)
+            save(run, folder, losses)
     record = CheckpointRecord(trained_on, prompts, tuple(train["sha256"]), tuple(losses), distributed.world())
     return finish(folder, run.weights(), record)
 
@@ -118,49 +114,13 @@ def epochs(
     on_progress: Progress | None = None,
 ) -> "Iterator[dict[str, torch.Tensor]]":
     """Fine-tune `encoder` in place, an epoch a step -> the weights that `finetune` would end with. Stores nothing."""
-    run = _start(encoder, dataset, train, prompts, recipe)
+    run = start(encoder, dataset, train, prompts, recipe)
     for epoch in range(recipe.epochs):
         _run_epoch(run, epoch, on_progress)
         yield run.weights()
 
 
-@dataclass(frozen=True)
-class _Run:
-    """What stays the same through a training run."""
-
-    encoder: OpenClip
-    optimizer: "torch.optim.Optimizer"
-    average: "AveragedModel | None"
-    dataset: Dataset
-    train: pl.DataFrame
-    prompts: Mapping[str, Sequence[str]]
-    recipe: Recipe
-
-    @property
-    def steps(self) -> int:
-        """Batches an epoch."""
-        return len(_order_in_batches(len(self.train), 0, self.recipe))
-
-    def weights(self) -> "dict[str, torch.Tensor]":
-        """The state dict that the run would end with now: the average's, or the model's own."""
-        return dict((self.average.module if self.average else self.encoder.model).state_dict())
-
-
-def _start(
-    encoder: OpenClip, dataset: Dataset, train: pl.DataFrame, prompts: Mapping[str, Sequence[str]], recipe: Recipe
-) -> _Run:
-    import torch
-
-    if encoder.source.precision == "fp16":
-        raise EncoderError("Fine-tuning in fp16 loses small gradients: use --precision bf16 or fp32.")
-    parameters = list(encoder.model.parameters())
-    assert recipe.learning_rate is not None
-    fused = encoder.device in ("cpu", "cuda")  # a pass over the weights instead of one an operation
-    optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=fused)
-    return _Run(encoder, optimizer, averaged(encoder.model, recipe.average), dataset, train, prompts, recipe)
-
-
-def _run_epoch(run: _Run, epoch: int, on_progress: Progress | None) -> float:
+def _run_epoch(run: Run, epoch: int, on_progress: Progress | None) -> float:
     """Train on every image once -> the mean loss."""
     run.encoder.model.train()  # batch norm frozen at its old statistics learns far less: 0.61 against 0.83
     losses: list[float] = []
@@ -177,7 +137,7 @@ def _run_epoch(run: _Run, epoch: int, on_progress: Progress | None) -> float:
 
 
 def _texts_of_step(
-    run: _Run, captions: np.ndarray, rng: np.random.Generator
+    run: Run, captions: np.ndarray, rng: np.random.Generator
 ) -> tuple[list[str], np.ndarray, np.ndarray]:
     """The prompts that a step encodes `[U]`, which of them each image's is `[B]`, and the label of each `[U]`.
 
@@ -194,7 +154,7 @@ def _texts_of_step(
     return [every[number] for number in used], np.searchsorted(used, captions), labels[used]
 
 
-def _step(run: _Run, pixels: np.ndarray, prompts: Sequence[str], captions: np.ndarray, labels: np.ndarray) -> float:
+def _step(run: Run, pixels: np.ndarray, prompts: Sequence[str], captions: np.ndarray, labels: np.ndarray) -> float:
     """One step of the optimizer on `[B, 3, H, W]` uint8 and what `_texts_of_step` gives -> the loss before it.
 
     Of several processes each brings the pixels of its part of the batch, and the rest of the whole.
@@ -221,15 +181,7 @@ def _step(run: _Run, pixels: np.ndarray, prompts: Sequence[str], captions: np.nd
     return value
 
 
-def _order_in_batches(rows: int, epoch: int, recipe: Recipe) -> list[np.ndarray]:
-    """Row numbers in an order that only the seed and the epoch decide, so that a resumed run goes on in the same."""
-    order = np.random.default_rng([recipe.seed, epoch]).permutation(rows)
-    batches = [order[start : start + recipe.batch_size] for start in range(0, rows, recipe.batch_size)]
-    # A pair alone has nothing to be told apart from, and batch norm needs a spread.
-    return batches[:-1] if len(batches) > 1 and len(batches[-1]) == 1 else batches
-
-
-def _batches(run: _Run, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _batches(run: Run, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Pixels (of this process) and prompt numbers (of all) of each batch; the next is read while the model works."""
     paths, labels = run.train["path"].to_list(), run.train["label"].to_list()
     captions = _captions(labels, run.prompts, np.random.default_rng([run.recipe.seed, epoch, 1]))
@@ -240,7 +192,7 @@ def _batches(run: _Run, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
     with ThreadPoolExecutor(2) as readers:
         ahead: list[tuple[np.ndarray, Iterator[np.ndarray]]] = []
-        for batch in _order_in_batches(len(paths), epoch, run.recipe):
+        for batch in order_in_batches(len(paths), epoch, run.recipe):
             ahead.append((batch, readers.map(pixels, distributed.part_of_batch(batch))))
             if len(ahead) == 2:
                 rows, images = ahead.pop(0)
@@ -253,53 +205,3 @@ def _captions(labels: Sequence[str], prompts: Mapping[str, Sequence[str]], rng: 
     """The number of each image's prompt `[N]` int64: its label's, and where a label has several, one by chance."""
     first = dict(zip(prompts, np.cumsum([0, *map(len, prompts.values())]).tolist(), strict=False))
     return np.array([first[label] + int(rng.integers(len(prompts[label]))) for label in labels], dtype=np.int64)
-
-
-def _save(run: _Run, folder: Path, losses: list[float]) -> None:
-    """Keep the epoch: weights and optimizer in one file, and a record that makes them count. Two epochs are kept, so
-    that a damaged one costs only itself."""
-    names: dict[torch.Tensor, str] = {parameter: name for name, parameter in run.encoder.model.named_parameters()}
-    state = {f"weights.{name}": tensor for name, tensor in run.encoder.model.state_dict().items()}
-    for parameter, fields in run.optimizer.state.items():
-        state.update({f"optimizer.{names[parameter]}.{field}": value for field, value in fields.items()})
-    if run.average:
-        state.update({f"average.{name}": tensor for name, tensor in run.weights().items()})
-    path = folder / f"epoch-{len(losses)}.safetensors"
-    digest = checkpoints.write_tensors(path, state)
-    write_record(path.with_suffix(".json"), {"sha256": digest, "losses": losses})
-    for suffix in (".json", ".safetensors"):
-        (folder / f"epoch-{len(losses) - 2}{suffix}").unlink(missing_ok=True)
-
-
-def _resume(run: _Run, folder: Path) -> list[float]:
-    """Bring weights and optimizer to the newest epoch that is whole -> the losses of the epochs that are done."""
-    import torch
-
-    for epoch in range(run.recipe.epochs - 1, 0, -1):
-        record = folder / f"epoch-{epoch}.json"
-        if not record.exists():
-            continue
-        weights_file, damaged = record.with_suffix(".safetensors"), record
-        try:
-            facts = read_record(record)
-            damaged = weights_file
-            state = checkpoints.read_tensors(weights_file, facts["sha256"])
-        except (CacheError, EncoderError):
-            set_aside(damaged, "training goes on behind an earlier epoch")
-            record.unlink(missing_ok=True)
-            continue
-        weights = {name.removeprefix("weights."): t for name, t in state.items() if name.startswith("weights.")}
-        run.encoder.model.load_state_dict(weights)
-        if run.average:
-            run.average.n_averaged.fill_(1 + epoch * run.steps)
-            run.average.module.load_state_dict({name: state[f"average.{name}"] for name in weights})
-        for name, parameter in run.encoder.model.named_parameters():
-            start = f"optimizer.{name}."
-            fields = {key.removeprefix(start): value for key, value in state.items() if key.startswith(start)}
-            if fields:
-                step = {"step": fields.pop("step")}
-                # Laid out as the weights are (some have their channels last): the optimizer goes through memory.
-                laid_out = {key: torch.empty_like(parameter).copy_(value) for key, value in fields.items()}
-                run.optimizer.state[parameter] = step | laid_out
-        return list(facts["losses"])
-    return []
