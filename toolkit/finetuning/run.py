@@ -40,7 +40,7 @@ class Run:
         return len(order_in_batches(len(self.train), 0, self.recipe))
 
     def weights(self) -> "dict[str, torch.Tensor]":
-        """The current result of the run as a state dict: the averaged weights if there are any, else the model's own."""
+        """The current result of the run as a state dict: the averaged weights if there are any, else the model's."""
         return dict((self.average.module if self.average else self.encoder.model).state_dict())
 
 
