@@ -1,4 +1,4 @@
-"""Contrastive fine-tuning of both towers: the loop, and a checkpoint an epoch. The result is an encoder."""
+"""Contrastive fine-tuning of both towers: the training loop, with a checkpoint after each epoch."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -44,9 +44,9 @@ def finetune(
 ) -> Checkpoint:
     """Fine-tune both towers of `encoder` (in place) on `train` (columns path, label, group, sha256).
 
-    Continues behind the last finished epoch of the same training, and returns at once where it is already done. Same
-    seed, same machine, same weights. Raises SelectionError where `train` holds an image of `held_out`, EncoderError
-    where the loss stops being a number.
+    Resumes an interrupted training after its last finished epoch, and returns at once if it was finished. The same seed
+    on the same machine gives the same weights. Raises SelectionError if `train` contains an image of `held_out`,
+    EncoderError if the loss becomes NaN or infinite.
     """
     recipe = recipe.for_model(encoder.source.model)
     trained_on = describe(encoder.record, train, held_out, prompts, recipe)
@@ -66,7 +66,7 @@ def finetune(
 
 
 def finish(folder: Path, weights: "Mapping[str, torch.Tensor]", record: CheckpointRecord) -> Checkpoint:
-    """The checkpoint that the first process writes, in every process."""
+    """Write the checkpoint in the first process -> the checkpoint, in every process."""
     if distributed.rank() == 0:
         checkpoints.finish(folder, weights, record)
     distributed.barrier()
@@ -83,12 +83,12 @@ def describe(
     prompts: Mapping[str, Sequence[str]],
     recipe: Recipe,
 ) -> TrainedOn:
-    """All that a training will have seen, and the key of its checkpoint, a hash over that and the prompts.
+    """What a training sees, and the key of its checkpoint: a hash over that and the prompts.
 
-    Raises SelectionError where `train` holds an image of `held_out`."""
+    Raises SelectionError if `train` contains an image of `held_out`."""
     categories = sorted(train["group"].drop_nulls().unique().to_list())
     if held_out in categories:
-        raise SelectionError(f"The training rows hold images of {held_out!r}, which they must not hold.")
+        raise SelectionError(f"The training rows contain images of {held_out!r}, which is held out.")
     recipe = recipe.for_model(base.model)
     facts: dict[str, Any] = {
         "base_identity": base.identity,
@@ -113,7 +113,7 @@ def epochs(
     recipe: Recipe,
     on_progress: Progress | None = None,
 ) -> "Iterator[dict[str, torch.Tensor]]":
-    """Fine-tune `encoder` in place, an epoch a step -> the weights that `finetune` would end with. Stores nothing."""
+    """Fine-tune `encoder` in place -> after each epoch, the weights that `finetune` would return. Stores nothing."""
     run = start(encoder, dataset, train, prompts, recipe)
     for epoch in range(recipe.epochs):
         _run_epoch(run, epoch, on_progress)
@@ -122,7 +122,7 @@ def epochs(
 
 def _run_epoch(run: Run, epoch: int, on_progress: Progress | None) -> float:
     """Train on every image once -> the mean loss."""
-    run.encoder.model.train()  # batch norm frozen at its old statistics learns far less: 0.61 against 0.83
+    run.encoder.model.train()  # with batch norm's statistics frozen, accuracy is 0.61 instead of 0.83
     losses: list[float] = []
     for pixels, captions in _batches(run, epoch):
         seed = [run.recipe.seed, epoch, 3, len(losses)]
@@ -139,11 +139,12 @@ def _run_epoch(run: Run, epoch: int, on_progress: Progress | None) -> float:
 def _texts_of_step(
     run: Run, captions: np.ndarray, rng: np.random.Generator
 ) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """The prompts that a step encodes `[U]`, which of them each image's is `[B]`, and the label of each `[U]`.
+    """The prompts to encode in a step `[U]`, the number of each image's prompt among them `[B]`, and the label number
+    of each prompt `[U]`.
 
-    `captions` `[B]` are the numbers of the images' prompts. All prompts are encoded where they are no more than a
-    batch, else those of its images. The loss `prompts` sets an image against one prompt a label: where labels have
-    several, each step draws one of each, since others of the same label are no wrong answers.
+    `captions` `[B]` are the numbers of the images' prompts. All prompts are encoded if there are no more than a batch,
+    else only those of the batch's images. The loss `prompts` needs one prompt per label as its classes; if labels have
+    several, each step draws one of each.
     """
     sizes = [len(texts) for texts in run.prompts.values()]
     every, labels = [text for texts in run.prompts.values() for text in texts], np.repeat(np.arange(len(sizes)), sizes)
@@ -155,9 +156,9 @@ def _texts_of_step(
 
 
 def _step(run: Run, pixels: np.ndarray, prompts: Sequence[str], captions: np.ndarray, labels: np.ndarray) -> float:
-    """One step of the optimizer on `[B, 3, H, W]` uint8 and what `_texts_of_step` gives -> the loss before it.
+    """One step of the optimizer on `[B, 3, H, W]` uint8 and the result of `_texts_of_step` -> the loss before it.
 
-    Of several processes each brings the pixels of its part of the batch, and the rest of the whole.
+    With several processes, `pixels` are this process's part of the batch; everything else is about the whole batch.
     """
     import torch
     import torch.nn.functional as functional
@@ -171,7 +172,7 @@ def _step(run: Run, pixels: np.ndarray, prompts: Sequence[str], captions: np.nda
         loss = loss_of(run.recipe.loss, images, texts.float(), which, run.recipe.temperature, of_label)
     value = float(loss.detach())
     if not np.isfinite(value):
-        raise EncoderError("The loss is no longer a number: take a smaller --lr, or --precision fp32.")
+        raise EncoderError("The loss became NaN or infinite: take a smaller --lr, or --precision fp32.")
     run.optimizer.zero_grad(set_to_none=True)
     loss.backward()
     distributed.average_gradients(encoder.model)
@@ -182,7 +183,7 @@ def _step(run: Run, pixels: np.ndarray, prompts: Sequence[str], captions: np.nda
 
 
 def _batches(run: Run, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pixels (of this process) and prompt numbers (of all) of each batch; the next is read while the model works."""
+    """For each batch: pixels of this process's part, and prompt numbers of the whole. The next batch is read ahead."""
     paths, labels = run.train["path"].to_list(), run.train["label"].to_list()
     captions = _captions(labels, run.prompts, np.random.default_rng([run.recipe.seed, epoch, 1]))
 
@@ -202,6 +203,6 @@ def _batches(run: Run, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 
 def _captions(labels: Sequence[str], prompts: Mapping[str, Sequence[str]], rng: np.random.Generator) -> np.ndarray:
-    """The number of each image's prompt `[N]` int64: its label's, and where a label has several, one by chance."""
+    """The number of each image's prompt `[N]` int64: a random one of its label's."""
     first = dict(zip(prompts, np.cumsum([0, *map(len, prompts.values())]).tolist(), strict=False))
     return np.array([first[label] + int(rng.integers(len(prompts[label]))) for label in labels], dtype=np.int64)
