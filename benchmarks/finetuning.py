@@ -66,11 +66,11 @@ def batches_of(dataset: Any, rows: Any, encoder: Any, recipe: Any) -> list[tuple
     """Images, as the model takes them, and labels of each of the toolkit's batches."""
     import numpy as np
 
-    from toolkit.finetuning.training import _order_in_batches
+    from toolkit.finetuning.run import order_in_batches
 
     paths, labels = rows["path"].to_list(), rows["label"].to_list()
     pixels = np.stack([encoder.prepare(dataset.read(path)) for path in paths])
-    orders = _order_in_batches(len(paths), 0, recipe)
+    orders = order_in_batches(len(paths), 0, recipe)
     return [(encoder.pixels_to_input(pixels[order]), [labels[row] for row in order]) for order in orders]
 
 

@@ -260,7 +260,7 @@ def test_a_fine_tuned_head_is_calibrated_on_images_that_trained_nothing(study: P
     assert 60 < len(fresh) < 120, "some are the study's own, none is a cat"
     words = ["--encoder", "finetuned", "--head", "logreg", "--alpha", 0.1, "--calibrate", tmp_path / "more", "--json"]
     result = call("predict", study / "cifake/test", *places(study), *words)
-    assert f"calibrated on {len(fresh)} images of more that trained nothing" in result.stderr
+    assert f"calibrated on {len(fresh)} images of more that nothing was trained on" in result.stderr
     assert "NOT guaranteed" not in result.stderr
 
     cache = Cache(study / "cache", about.record.encoder)

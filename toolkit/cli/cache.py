@@ -7,8 +7,9 @@ from typing import Any
 import click
 
 from toolkit.cli.group import Commands
-from toolkit.cli.options import as_json, data_option, option, place_options, reading_of, reading_options
+from toolkit.cli.options import as_json, data_option, option, place_options, reading_options
 from toolkit.cli.output import bars, print_facts, print_json
+from toolkit.cli.plans import reading_of
 
 
 @click.group("cache", cls=Commands)

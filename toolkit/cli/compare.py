@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from toolkit.cli.group import Command
-from toolkit.cli.options import as_json, beyond_of, beyond_options, head_options, heads_of, plan_options, planned
+from toolkit.cli.options import as_json, beyond_options, head_options, plan_options
 from toolkit.cli.output import bars, print_json, print_table
+from toolkit.cli.plans import beyond_of, heads_of, planned
 
 if TYPE_CHECKING:
     from toolkit.pipeline.plan import Plan

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from toolkit.cli.group import Command
-from toolkit.cli.options import as_json, features_option, option, plan_options, planned
+from toolkit.cli.options import as_json, features_option, option, plan_options
 from toolkit.cli.output import of_each, prefix, print_json
+from toolkit.cli.plans import planned
 
 if TYPE_CHECKING:
     from toolkit.pipeline.plan import Plan

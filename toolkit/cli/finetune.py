@@ -5,17 +5,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from toolkit.cli.group import Command
-from toolkit.cli.options import (
-    as_json,
-    choose_by_option,
-    features_option,
-    plan_options,
-    planned,
-    recipe_of,
-    recipe_options,
-    section,
-)
+from toolkit.cli.options import as_json, choose_by_option, features_option, plan_options, recipe_options, section
 from toolkit.cli.output import of_each, prefix, print_json
+from toolkit.cli.plans import planned, recipe_of
 
 if TYPE_CHECKING:
     from toolkit.pipeline.plan import Plan

@@ -7,17 +7,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from toolkit.cli.group import Command
-from toolkit.cli.options import (
-    as_json,
-    chosen,
-    layout_options,
-    option,
-    options,
-    place_options,
-    reading_of,
-    section,
-)
+from toolkit.cli.options import as_json, chosen, layout_options, option, options, place_options, section
 from toolkit.cli.output import bars, passed_over, print_json, print_table, say
+from toolkit.cli.plans import reading_of
 
 if TYPE_CHECKING:
     import polars as pl

@@ -8,17 +8,9 @@ from toolkit.cli.compare import show_compared
 from toolkit.cli.embed import show_embedded
 from toolkit.cli.finetune import show_finetuned
 from toolkit.cli.group import Command
-from toolkit.cli.options import (
-    as_json,
-    features_option,
-    head_options,
-    heads_of,
-    plan_options,
-    planned,
-    recipe_of,
-    recipe_options,
-)
+from toolkit.cli.options import as_json, features_option, head_options, plan_options, recipe_options
 from toolkit.cli.output import of_each
+from toolkit.cli.plans import heads_of, planned, recipe_of
 from toolkit.cli.report import draw
 
 

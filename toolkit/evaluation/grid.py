@@ -186,16 +186,18 @@ def _answers(
     head: Head, vectors: np.ndarray, rows: pl.DataFrame, labels: Labels, about: Mapping[str, Any]
 ) -> pl.DataFrame:
     """One row an image. The likeliest label wins; of equally likely ones, the first."""
-    odds = head.predict_proba(vectors)
+    probabilities = head.predict_proba(vectors)
     classes = [str(label) for label in head.classes_]
     named = {name: pl.lit(value, dtype=columns.PREDICTIONS[name][0]) for name, value in about.items()}
-    of_label = odds[np.arange(len(odds)), [classes.index(label) for label in rows["label"]]]
-    in_order = np.ascontiguousarray(odds[:, [classes.index(label) for label in labels]])
+    of_label = probabilities[np.arange(len(probabilities)), [classes.index(label) for label in rows["label"]]]
+    in_order = np.ascontiguousarray(probabilities[:, [classes.index(label) for label in labels]])
     found = {
-        "predicted": pl.Series([classes[number] for number in odds.argmax(axis=1)], dtype=pl.String),
-        "p_real": pl.Series(odds[:, classes.index(labels.positive)]) if labels.positive else pl.lit(None, pl.Float64),
+        "predicted": pl.Series([classes[number] for number in probabilities.argmax(axis=1)], dtype=pl.String),
+        "p_real": pl.Series(probabilities[:, classes.index(labels.positive)])
+        if labels.positive
+        else pl.lit(None, pl.Float64),
         "probabilities": pl.Series(in_order, dtype=pl.Array(pl.Float64, len(labels))).arr.to_list(),
-        "p_predicted": pl.Series(odds.max(axis=1)),
+        "p_predicted": pl.Series(probabilities.max(axis=1)),
         "p_label": pl.Series(of_label),
     }
     chosen = rows.select("path", "sha256", "category", "label")

@@ -22,8 +22,8 @@ def score(predictions: pl.DataFrame, labels: Sequence[str], seed: int) -> list[d
     for key, group in columns.with_probabilities(predictions).group_by(columns.KEY, maintain_order=True):
         named = dict(zip(columns.KEY, key, strict=True))
         y, predicted = (group[name].to_numpy() for name in ("label", "predicted"))
-        odds = group["probabilities"].list.to_array(len(labels)).to_numpy()
-        rows += [{**named, **metrics} for metrics in summarise(y, predicted, odds, labels, seed)]
+        probabilities = group["probabilities"].list.to_array(len(labels)).to_numpy()
+        rows += [{**named, **metrics} for metrics in summarise(y, predicted, probabilities, labels, seed)]
     return rows
 
 

@@ -1,4 +1,4 @@
-"""Augmentation that keeps the traces of a generator: pixels are moved, never resampled, blurred or compressed again."""
+"""Augmentations that keep a generator's artefacts: pixels are moved, never resampled, blurred or recompressed."""
 
 from collections.abc import Callable
 
@@ -7,16 +7,16 @@ import numpy as np
 from toolkit.errors import SelectionError
 
 SHIFT = 1 / 16
-"""The farthest shift, as a share of the side: 2 of 32 pixels, 14 of 224."""
+"""The largest shift, as a share of the side: 2 of 32 pixels, 14 of 224."""
 
 
 def flip(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Mirror every second image `[3, H, W]`, left to right."""
+    """Mirror `[3, H, W]` left to right, with probability 1/2."""
     return image[:, :, ::-1] if rng.random() < 0.5 else image
 
 
 def shift(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Move `[3, H, W]` by whole pixels; what comes in at the border is the mirrored image."""
+    """Shift `[3, H, W]` by a random number of whole pixels; the border is filled by reflection."""
     height, width = image.shape[1:]
     down, right = max(1, round(SHIFT * height)), max(1, round(SHIFT * width))
     padded = np.pad(image, ((0, 0), (down, down), (right, right)), mode="reflect")
@@ -28,14 +28,14 @@ STEPS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {"fl
 
 
 def check_steps(steps: str) -> None:
-    """Raise SelectionError where `steps` names one that is not in `STEPS`."""
+    """Raise SelectionError if `steps` contains a name that is not in `STEPS`."""
     for name in filter(None, steps.split(",")):
         if name not in STEPS:
             raise SelectionError(f"There is no augmentation {name!r}: --augment takes {', '.join(STEPS)}.")
 
 
 def augment(image: np.ndarray, steps: str, rng: np.random.Generator) -> np.ndarray:
-    """`[3, H, W]` uint8 after the named steps (`"flip,shift"`), in their order."""
+    """Apply the named steps (`"flip,shift"`) to `[3, H, W]` uint8, in this order."""
     for name in filter(None, steps.split(",")):
         image = STEPS[name](image, rng)
     return image

@@ -1,9 +1,9 @@
-"""Checkpoints: fine-tuned weights, and beside them the record of all that they saw.
+"""Checkpoints: fine-tuned weights, and a record of what they were trained on.
 
-`<cache>/checkpoints/<key>/` holds `weights.safetensors` and `record.json` once training is done, and before that,
-after each epoch, `epoch-<n>.safetensors` (weights and the optimizer's state) with `epoch-<n>.json`. The key is a hash
-over the base encoder, the recipe, the prompts and the training images, so that nothing else can be continued or taken
-by mistake.
+`<cache>/checkpoints/<key>/` contains `weights.safetensors` and `record.json` once training is finished. Until then it
+contains, for the last epochs, `epoch-<n>.safetensors` (weights and the optimizer's state) with `epoch-<n>.json`. The
+key is a hash over the base encoder, the recipe, the prompts and the training images, so that another training's
+checkpoint is never resumed or used by mistake.
 """
 
 import hashlib
@@ -32,10 +32,10 @@ WEIGHTS, RECORD = "weights.safetensors", "record.json"
 
 @dataclass(frozen=True)
 class CheckpointRecord:
-    """What made a checkpoint's weights.
+    """How a checkpoint's weights were trained.
 
     `prompts` maps each label to its prompts (for an encoder without text, to itself), `train_keys` are the SHA-256 of
-    the training images in their order, `losses` the mean loss of each epoch, `processes` how many trained together.
+    the training images in order, `losses` the mean loss of each epoch, `processes` the number of processes.
     """
 
     VERSION: ClassVar[int] = 2
@@ -49,9 +49,9 @@ class CheckpointRecord:
 
     @classmethod
     def of(cls, plain: Mapping[str, Any], folder: Path) -> "CheckpointRecord":
-        """The record from JSON; version 1, where all fields stood side by side, is brought up to date.
+        """The record from JSON; version 1, which had all fields at one level, is converted.
 
-        Raises CacheError for fields that are missing or too many.
+        Raises CacheError for missing or unknown fields.
         """
         if "version" not in plain:
             of_training = {field.name for field in fields(TrainedOn)}
@@ -63,27 +63,26 @@ class CheckpointRecord:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A finished fine-tuning: the folder with its weights, and the record of what made them."""
+    """A finished fine-tuning: the folder with its weights, and the record of how they were trained."""
 
     folder: Path
     record: CheckpointRecord
 
 
 def checkpoint_key(facts: Mapping[str, Any]) -> str:
-    """16 hex characters over everything that decides the weights that training ends with."""
+    """A hash of 16 hex characters over everything that determines the final weights."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def folder_of(cache: Path, key: str) -> Path:
-    """Where the checkpoint with this key lies, or will lie."""
+    """The folder of the checkpoint with this key, whether or not it exists."""
     return cache / "checkpoints" / key
 
 
 def read(folder: Path) -> Checkpoint | None:
-    """The finished checkpoint in `folder`; None where training has not finished, or where a file of it is damaged.
+    """The finished checkpoint in `folder`; None if training has not finished, or if one of its files is damaged.
 
-    A damaged record or file of weights is set aside: neither can be trusted without the other, and training makes both
-    again.
+    A damaged file is set aside. Record and weights are only valid together, so training then writes both again.
     """
     damaged = folder / RECORD
     if not damaged.exists():
@@ -101,12 +100,12 @@ def read(folder: Path) -> Checkpoint | None:
 
 def _give_up(folder: Path, damaged: Path) -> None:
     set_aside(damaged, "finetune trains this encoder again, to the same weights")
-    with suppress(OSError):  # without its record it is no checkpoint any more
+    with suppress(OSError):  # without a record it is no finished checkpoint
         (folder / RECORD).unlink()
 
 
 def write_tensors(path: Path, tensors: "Mapping[str, torch.Tensor]") -> str:
-    """Write a safetensors file beside its place, sync it, move it there -> the SHA-256 of its bytes."""
+    """Write a safetensors file under a temporary name, sync it, rename it -> the SHA-256 of its bytes."""
     from safetensors.torch import save_file
 
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
@@ -118,7 +117,7 @@ def write_tensors(path: Path, tensors: "Mapping[str, torch.Tensor]") -> str:
         digest = file_sha256(beside)
         beside.replace(path)
         return digest
-    except Exception as error:  # safetensors raises its own kind for a full disk
+    except Exception as error:  # safetensors raises an exception of its own for a full disk
         beside.unlink(missing_ok=True)
         raise CacheError(
             f"Cannot write {path}: {error}. Earlier epochs are kept; make room and run it again."
@@ -126,7 +125,7 @@ def write_tensors(path: Path, tensors: "Mapping[str, torch.Tensor]") -> str:
 
 
 def read_tensors(path: Path, expected_sha256: str) -> "dict[str, torch.Tensor]":
-    """The tensors of a file that `write_tensors` wrote. Raises EncoderError where its bytes are others."""
+    """The tensors of a file that `write_tensors` wrote. Raises EncoderError if its checksum differs."""
     from safetensors.torch import load_file
 
     if not path.exists() or file_sha256(path) != expected_sha256:
@@ -135,7 +134,7 @@ def read_tensors(path: Path, expected_sha256: str) -> "dict[str, torch.Tensor]":
 
 
 def finish(folder: Path, tensors: "Mapping[str, torch.Tensor]", record: CheckpointRecord) -> Checkpoint:
-    """Write the final weights and, last, the record that makes them a checkpoint; drop the epochs' files."""
+    """Write the final weights, then the record that marks the checkpoint as finished; delete the epochs' files."""
     record = replace(record, weights_file_sha256=write_tensors(folder / WEIGHTS, tensors))
     write_record(folder / RECORD, as_plain(record))
     for leftover in folder.glob("epoch-*"):
@@ -145,7 +144,8 @@ def finish(folder: Path, tensors: "Mapping[str, torch.Tensor]", record: Checkpoi
 
 
 def weights(checkpoint: Checkpoint) -> "dict[str, torch.Tensor]":
-    """The weights of a checkpoint. Raises EncoderError where they are damaged: they count as missing from then on."""
+    """The weights of a checkpoint. Damaged ones are set aside, so that training writes them again; then raises
+    EncoderError."""
     try:
         return read_tensors(checkpoint.folder / WEIGHTS, checkpoint.record.weights_file_sha256)
     except EncoderError:
@@ -154,7 +154,7 @@ def weights(checkpoint: Checkpoint) -> "dict[str, torch.Tensor]":
 
 
 def load_finetuned(checkpoint: Checkpoint, origin: Source) -> OpenClip:
-    """The encoder in a checkpoint, with the device of `origin`. Raises EncoderError where its weights are damaged."""
+    """The encoder in a checkpoint, on the device of `origin`. Raises EncoderError if its weights are damaged."""
     tensors = weights(checkpoint)
     model: Any = create(origin, load_weights=False)
     if LABEL_VECTORS in tensors:

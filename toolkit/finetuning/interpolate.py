@@ -1,4 +1,4 @@
-"""Encoders between the base encoder and a fine-tuned one, by their weights."""
+"""Interpolation between the weights of the base encoder and those of a fine-tuned one."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 def mix(
     base: "Mapping[str, torch.Tensor]", tuned: "Mapping[str, torch.Tensor]", alpha: float
 ) -> "dict[str, torch.Tensor]":
-    """`(1 - alpha)` of the base weights and `alpha` of the fine-tuned ones: WiSE-FT (Wortsman et al. 2022, section 3).
+    """`(1 - alpha) * base + alpha * tuned`: WiSE-FT (Wortsman et al. 2022, section 3).
 
-    Both towers and the statistics of batch norms alike; whole numbers (counters) are the fine-tuned model's. At 1 the
-    weights are the fine-tuned ones, bit for bit.
+    This applies to both towers and to the statistics of batch norm. Integers (counters) are the fine-tuned model's. At
+    1 the weights are the fine-tuned ones, bit for bit.
     """
     if alpha == 1:
         return dict(tuned)

@@ -1,7 +1,7 @@
-"""One trained vector a label, which an image tower without text is fine-tuned with in place of prompts.
+"""Trained label vectors, one per label: they replace prompts when an image tower without text is fine-tuned.
 
-They start from the probe (LP-FT: Kumar et al. 2022, section 3): vectors that start by chance would first drag the
-tower's features after them, and distort what it knows of images that training never saw.
+They are initialised from the probe (LP-FT: Kumar et al. 2022, section 3). Randomly initialised vectors would first
+distort the tower's features, and accuracy on unseen images would suffer.
 """
 
 import numpy as np
@@ -15,10 +15,10 @@ from toolkit.storage import distributed
 
 
 def add(encoder: OpenClip, base: Cache, train: pl.DataFrame, recipe: Recipe) -> None:
-    """Give `encoder`, an image tower alone, its label vectors: those of a probe on the rows of `train` (columns label,
-    group, sha256), whose vectors `base` holds. Raises MissingEmbeddings where it does not.
+    """Add label vectors to `encoder`, an image tower without text: those of a probe on the rows of `train` (columns
+    label, group, sha256). Raises MissingEmbeddings if `base` lacks the vectors of these images.
 
-    Under torchrun all processes start from the first one's.
+    Under torchrun, all processes use the first one's label vectors.
     """
     import torch
 
@@ -35,9 +35,9 @@ def from_probe(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Labels `[L]`, sorted, and their unit vectors `[L, D]` float32, from image vectors `X` `[N, D]` and labels `[N]`.
 
-    The softmax of an image's cosines to them, divided by the recipe's temperature, is that of a logistic regression
-    whose `C` is chosen as the probe chooses it, and which has no intercept, since cosines have none. Where the probe is
-    surer than unit vectors can be, the same with all logits shrunk by one factor.
+    The softmax of the cosines to them over the recipe's temperature equals the P of a logistic regression without
+    intercept, whose `C` is chosen as the probe's. If that needs longer vectors than unit length allows, all logits are
+    shrunk by one factor.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -53,15 +53,15 @@ def from_probe(
 
 
 def of_unit_length(vectors: np.ndarray, towards: np.ndarray) -> np.ndarray:
-    """`[L, D]` made unit vectors by adding one and the same vector to all, which no softmax notices.
+    """`[L, D]` -> unit vectors, by adding the same vector to all, which does not change a softmax over them.
 
-    That vector has a part that makes their lengths equal, and a part at a right angle to them all, the nearest to
-    `towards` `[D]`, that makes the length 1. Where they are too long for that, all are shrunk by one factor first.
+    The added vector has two parts: one makes all lengths equal; the other is orthogonal to all of them, as close to
+    `towards` `[D]` as possible, and makes the lengths 1. Vectors that are too long are first shrunk by one factor.
     """
     vectors = vectors - vectors.mean(axis=0)
     squares = (vectors**2).sum(axis=1)
     levelling = np.linalg.lstsq(2 * vectors, squares.mean() - squares, rcond=None)[0]
-    square = squares.mean() + levelling @ levelling  # of each of them, with the levelling part
+    square = squares.mean() + levelling @ levelling  # the squared length of each, after the first part
     shrink = 1 / max(1.0, np.sqrt(square))
     aside = towards - vectors.T @ np.linalg.lstsq(vectors.T, towards, rcond=None)[0]
     aside *= np.sqrt(max(0.0, 1 - square * shrink**2)) / max(np.linalg.norm(aside), 1e-12)

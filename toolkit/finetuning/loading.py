@@ -1,4 +1,4 @@
-"""Encoders by their records, each loaded when it is first needed, and only then."""
+"""Load the encoder of a record, when it is first needed."""
 
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -19,14 +19,14 @@ from toolkit.finetuning import checkpoints
 
 
 class Loaders:
-    """For the record of any encoder in a cache, what loads it. The base encoder, which all share, is loaded once."""
+    """Functions that load the encoders of a cache, by their records. The shared base encoder is loaded once."""
 
     def __init__(self, root: Path, origin: Source, load_base: Callable[[], OpenClip]):
         self.root, self.origin = root, origin
         self.base = cache(load_base)
 
     def of(self, record: EncoderRecord) -> LoadEncoder:
-        """What loads the encoder with this record."""
+        """A function that loads the encoder with this record."""
         if record.sees in WITHOUT_MODEL:
             return WITHOUT_MODEL[record.sees]
         clip = cache(lambda: self._finetuned(record)) if record.trained_on else self.base
@@ -43,8 +43,10 @@ class Loaders:
 def read_without_model(
     dataset: Dataset, rows: pl.DataFrame, wanted: Sequence[str], root: Path, on_progress: Progress | None = None
 ) -> tuple[list[Cache], list[str]]:
-    """The caches of what needs no model (`wanted` are keys of `encoders.features.WITHOUT_MODEL`) for `rows`, read from
-    the images where they lack them; and a line for each that could not be stored, which is left out."""
+    """The caches of features that need no model, for `rows`; missing ones are computed from the images.
+
+    `wanted` are keys of `encoders.features.WITHOUT_MODEL`. Features that cannot be stored are left out, with a line for
+    the user each."""
     caches, notes = [], []
     for sees in wanted:
         facts = Cache(root, WITHOUT_MODEL[sees]().record)

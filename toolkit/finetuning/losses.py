@@ -1,4 +1,4 @@
-"""The losses of fine-tuning. Each takes the similarities of a batch; which one it is, the recipe says."""
+"""The losses of fine-tuning, one of which a recipe names."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 def contrastive(
     images: "Tensor", captions: "Tensor", which: "Tensor", temperature: float, labels: "Tensor"
 ) -> "Tensor":
-    """The study's: the symmetric InfoNCE of CLIP (Radford et al. 2021, section 2.3, figure 3).
+    """CLIP's symmetric InfoNCE, the study's loss (Radford et al. 2021, section 2.3, figure 3).
 
-    Pair i's caption is the only right one for image i, though others in the batch read the same. It is also FLYP
-    (Goyal et al. 2023, section 3): to fine-tune with the loss of pre-training.
+    The only positive of image i is its own caption, even if other captions in the batch are equal. Fine-tuning with the
+    loss of pre-training is also called FLYP (Goyal et al. 2023, section 3).
     """
     import torch
     import torch.nn.functional as functional
@@ -26,7 +26,7 @@ def contrastive(
 
 
 def supervised(images: "Tensor", captions: "Tensor", which: "Tensor", temperature: float, labels: "Tensor") -> "Tensor":
-    """Every pair with the same label counts as right (UniCL, Yang et al. 2022, equations 2 to 4)."""
+    """Contrastive loss in which all pairs with the same label are positives (UniCL, Yang et al. 2022, eq. 2-4)."""
     import torch.nn.functional as functional
 
     logits = images @ _of_each(captions, which).T / temperature
@@ -37,9 +37,9 @@ def supervised(images: "Tensor", captions: "Tensor", which: "Tensor", temperatur
 
 
 def prompts(images: "Tensor", captions: "Tensor", which: "Tensor", temperature: float, labels: "Tensor") -> "Tensor":
-    """Cross-entropy over the prompts, one a label, which serve as a classifier whose weights the text tower makes.
+    """Cross-entropy over the labels' prompts, one per label: the text tower computes the weights of a classifier.
 
-    Goyal et al. 2023 set it beside FLYP, which itself is `contrastive`. Other images of the batch play no part.
+    Goyal et al. 2023 compare it with FLYP, which is `contrastive`. Images of a batch do not affect each other's loss.
     """
     import torch.nn.functional as functional
 
@@ -60,10 +60,10 @@ def loss_of(
 ) -> "Tensor":
     """The loss `name` of one batch.
 
-    `images` `[B, D]` and `captions` `[U, D]` are unit vectors, `which` `[B]` int64 says which of the `U` distinct
-    captions belongs to each image, `labels` `[U]` int64 which label each caption is of (None: each is a label of its
-    own). Indexing the distinct captions gives the loss and the gradients of encoding all
-    `B`, since equal captions have equal vectors and a sum of gradients is the gradient of the sum.
+    `images` `[B, D]` and `captions` `[U, D]` are unit vectors, `which` `[B]` int64 is the number of each image's
+    caption among the `U` distinct ones, `labels` `[U]` int64 the label number of each caption (None: each caption is a
+    label of its own). Loss and gradients are the same as if all `B` captions were encoded, since equal captions have
+    equal vectors and their gradients add up.
     """
     import torch
 
@@ -72,17 +72,17 @@ def loss_of(
 
 
 def _of_each(captions: "Tensor", which: "Tensor") -> "Tensor":
-    """`[U, D]` and `[B]` -> each image's caption `[B, D]`. A product with ones and zeros: its gradient is one, too,
-    which is the same on every run, where an indexing's adds in any order on a GPU."""
+    """`[U, D]` and `[B]` -> each image's caption `[B, D]`. It is a product with one-hot rows, whose gradient is
+    deterministic; on a GPU the gradient of indexing is summed in random order."""
     import torch.nn.functional as functional
 
     return functional.one_hot(which, len(captions)).to(captions.dtype) @ captions
 
 
 def encode_captions(encoder: OpenClip, prompts: Sequence[str]) -> "Tensor":
-    """The prompts' unit vectors `[P, D]`, with gradients; without a text tower, those of the labels of these names.
+    """The prompts' unit vectors `[P, D]`, with gradients; without a text tower, the vectors of the labels so named.
 
-    Under a causal mask nothing behind the end-of-text token reaches the pooled vector, so the context is cut there.
+    Under a causal mask, tokens after the end-of-text token do not affect the pooled vector, so they are cut off.
     """
     import torch
     import torch.nn.functional as functional

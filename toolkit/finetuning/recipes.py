@@ -1,4 +1,4 @@
-"""Recipes: how to fine-tune, as data. `study` is the study's and the default."""
+"""Recipes: the settings of fine-tuning. `study` is the default and has the study's settings."""
 
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -9,8 +9,8 @@ from toolkit.finetuning.augment import check_steps
 
 @dataclass(frozen=True)
 class Grid:
-    """What is chosen inside the training images: learning rates (as multiples of the recipe's), epochs, and the share
-    of the way from the base encoder's weights to the fine-tuned ones (`Recipe.alpha`)."""
+    """The values to choose from inside the training images: epochs, `Recipe.alpha`, and learning rates as multiples of
+    the recipe's."""
 
     epochs: tuple[int, ...]
     alphas: tuple[float, ...] = (0.75, 1.0)
@@ -22,8 +22,8 @@ class Recipe:
     """How to fine-tune. The defaults are the study's; `learning_rate` None means the model's own default.
 
     `augment` names steps of `augment.STEPS`, separated by commas; `average` is the decay of `averaging.averaged`.
-    `alpha` below 1 interpolates between the base encoder and the fine-tuned one. With a `grid`, what it names is chosen
-    first, by `choose_by` (`category` or `folds`), and fills the fields of its name.
+    `alpha` below 1 interpolates between the base encoder and the fine-tuned one. With a `grid`, epochs, alpha and
+    learning rate are first chosen from it, by `choose_by` (`category` or `folds`), and replace the recipe's values.
     """
 
     name: str = "study"
@@ -41,7 +41,7 @@ class Recipe:
     choose_by: str = "category"
 
     def chosen(self, by: str = "category") -> "Recipe":
-        """The recipe with a grid: half, three quarters or all of its epochs; its `alpha`, or 0.75 and 1."""
+        """The recipe with a grid: half, three quarters or all of its epochs; its `alpha`, or 0.75 and 1 if it is 1."""
         epochs = tuple(sorted({max(1, self.epochs * quarters // 4) for quarters in (2, 3, 4)}))
         grid = Grid(epochs, (0.75, 1.0) if self.alpha == 1 else (self.alpha,))
         return replace(self, grid=grid, choose_by=by)
@@ -54,15 +54,15 @@ class Recipe:
         return replace(self, learning_rate=3e-4 if model == "nano" else 1e-5)
 
     def label(self, model: str) -> str:
-        """What the results table calls it: the name, and whatever differs from the recipe of that name."""
+        """Its name in the results table: the recipe's name and every setting that differs from that recipe."""
         plain = asdict(replace(RECIPES[self.name], seed=self.seed).for_model(model))
         mine = asdict(self.for_model(model))
         changes = [f"{name}={mine[name]}" for name in mine if mine[name] != plain[name] and name != "grid"]
         return " ".join([self.name, *changes, *(["chosen"] if self.grid else [])])
 
     def settings(self) -> dict[str, Any]:
-        """The fields as a checkpoint's record keeps them. Those that came after the first checkpoints are left out
-        at their defaults, so that a checkpoint keeps its key when a field is added."""
+        """The fields for a checkpoint's record. Fields that later versions added are omitted at their defaults, so that
+        the keys of older checkpoints stay valid."""
         defaults = {field.name: field.default for field in fields(self)}
         return {n: value for n, value in asdict(self).items() if n not in LATER or value != defaults[n]}
 

@@ -1,7 +1,7 @@
-"""Fine-tuning whose settings are chosen first, inside the training images; and what a finished one is made of.
+"""Fine-tuning, with settings chosen first by cross-validation inside the training images if the recipe asks for it.
 
-The novel test asks how an encoder does on a category that it never saw. So the training categories are split into
-parts, each part is left out of a training in its turn, and what does best on the images left out is taken.
+The novel test measures an encoder on a category that it never saw. So the training categories are split into parts,
+each part is held out of one training, and the settings with the lowest log loss on the held-out images are chosen.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -34,21 +34,22 @@ if TYPE_CHECKING:
 
 PARTS = 3
 MOST_SCORED = 1000
-"""So many of the images that a part leaves out are scored after an epoch, drawn by chance where there are more."""
+"""At most this many held-out images of a part are scored after an epoch, drawn at random."""
 SLIGHTEST, STEEPEST = 0.1, 1000.0
-"""How much log odds may change with a cosine: less is no reading of it. CLIP's own training stops at 100."""
+"""Bounds of the inverse temperature in `scaled`; CLIP's own training limits it to 100."""
 
 Progress = Callable[[str, int, int], None]
 Setting = tuple[float, int, float]
 Scores = dict[Setting, list[tuple[np.ndarray, np.ndarray]]]
-"""For each setting and part: cosines, or of two labels their differences, and the numbers of the right labels."""
+"""For each setting and part: cosines (with two labels, their differences) and the numbers of the true labels."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """What an encoder is fine-tuned on, and how: `load` makes a fresh base encoder, whose record is `base`; `train` are
-    the rows (columns path, label, group, sha256), which hold no image of `held_out`; checkpoints are kept under
-    `cache`."""
+    """What an encoder is fine-tuned on, and how.
+
+    `load` loads a fresh base encoder, whose record is `base`. `train` are the rows (columns path, label, group,
+    sha256), none of them of `held_out`. Checkpoints are stored under `cache`."""
 
     base: EncoderRecord
     load: Callable[[], OpenClip]
@@ -62,16 +63,16 @@ class Training:
 
     @property
     def of_seed(self) -> str:
-        """For the stages that progress names; the first seed goes without saying."""
+        """The seed for the stage names of the progress bar; empty for seed 0."""
         return f", seed {self.recipe.seed}" if self.recipe.seed else ""
 
     @cached_property
     def trained_on(self) -> TrainedOn:
-        """What the encoder will have been trained on, and its key (`training.describe`)."""
+        """What the encoder is trained on, and the checkpoint's key (`training.describe`)."""
         return describe(self.base, self.train, self.held_out, self.prompts, self.recipe)
 
     def start(self, rows: pl.DataFrame) -> OpenClip:
-        """A fresh base encoder to train on `rows`; one without text has label vectors then, of a probe on these."""
+        """A fresh base encoder to train on `rows`; without text, with label vectors from a probe on these rows."""
         encoder = self.load()
         if not self.base.has_text:
             label_vectors.add(encoder, Cache(self.cache, self.base), rows, self.recipe)
@@ -79,14 +80,14 @@ class Training:
 
     @property
     def folder(self) -> Path:
-        """Where its checkpoint lies, or will lie."""
+        """The folder of its checkpoint, whether or not it exists."""
         return checkpoints.folder_of(self.cache, self.trained_on.checkpoint)
 
 
 def make(training: Training) -> Checkpoint:
-    """The fine-tuned encoder that the recipe asks for: plain, interpolated, or with settings chosen first.
+    """Fine-tune as the recipe says: plainly, interpolated, or with settings chosen first.
 
-    Goes on where it was interrupted. Raises what `finetune.finetune` raises.
+    Resumes where it was interrupted. Raises what `training.finetune` raises.
     """
     if training.recipe.grid is not None:
         return _chosen(training)
@@ -106,14 +107,14 @@ def make(training: Training) -> Checkpoint:
 
 
 def _interpolated(training: Training) -> Checkpoint:
-    """The encoder between the base and what the same recipe trains with `alpha` 1, which is kept for the next one."""
+    """Interpolate between the base and the encoder trained with `alpha` 1, whose checkpoint is kept."""
     whole = make(replace(training, recipe=replace(training.recipe, alpha=1.0)))
     mixed = mix(training.start(training.train).model.state_dict(), checkpoints.weights(whole), training.recipe.alpha)
     return finish(training.folder, mixed, replace(whole.record, trained_on=training.trained_on))
 
 
 def _chosen(training: Training) -> Checkpoint:
-    """Choose, then train on every row with what was chosen; or take that checkpoint, where it is there already."""
+    """Choose the settings, then train on every row with them, or take that checkpoint if it exists."""
     choice = choose(training, training.folder)
     named = {name: choice[name] for name in ("learning_rate", "epochs", "alpha")}
     last = make(replace(training, recipe=replace(training.recipe, grid=None, **named)))
@@ -122,11 +123,11 @@ def _chosen(training: Training) -> Checkpoint:
 
 
 def choose(training: Training, folder: Path) -> dict[str, Any]:
-    """The setting of the recipe's grid with the least log loss on images left out, and how the odds are read there.
+    """The setting of the recipe's grid with the lowest log loss on held-out images, and the calibration fitted on them.
 
-    `learning_rate`, `epochs` and `alpha` are the setting; `temperature` and `margin` turn cosines into P (`platt`; of
-    more than two labels `scaled`, without a margin), fitted on the same images; `by` is `category` where whole
-    categories were left out, else `folds`. Each part's scores are kept in `folder`, so that a part is trained once.
+    `learning_rate`, `epochs` and `alpha` are the setting. `temperature` and `margin` turn cosines into P: `platt` for
+    two labels, `scaled` (without margin) for more. `by` is `category` if whole categories were held out, else `folds`.
+    Each part's scores are stored in `folder`, so that each part is trained only once.
     """
     recipe = training.recipe.for_model(training.base.model)
     assert recipe.grid is not None and recipe.learning_rate is not None
@@ -144,7 +145,8 @@ def choose(training: Training, folder: Path) -> dict[str, Any]:
 
 
 def parts_of(train: pl.DataFrame, choose_by: str, seed: int) -> tuple[np.ndarray, str]:
-    """Which part each training row is left out with `[N]` int64, and how: every third category, or random thirds."""
+    """The part `[N]` int64 in which each training row is held out: every third category, or random thirds; and which
+    of the two (`category`, `folds`)."""
     from toolkit.heads.base import fold_numbers  # scikit-learn takes a second to import
 
     groups = groups_of(train)
@@ -164,7 +166,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _score_part(training: Training, recipe: Recipe, left_out: np.ndarray, path: Path) -> dict[str, Any]:
-    """Train without a part and score it after each epoch of the grid -> a record, which is kept at `path`."""
+    """Train without a part and score it after each epoch of the grid -> a record, also written to `path`."""
     grid = recipe.grid
     assert grid is not None
     fitting, out = training.train.filter(~left_out), _some(training.train.filter(left_out), recipe.seed)
@@ -196,8 +198,8 @@ def _some(rows: pl.DataFrame, seed: int) -> pl.DataFrame:
 def _cosines(
     encoder: OpenClip, weights: "Mapping[str, torch.Tensor]", pixels: np.ndarray, prompts: Mapping[str, Sequence[str]]
 ) -> list[Any]:
-    """With other `weights` for a moment: the cosines of each image to each label's prompts, the labels sorted; of two
-    labels, how much nearer the second's are."""
+    """The cosines of each image to each label's prompts (labels sorted) under other `weights`; with two labels, the
+    second's cosine minus the first's. The encoder's own weights are restored."""
     from toolkit.heads.zero_shot import ZeroShot
 
     own = {name: tensor.clone() for name, tensor in encoder.model.state_dict().items()}
@@ -213,7 +215,7 @@ def _cosines(
 
 
 def _best(scores: Scores) -> dict[str, Any]:
-    """The setting with the least log loss over all parts, each one's cosines read as its own calibration reads them."""
+    """The setting with the lowest log loss over all parts; each setting is scored with its own calibration."""
     found = []
     for (rate, epoch, alpha), parts in scores.items():
         cosines, codes = (np.concatenate([part[side] for part in parts]) for side in (0, 1))
@@ -226,8 +228,8 @@ def _best(scores: Scores) -> dict[str, Any]:
 def platt(margins: np.ndarray, second: np.ndarray) -> tuple[float, float, float]:
     """`temperature` and `margin` of P(second) = sigmoid((margins - margin) / temperature), and its log loss.
 
-    `margins` `[N]` are differences of cosines, `second` `[N]` bool (Platt 1999, section 2). Where a larger margin does
-    not speak for the second label, the study's temperature and no margin.
+    `margins` `[N]` are differences of cosines, `second` `[N]` bool (Platt 1999, section 2). If P(second) does not grow
+    with the margin, returns the study's temperature and a margin of 0.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -238,16 +240,16 @@ def platt(margins: np.ndarray, second: np.ndarray) -> tuple[float, float, float]
     model = LogisticRegression(C=1e4, max_iter=1000).fit(margins[:, None] / scale, second)
     slope, offset = float(model.coef_[0, 0]), float(model.intercept_[0])
     temperature, margin = (scale / slope, -offset * scale / slope) if slope > 0.01 else (scale, 0.0)
-    odds = 1 / (1 + np.exp(-(margins - margin) / temperature))
-    loss = log_loss(np.stack([1 - odds, odds], axis=1), second.astype(int))
+    p_second = 1 / (1 + np.exp(-(margins - margin) / temperature))
+    loss = log_loss(np.stack([1 - p_second, p_second], axis=1), second.astype(int))
     return round(temperature, 6), round(margin, 6), loss
 
 
 def scaled(cosines: np.ndarray, codes: np.ndarray) -> tuple[float, float, float]:
     """`temperature`, a margin of 0, and the log loss of P = softmax(cosines / temperature).
 
-    `cosines` `[N, labels]`, `codes` `[N]` the numbers of the right labels (temperature scaling, Guo et al. 2017,
-    section 4.2). Where nearer prompts do not speak for a label, the study's temperature.
+    `cosines` `[N, labels]`, `codes` `[N]` the numbers of the true labels (temperature scaling, Guo et al. 2017, section
+    4.2). If the cosines do not predict the label, returns the study's temperature.
     """
     from scipy.optimize import minimize_scalar
     from scipy.special import softmax

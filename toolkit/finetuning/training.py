@@ -1,9 +1,8 @@
-"""Contrastive fine-tuning of both towers: the loop, and a checkpoint an epoch. The result is an encoder."""
+"""Contrastive fine-tuning of both towers: the training loop, with a checkpoint after each epoch."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,17 +18,14 @@ from toolkit.encoders.record import EncoderRecord, TrainedOn
 from toolkit.errors import CacheError, EncoderError, SelectionError
 from toolkit.finetuning import checkpoints
 from toolkit.finetuning.augment import augment
-from toolkit.finetuning.averaging import averaged
 from toolkit.finetuning.checkpoints import Checkpoint, CheckpointRecord
 from toolkit.finetuning.losses import encode_captions, loss_of
 from toolkit.finetuning.recipes import Recipe
+from toolkit.finetuning.run import Run, order_in_batches, resume, save, start
 from toolkit.storage import distributed
-from toolkit.storage.damage import set_aside
-from toolkit.storage.records import read_record, write_record
 
 if TYPE_CHECKING:
     import torch
-    from torch.optim.swa_utils import AveragedModel
 
 log = logging.getLogger(__name__)
 
@@ -48,29 +44,29 @@ def finetune(
 ) -> Checkpoint:
     """Fine-tune both towers of `encoder` (in place) on `train` (columns path, label, group, sha256).
 
-    Continues behind the last finished epoch of the same training, and returns at once where it is already done. Same
-    seed, same machine, same weights. Raises SelectionError where `train` holds an image of `held_out`, EncoderError
-    where the loss stops being a number.
+    Resumes an interrupted training after its last finished epoch, and returns at once if it was finished. The same seed
+    on the same machine gives the same weights. Raises SelectionError if `train` contains an image of `held_out`,
+    EncoderError if the loss becomes NaN or infinite.
     """
     recipe = recipe.for_model(encoder.source.model)
     trained_on = describe(encoder.record, train, held_out, prompts, recipe)
     folder = checkpoints.folder_of(cache, trained_on.checkpoint)
     if done := checkpoints.read(folder):
         return done
-    run = _start(encoder, dataset, train, prompts, recipe)
-    losses = _resume(run, folder)
+    run = start(encoder, dataset, train, prompts, recipe)
+    losses = resume(run, folder)
     log.info("%s: %d images, epochs %d to %d", folder, len(train), len(losses) + 1, recipe.epochs)
     while len(losses) < recipe.epochs:
         losses.append(_run_epoch(run, len(losses), on_progress))
         log.info("epoch %d: mean loss %.4f", len(losses), losses[-1])
         if len(losses) < recipe.epochs and distributed.rank() == 0:
-            _save(run, folder, losses)
+            save(run, folder, losses)
     record = CheckpointRecord(trained_on, prompts, tuple(train["sha256"]), tuple(losses), distributed.world())
     return finish(folder, run.weights(), record)
 
 
 def finish(folder: Path, weights: "Mapping[str, torch.Tensor]", record: CheckpointRecord) -> Checkpoint:
-    """The checkpoint that the first process writes, in every process."""
+    """Write the checkpoint in the first process -> the checkpoint, in every process."""
     if distributed.rank() == 0:
         checkpoints.finish(folder, weights, record)
     distributed.barrier()
@@ -87,12 +83,12 @@ def describe(
     prompts: Mapping[str, Sequence[str]],
     recipe: Recipe,
 ) -> TrainedOn:
-    """All that a training will have seen, and the key of its checkpoint, a hash over that and the prompts.
+    """What a training sees, and the key of its checkpoint: a hash over that and the prompts.
 
-    Raises SelectionError where `train` holds an image of `held_out`."""
+    Raises SelectionError if `train` contains an image of `held_out`."""
     categories = sorted(train["group"].drop_nulls().unique().to_list())
     if held_out in categories:
-        raise SelectionError(f"The training rows hold images of {held_out!r}, which they must not hold.")
+        raise SelectionError(f"The training rows contain images of {held_out!r}, which is held out.")
     recipe = recipe.for_model(base.model)
     facts: dict[str, Any] = {
         "base_identity": base.identity,
@@ -117,52 +113,16 @@ def epochs(
     recipe: Recipe,
     on_progress: Progress | None = None,
 ) -> "Iterator[dict[str, torch.Tensor]]":
-    """Fine-tune `encoder` in place, an epoch a step -> the weights that `finetune` would end with. Stores nothing."""
-    run = _start(encoder, dataset, train, prompts, recipe)
+    """Fine-tune `encoder` in place -> after each epoch, the weights that `finetune` would return. Stores nothing."""
+    run = start(encoder, dataset, train, prompts, recipe)
     for epoch in range(recipe.epochs):
         _run_epoch(run, epoch, on_progress)
         yield run.weights()
 
 
-@dataclass(frozen=True)
-class _Run:
-    """What stays the same through a training run."""
-
-    encoder: OpenClip
-    optimizer: "torch.optim.Optimizer"
-    average: "AveragedModel | None"
-    dataset: Dataset
-    train: pl.DataFrame
-    prompts: Mapping[str, Sequence[str]]
-    recipe: Recipe
-
-    @property
-    def steps(self) -> int:
-        """Batches an epoch."""
-        return len(_order_in_batches(len(self.train), 0, self.recipe))
-
-    def weights(self) -> "dict[str, torch.Tensor]":
-        """The state dict that the run would end with now: the average's, or the model's own."""
-        return dict((self.average.module if self.average else self.encoder.model).state_dict())
-
-
-def _start(
-    encoder: OpenClip, dataset: Dataset, train: pl.DataFrame, prompts: Mapping[str, Sequence[str]], recipe: Recipe
-) -> _Run:
-    import torch
-
-    if encoder.source.precision == "fp16":
-        raise EncoderError("Fine-tuning in fp16 loses small gradients: use --precision bf16 or fp32.")
-    parameters = list(encoder.model.parameters())
-    assert recipe.learning_rate is not None
-    fused = encoder.device in ("cpu", "cuda")  # a pass over the weights instead of one an operation
-    optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=fused)
-    return _Run(encoder, optimizer, averaged(encoder.model, recipe.average), dataset, train, prompts, recipe)
-
-
-def _run_epoch(run: _Run, epoch: int, on_progress: Progress | None) -> float:
+def _run_epoch(run: Run, epoch: int, on_progress: Progress | None) -> float:
     """Train on every image once -> the mean loss."""
-    run.encoder.model.train()  # batch norm frozen at its old statistics learns far less: 0.61 against 0.83
+    run.encoder.model.train()  # with batch norm's statistics frozen, accuracy is 0.61 instead of 0.83
     losses: list[float] = []
     for pixels, captions in _batches(run, epoch):
         seed = [run.recipe.seed, epoch, 3, len(losses)]
@@ -177,13 +137,14 @@ def _run_epoch(run: _Run, epoch: int, on_progress: Progress | None) -> float:
 
 
 def _texts_of_step(
-    run: _Run, captions: np.ndarray, rng: np.random.Generator
+    run: Run, captions: np.ndarray, rng: np.random.Generator
 ) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """The prompts that a step encodes `[U]`, which of them each image's is `[B]`, and the label of each `[U]`.
+    """The prompts to encode in a step `[U]`, the number of each image's prompt among them `[B]`, and the label number
+    of each prompt `[U]`.
 
-    `captions` `[B]` are the numbers of the images' prompts. All prompts are encoded where they are no more than a
-    batch, else those of its images. The loss `prompts` sets an image against one prompt a label: where labels have
-    several, each step draws one of each, since others of the same label are no wrong answers.
+    `captions` `[B]` are the numbers of the images' prompts. All prompts are encoded if there are no more than a batch,
+    else only those of the batch's images. The loss `prompts` needs one prompt per label as its classes; if labels have
+    several, each step draws one of each.
     """
     sizes = [len(texts) for texts in run.prompts.values()]
     every, labels = [text for texts in run.prompts.values() for text in texts], np.repeat(np.arange(len(sizes)), sizes)
@@ -194,10 +155,10 @@ def _texts_of_step(
     return [every[number] for number in used], np.searchsorted(used, captions), labels[used]
 
 
-def _step(run: _Run, pixels: np.ndarray, prompts: Sequence[str], captions: np.ndarray, labels: np.ndarray) -> float:
-    """One step of the optimizer on `[B, 3, H, W]` uint8 and what `_texts_of_step` gives -> the loss before it.
+def _step(run: Run, pixels: np.ndarray, prompts: Sequence[str], captions: np.ndarray, labels: np.ndarray) -> float:
+    """One step of the optimizer on `[B, 3, H, W]` uint8 and the result of `_texts_of_step` -> the loss before it.
 
-    Of several processes each brings the pixels of its part of the batch, and the rest of the whole.
+    With several processes, `pixels` are this process's part of the batch; everything else is about the whole batch.
     """
     import torch
     import torch.nn.functional as functional
@@ -211,7 +172,7 @@ def _step(run: _Run, pixels: np.ndarray, prompts: Sequence[str], captions: np.nd
         loss = loss_of(run.recipe.loss, images, texts.float(), which, run.recipe.temperature, of_label)
     value = float(loss.detach())
     if not np.isfinite(value):
-        raise EncoderError("The loss is no longer a number: take a smaller --lr, or --precision fp32.")
+        raise EncoderError("The loss became NaN or infinite: take a smaller --lr, or --precision fp32.")
     run.optimizer.zero_grad(set_to_none=True)
     loss.backward()
     distributed.average_gradients(encoder.model)
@@ -221,16 +182,8 @@ def _step(run: _Run, pixels: np.ndarray, prompts: Sequence[str], captions: np.nd
     return value
 
 
-def _order_in_batches(rows: int, epoch: int, recipe: Recipe) -> list[np.ndarray]:
-    """Row numbers in an order that only the seed and the epoch decide, so that a resumed run goes on in the same."""
-    order = np.random.default_rng([recipe.seed, epoch]).permutation(rows)
-    batches = [order[start : start + recipe.batch_size] for start in range(0, rows, recipe.batch_size)]
-    # A pair alone has nothing to be told apart from, and batch norm needs a spread.
-    return batches[:-1] if len(batches) > 1 and len(batches[-1]) == 1 else batches
-
-
-def _batches(run: _Run, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pixels (of this process) and prompt numbers (of all) of each batch; the next is read while the model works."""
+def _batches(run: Run, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """For each batch: pixels of this process's part, and prompt numbers of the whole. The next batch is read ahead."""
     paths, labels = run.train["path"].to_list(), run.train["label"].to_list()
     captions = _captions(labels, run.prompts, np.random.default_rng([run.recipe.seed, epoch, 1]))
 
@@ -240,7 +193,7 @@ def _batches(run: _Run, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
     with ThreadPoolExecutor(2) as readers:
         ahead: list[tuple[np.ndarray, Iterator[np.ndarray]]] = []
-        for batch in _order_in_batches(len(paths), epoch, run.recipe):
+        for batch in order_in_batches(len(paths), epoch, run.recipe):
             ahead.append((batch, readers.map(pixels, distributed.part_of_batch(batch))))
             if len(ahead) == 2:
                 rows, images = ahead.pop(0)
@@ -250,56 +203,6 @@ def _batches(run: _Run, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 
 def _captions(labels: Sequence[str], prompts: Mapping[str, Sequence[str]], rng: np.random.Generator) -> np.ndarray:
-    """The number of each image's prompt `[N]` int64: its label's, and where a label has several, one by chance."""
+    """The number of each image's prompt `[N]` int64: a random one of its label's."""
     first = dict(zip(prompts, np.cumsum([0, *map(len, prompts.values())]).tolist(), strict=False))
     return np.array([first[label] + int(rng.integers(len(prompts[label]))) for label in labels], dtype=np.int64)
-
-
-def _save(run: _Run, folder: Path, losses: list[float]) -> None:
-    """Keep the epoch: weights and optimizer in one file, and a record that makes them count. Two epochs are kept, so
-    that a damaged one costs only itself."""
-    names: dict[torch.Tensor, str] = {parameter: name for name, parameter in run.encoder.model.named_parameters()}
-    state = {f"weights.{name}": tensor for name, tensor in run.encoder.model.state_dict().items()}
-    for parameter, fields in run.optimizer.state.items():
-        state.update({f"optimizer.{names[parameter]}.{field}": value for field, value in fields.items()})
-    if run.average:
-        state.update({f"average.{name}": tensor for name, tensor in run.weights().items()})
-    path = folder / f"epoch-{len(losses)}.safetensors"
-    digest = checkpoints.write_tensors(path, state)
-    write_record(path.with_suffix(".json"), {"sha256": digest, "losses": losses})
-    for suffix in (".json", ".safetensors"):
-        (folder / f"epoch-{len(losses) - 2}{suffix}").unlink(missing_ok=True)
-
-
-def _resume(run: _Run, folder: Path) -> list[float]:
-    """Bring weights and optimizer to the newest epoch that is whole -> the losses of the epochs that are done."""
-    import torch
-
-    for epoch in range(run.recipe.epochs - 1, 0, -1):
-        record = folder / f"epoch-{epoch}.json"
-        if not record.exists():
-            continue
-        weights_file, damaged = record.with_suffix(".safetensors"), record
-        try:
-            facts = read_record(record)
-            damaged = weights_file
-            state = checkpoints.read_tensors(weights_file, facts["sha256"])
-        except (CacheError, EncoderError):
-            set_aside(damaged, "training goes on behind an earlier epoch")
-            record.unlink(missing_ok=True)
-            continue
-        weights = {name.removeprefix("weights."): t for name, t in state.items() if name.startswith("weights.")}
-        run.encoder.model.load_state_dict(weights)
-        if run.average:
-            run.average.n_averaged.fill_(1 + epoch * run.steps)
-            run.average.module.load_state_dict({name: state[f"average.{name}"] for name in weights})
-        for name, parameter in run.encoder.model.named_parameters():
-            start = f"optimizer.{name}."
-            fields = {key.removeprefix(start): value for key, value in state.items() if key.startswith(start)}
-            if fields:
-                step = {"step": fields.pop("step")}
-                # Laid out as the weights are (some have their channels last): the optimizer goes through memory.
-                laid_out = {key: torch.empty_like(parameter).copy_(value) for key, value in fields.items()}
-                run.optimizer.state[parameter] = step | laid_out
-        return list(facts["losses"])
-    return []

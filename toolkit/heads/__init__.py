@@ -1,8 +1,8 @@
-"""Heads: from vectors to P(label). One file a head, one line here, and nothing else knows its name.
+"""Heads: classifiers from vectors to P(label). Each has a file of its own and a line in `HEADS`, nothing else.
 
-Every head takes raw vectors `[N, D]` float32 and brings them to unit length itself where that matters. What it has to
-choose it chooses inside the rows that it is fitted on; `choice_` says what and how. This module imports no head before
-one is asked for.
+Every head takes raw vectors `[N, D]` float32 and scales them to unit length itself if it needs to. Hyperparameters are
+chosen by cross-validation inside the training rows; `choice_` records what was chosen and how. Heads are imported when
+they are first used.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,15 +26,15 @@ HEADS = {
     "cnn": "cnn.SmallCNN",
     "shortcut": "shortcut.Shortcut",
 }
-"""Each head's name, and its class in this package; tables have them in this order."""
+"""Each head's name, and its class in this package. Tables list heads in this order."""
 
 
 class Head(Protocol):
     """A classifier in scikit-learn's manner.
 
-    `reads` is what it takes from an image (`encoders.record.Sees`), `needs_prompts` whether it compares images with
-    prompts, `learns` whether training images decide what it says. Whatever its constructor takes of `prompts`,
-    `choose_by`, `seed`, `blocks`, `temperature` and `margin`, `make_head` gives it.
+    `reads` names the kinds of vectors it can be fitted on (`encoders.record.Sees`), `needs_prompts` whether it compares
+    images with prompts, `learns` whether its predictions depend on training images. Its constructor may take any of
+    `prompts`, `choose_by`, `seed`, `blocks`, `temperature` and `margin`; `make_head` passes those that it takes.
     """
 
     reads: ClassVar[frozenset[str]]
@@ -44,7 +44,7 @@ class Head(Protocol):
     choice_: Mapping[str, Any]
 
     def fit(self, X: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None) -> "Head":
-        """Fit on `X` `[N, D]` float32 and labels `y` `[N]`; `groups` `[N]` are what to leave out when choosing."""
+        """Fit on `X` `[N, D]` float32 and labels `y` `[N]`; `groups` `[N]` define the folds of cross-validation."""
         ...
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
@@ -61,13 +61,13 @@ def head_class(name: str) -> type[Head]:
 
 
 def fits(name: str, record: EncoderRecord) -> bool:
-    """Whether the head can be fitted on what this encoder gives."""
+    """Whether the head can be fitted on this encoder's vectors."""
     head = head_class(name)
     return record.sees in head.reads and (record.has_text or record.has_label_vectors or not head.needs_prompts)
 
 
 def check_names(names: Sequence[str]) -> list[str]:
-    """The names, each once. Raises SelectionError for one that is not in `HEADS`, or where there is none."""
+    """The names without repetitions. Raises SelectionError for a name that is not in `HEADS`, or for no names."""
     takes = f"--heads takes {', '.join(HEADS)}"
     unknown = next((name for name in names if name not in HEADS), None)
     if unknown is not None:
@@ -87,9 +87,9 @@ def make_head(
 ) -> Any:
     """A new head by its name.
 
-    `prompts` maps each label to its prompts' vectors `[P, D]`; only some heads look at them. `choose_by` is `category`
-    or `folds`, `seed` decides what is random. `choice` is what the encoder's recipe chose (`TrainedOn.choice`), if it
-    did: its temperature and margin. `blocks` are the numbers of columns of the encoder's blocks, if it sees blocks.
+    `prompts` maps each label to its prompts' vectors `[P, D]`; only some heads use them. `choose_by` is `category` or
+    `folds`, `seed` the random seed. `choice` is what the encoder's recipe chose (`TrainedOn.choice`), if anything: a
+    temperature and a margin. `blocks` are the numbers of columns of the encoder's blocks, if its vectors are blocks.
     Raises SelectionError for a name that is not in `HEADS`.
     """
     head = head_class(name)

@@ -1,4 +1,4 @@
-"""What heads share: unit length, and the folds in which they choose."""
+"""What heads share: scaling to unit length, softmax, and the folds of cross-validation."""
 
 from collections.abc import Iterator
 
@@ -8,45 +8,46 @@ from toolkit.encoders.record import Sees
 
 FOLDS = 5
 VECTORS: frozenset[str] = frozenset({Sees.LAST_LAYER, Sees.BLOCKS})
-"""What a head on embeddings reads."""
+"""The kinds of vectors that a head on embeddings takes."""
 MOST_COLUMNS = 4096
-"""Wider rows are not solved in their columns, of which a Hessian would be too large: see `row_space`."""
+"""With more columns than this a Hessian would be too large, so problems are solved in the span of the rows
+(`row_space`)."""
 BY_DEFAULT = "default"
-"""How a head chose that could leave nothing out, a label having one image alone: it took its default."""
+"""In `choice_`: cross-validation was impossible, since a label has only one image; the default was taken."""
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
-    """`[N, D]` -> float32 of unit length; a vector of zeros stays as it is."""
+    """`[N, D]` -> float32 of unit length; a zero vector stays zero."""
     vectors = np.ascontiguousarray(vectors, dtype=np.float32)
     lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))[:, None]
     return vectors / np.where(lengths > 0, lengths, 1)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """`[N, classes]` -> shares that add up to one, `[N, classes]` float64."""
+    """Logits `[N, classes]` -> probabilities `[N, classes]` float64."""
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=1, keepdims=True), dtype=np.float64)
 
 
 def row_space(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows `[N, D]` of more columns than rows, by their coordinates `[N, N]` where they lie; and the basis `[D, N]`.
+    """An orthonormal basis `[D, N]` of the span of fewer rows than columns `[N, D]` -> coordinates `[N, N]`, basis.
 
-    Lengths and inner products stay. What these alone decide (weights that a quadratic penalty holds, a covariance
-    shrunk to the identity) lies there, too, and is found there: `basis @ weights` are the weights in columns.
+    Lengths and inner products do not change. A model that depends on these alone (L2-regularised weights, a covariance
+    shrunk towards the identity) can be solved in the coordinates: `basis @ weights` are its weights in the columns.
     """
-    from scipy.linalg import qr  # numpy's would work in float64 and take twice as long
+    from scipy.linalg import qr  # numpy's computes in float64 and takes twice as long
 
     basis, coordinates = qr(X.T, mode="economic", check_finite=False)
     return np.ascontiguousarray(coordinates.T), basis
 
 
 def is_wide(X: np.ndarray) -> bool:
-    """Whether rows `[N, D]` are of more than `MOST_COLUMNS` columns."""
+    """Whether `[N, D]` has more than `MOST_COLUMNS` columns."""
     return X.shape[1] > MOST_COLUMNS
 
 
 def rows_to_choose_on(X: np.ndarray, seed: int) -> np.ndarray:
-    """The numbers of the rows that choose, in order: all, or `MOST_COLUMNS` by chance where rows are wide."""
+    """Sorted numbers of the rows for cross-validation: all, or a random `MOST_COLUMNS` of them if rows are wide."""
     if not is_wide(X) or len(X) <= MOST_COLUMNS:
         return np.arange(len(X))
     return np.sort(np.random.default_rng(seed).choice(len(X), MOST_COLUMNS, replace=False))
@@ -55,11 +56,11 @@ def rows_to_choose_on(X: np.ndarray, seed: int) -> np.ndarray:
 def fold_numbers(
     y: np.ndarray, groups: np.ndarray | None, choose_by: str, seed: int = 0, at_most: int = FOLDS
 ) -> tuple[np.ndarray, str]:
-    """Which fold each row is held out in `[N]` int64, and how: `category`, `folds` or `default`.
+    """The fold `[N]` int64 in which each row is held out, and the kind of folds: `category`, `folds` or `default`.
 
-    `category` holds one category out at a time, which is the question that the novel test asks. Where there are fewer
-    than two categories with every class on both sides, it falls back to `at_most` stratified random folds. Where a
-    class has one row alone, nothing can be left out: all rows are in fold 0, and `usable_folds` finds none.
+    `category` holds out one category at a time, as the novel test does. If there are fewer than two categories, or one
+    that some class needs, it falls back to `at_most` stratified random folds. If a class has only one row,
+    cross-validation is impossible: all rows are in fold 0, and `usable_folds` returns none.
     """
     if choose_by == "category" and groups is not None:
         numbers = np.unique(np.asarray(groups, dtype=str), return_inverse=True)[1].astype(np.int64)
@@ -85,7 +86,7 @@ def folds(numbers: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 
 def usable_folds(codes: np.ndarray, numbers: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Those folds that leave rows of every class to fit on; `codes` `[N]` are the numbers of the classes."""
+    """The folds whose training rows contain every class; `codes` `[N]` are class numbers."""
     return [fold for fold, whole in zip(folds(numbers), _every_class_remains(codes, numbers), strict=True) if whole]
 
 
@@ -94,7 +95,7 @@ def _usable(y: np.ndarray, numbers: np.ndarray) -> bool:
 
 
 def _every_class_remains(codes: np.ndarray, numbers: np.ndarray) -> list[bool]:
-    """For each fold in order, whether the rows outside it hold every class."""
+    """For each fold in order, whether the rows outside it contain every class."""
     inside = np.zeros((numbers.max() + 1, codes.max() + 1), dtype=np.int64)
     np.add.at(inside, (numbers, codes), 1)
     remain = (inside.sum(axis=0) > inside).all(axis=1)

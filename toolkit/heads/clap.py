@@ -1,8 +1,8 @@
-"""CLAP, the class-adaptive linear probe: it starts from the prompts and is held to them, with nothing to choose.
+"""CLAP, the class-adaptive linear probe: initialised at the prompts and penalised for leaving them.
 
-Silva-Rodriguez et al. 2024, "A Closer Look at the Few-Shot Adaptation of Large Vision-Language Models", section 4. The
-paper takes stochastic steps (300 epochs of augmented images); here the objective is the same, on the vectors as they
-are, and L-BFGS goes to its optimum: the same rows give the same probe.
+Silva-Rodriguez et al. 2024, "A Closer Look at the Few-Shot Adaptation of Large Vision-Language Models", section 4. It
+has no hyperparameters to choose. The paper trains by stochastic gradient descent (300 epochs of augmented images); here
+L-BFGS minimises the same objective on the vectors without augmentation, so that equal rows give an equal probe.
 """
 
 from collections.abc import Mapping
@@ -21,11 +21,11 @@ STEPS = 1000
 
 
 class ClassAdaptiveProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """Softmax over the cosines to one prototype a class, divided by `temperature`.
+    """Softmax over the cosines to one prototype per class, divided by `temperature`.
 
-    The prototypes minimise the mean log loss on the training rows and the mean over the classes of a weight times the
-    squared distance from the class's prompts (unit length). The weight is the mean probability that the prompts alone
-    give the class's own training images: prompts that are right are kept. `choice_` has these weights.
+    The prototypes minimise the mean log loss on the training rows plus a penalty: the mean over classes of a weight
+    times the squared distance to the class's prompts (unit length). The weight is the mean probability that zero-shot
+    gives to the right class on the class's training images, so good prompts are kept. `choice_` has these weights.
     """
 
     reads = frozenset({Sees.LAST_LAYER})
@@ -37,21 +37,21 @@ class ClassAdaptiveProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.temperature = temperature
 
     def fit(self, X: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None) -> "ClassAdaptiveProbe":
-        """Fit on `X` `[N, D]` and `y` `[N]`; `groups` change nothing. Raises ValueError for a class without prompts."""
+        """Fit on `X` `[N, D]` and `y` `[N]`; `groups` are not used. Raises ValueError for a class without prompts."""
         X, y = validate_data(self, X, y, dtype=np.float32)
         check_classification_targets(y)
         prompts = ZeroShot(self.prompts, self.temperature).fit(X, y)
         self.classes_ = prompts.classes_
         codes = np.searchsorted(self.classes_, y)
-        odds, belongs = prompts.predict_proba(X), codes[:, None] == np.arange(len(self.classes_))
-        held = (odds * belongs).sum(axis=0) / np.maximum(1, belongs.sum(axis=0))
+        zero_shot, belongs = prompts.predict_proba(X), codes[:, None] == np.arange(len(self.classes_))
+        held = (zero_shot * belongs).sum(axis=0) / np.maximum(1, belongs.sum(axis=0))
         self.prototypes_ = self._prototypes(unit(X), belongs, held, prompts.weights_)
         weights = {str(label): round(float(weight), 4) for label, weight in zip(self.classes_, held, strict=True)}
         self.choice_: dict[str, Any] = {"held_to_prompts": weights}
         return self
 
     def _prototypes(self, X: np.ndarray, belongs: np.ndarray, held: np.ndarray, start: np.ndarray) -> np.ndarray:
-        """The optimum `[classes, D]` of unit length, from the prompts `start`."""
+        """The optimal prototypes `[classes, D]` of unit length, starting from the prompts `start`."""
         from scipy.optimize import minimize
 
         def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
@@ -63,7 +63,7 @@ class ClassAdaptiveProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             loss = -np.log(np.clip(shares[belongs], 1e-300, None)).mean() + (held * (away**2).sum(axis=1)).mean()
             wrong = ((shares - belongs) / (len(X) * self.temperature)).astype(np.float32)
             slopes = (wrong.T @ X).astype(np.float64)
-            slopes -= (slopes * directions).sum(axis=1, keepdims=True) * directions  # length changes no cosine
+            slopes -= (slopes * directions).sum(axis=1, keepdims=True) * directions  # cosines do not depend on length
             return float(loss), (slopes / lengths + 2 / len(start) * held[:, None] * away).ravel()
 
         found = minimize(objective, start.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": STEPS})
@@ -76,6 +76,6 @@ class ClassAdaptiveProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return softmax((unit(X) @ self.prototypes_.T).astype(np.float64) / self.temperature)
 
     def predict(self, X: np.ndarray) -> np.ndarray:
-        """The likeliest class of each row; of equally likely ones, the first."""
+        """The most likely class of each row; in a tie, the first."""
         check_is_fitted(self)
         return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])

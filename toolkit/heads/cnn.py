@@ -1,8 +1,8 @@
-"""A small convolutional network on the pixels: the one that CIFAKE was published with (Bird & Lotfi 2023).
+"""A small convolutional network on pixels: the one published with CIFAKE (Bird & Lotfi 2023).
 
 Two convolution layers of 32 filters (3x3, ReLU), each followed by max-pooling, a dense layer of 64 (ReLU), one sigmoid
-output; binary cross-entropy, Adam. With more than two labels there is an output for each, a softmax over them, and its
-cross-entropy. It is trained on the same rows as the other heads.
+output; binary cross-entropy, Adam. With more than two labels: one output per label, softmax and cross-entropy. It is
+trained on the same rows as the other heads.
 """
 
 from collections.abc import Iterator
@@ -32,10 +32,10 @@ Weights = dict[str, np.ndarray]
 class SmallCNN(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Bird & Lotfi's network. `X` are pixels `[N, 3 x 32 x 32]` from 0 to 255 (`toolkit.encoders.features.Pixels`).
 
-    The number of epochs is chosen inside the training rows, since the paper's does not carry over to other numbers of
-    images: three networks, each trained without a third of the categories (or of the random folds), run until their
-    mean log loss on the left-out rows has not fallen for `PATIENCE` epochs. One network is then trained on all rows for
-    the best number of epochs. Weights are kept as numpy arrays.
+    The number of epochs is chosen inside the training rows, since the paper's does not suit other numbers of images.
+    Three networks, each trained without a third of the categories (or random folds), run until their mean log loss on
+    the held-out rows has not fallen for `PATIENCE` epochs. The final network is trained on all rows for the best number
+    of epochs. Weights are stored as numpy arrays.
     """
 
     reads = frozenset({Sees.PIXELS})
@@ -48,11 +48,11 @@ class SmallCNN(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.seed = seed
 
     def fit(self, X: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None) -> "SmallCNN":
-        """Train on `X` and `y` `[N]`; `groups` `[N]` are the categories to leave out when choosing."""
+        """Train on `X` and `y` `[N]`; `groups` `[N]` are the categories, the folds that choose the number of epochs."""
         X, y = validate_data(self, X, y, dtype=np.float32)
         self.classes_, codes = np.unique(np.asarray(y), return_inverse=True)
         if len(self.classes_) < 2:
-            raise ValueError("the network tells two classes apart or more, not 1")
+            raise ValueError("the network needs at least two classes, and there is only one")
         numbers, how = fold_numbers(np.asarray(y), groups, self.choose_by, self.seed)
         epochs, loss = self._choose(X, codes, numbers % GROUPS)
         training = _train(X, codes, self.seed)
@@ -61,28 +61,28 @@ class SmallCNN(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def _choose(self, X: np.ndarray, codes: np.ndarray, numbers: np.ndarray) -> tuple[int, float | None]:
-        """The number of epochs with the least mean log loss on the left-out rows, and that loss."""
+        """The number of epochs with the lowest mean log loss on the held-out rows, and that loss."""
         usable = usable_folds(codes, numbers)
         runs = [_train(X[fit], codes[fit], self.seed) for fit, _ in usable]
         losses: list[float] = []
         while runs and len(losses) < self.most_epochs and len(losses) - int(np.argmin([*losses, np.inf])) <= PATIENCE:
-            odds = [_odds(next(run), X[out]) for run, (_, out) in zip(runs, usable, strict=True)]
-            losses.append(float(np.mean([log_loss(p, codes[out]) for p, (_, out) in zip(odds, usable, strict=True)])))
+            found = [_probabilities(next(run), X[out]) for run, (_, out) in zip(runs, usable, strict=True)]
+            losses.append(float(np.mean([log_loss(p, codes[out]) for p, (_, out) in zip(found, usable, strict=True)])))
         return (int(np.argmin(losses)) + 1, round(min(losses), 4)) if losses else (self.most_epochs, None)
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """`[N, 3 x 32 x 32]` -> `[N, classes]` float64."""
         check_is_fitted(self)
-        return _odds(self.weights_, validate_data(self, X, dtype=np.float32, reset=False))
+        return _probabilities(self.weights_, validate_data(self, X, dtype=np.float32, reset=False))
 
     def predict(self, X: np.ndarray) -> np.ndarray:
-        """The likelier class of each row."""
+        """The most likely class of each row."""
         check_is_fitted(self)
         return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
 
 
 def initial_weights(seed: int, outputs: int = 1) -> Weights:
-    """Glorot & Bengio's uniform weights (2010, equation 16), biases of zero."""
+    """Glorot & Bengio's uniform weights (2010, equation 16), zero biases."""
     rng = np.random.default_rng([seed, 2])
     flat = FILTERS * (SIDE // 4) ** 2
     shapes = {"first": (FILTERS, 3, KERNEL, KERNEL), "second": (FILTERS, FILTERS, KERNEL, KERNEL)}
@@ -101,10 +101,14 @@ def _logits(weights: "dict[str, Tensor]", pixels: "Tensor") -> "Tensor":
     import torch
     import torch.nn.functional as functional
 
-    images = pixels.view(-1, 3, SIDE, SIDE).contiguous(memory_format=torch.channels_last) / 255  # pools twice as fast
+    images = (
+        pixels.view(-1, 3, SIDE, SIDE).contiguous(memory_format=torch.channels_last) / 255
+    )  # pooling is twice as fast
     for name in ("first", "second"):
         maps = functional.conv2d(images, weights[name], weights[f"{name}_bias"], padding=KERNEL // 2)
-        images = functional.relu(functional.max_pool2d(maps, 2))  # the same as ReLU first, on a quarter of the numbers
+        images = functional.relu(
+            functional.max_pool2d(maps, 2)
+        )  # same result as ReLU first, on a quarter of the values
     hidden = functional.relu(functional.linear(images.flatten(1), weights["dense"], weights["dense_bias"]))
     return functional.linear(hidden, weights["output"], weights["output_bias"])
 
@@ -135,7 +139,7 @@ def _train(X: np.ndarray, codes: np.ndarray, seed: int) -> Iterator[Weights]:
         yield {name: tensor.detach().numpy().copy() for name, tensor in weights.items()}
 
 
-def _odds(weights: Weights, X: np.ndarray) -> np.ndarray:
+def _probabilities(weights: Weights, X: np.ndarray) -> np.ndarray:
     import torch
 
     tensors = {name: torch.from_numpy(array) for name, array in weights.items()}
@@ -144,5 +148,5 @@ def _odds(weights: Weights, X: np.ndarray) -> np.ndarray:
         for start in range(0, len(X), ROWS_AT_ONCE):
             logits = _logits(tensors, torch.from_numpy(X[start : start + ROWS_AT_ONCE]))
             parts.append(logits.sigmoid() if logits.shape[1] == 1 else logits.double().softmax(dim=1))
-    odds = torch.cat([*parts, torch.empty(0, len(weights["output"]))]).numpy().astype(np.float64)
-    return np.concatenate([1 - odds, odds], axis=1) if odds.shape[1] == 1 else odds
+    found = torch.cat([*parts, torch.empty(0, len(weights["output"]))]).numpy().astype(np.float64)
+    return np.concatenate([1 - found, found], axis=1) if found.shape[1] == 1 else found

@@ -20,9 +20,9 @@ MOST_QUERIES = 5_000
 class NearestNeighbours(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """P(class) is the share of the `k` nearest training vectors by cosine, weighted equally or by similarity.
 
-    `k` and the weighting are those with the least log loss over the held-out folds. One extra neighbour, split evenly
-    among the classes, smooths the share, so that no P is 0 or 1; it never changes the likeliest class. Neighbours are
-    exact up to `partitioned.EXACT_UP_TO` vectors; beyond, `choice_` and `notes_` give the recall.
+    `k` and the weighting are those with the lowest log loss over the held-out folds. One extra neighbour, split evenly
+    among the classes, smooths the share, so that no P is 0 or 1; it never changes the most likely class. The search is
+    exact up to `partitioned.EXACT_UP_TO` vectors and approximate beyond; then `choice_` and `notes_` give the recall.
     """
 
     reads = VECTORS
@@ -35,7 +35,7 @@ class NearestNeighbours(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.seed = seed
 
     def fit(self, X: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None) -> "NearestNeighbours":
-        """Index `X` `[N, D]` with `y` `[N]`; `groups` `[N]` are the categories to leave out when choosing."""
+        """Index `X` `[N, D]` with `y` `[N]`; `groups` `[N]` are the categories, the folds that choose `k`."""
         X, y = validate_data(self, X, y, dtype=np.float32)
         check_classification_targets(y)
         self.vectors_ = unit(X)
@@ -49,7 +49,7 @@ class NearestNeighbours(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def _choose(self, numbers: np.ndarray) -> dict[str, Any]:
-        """The `k` and weighting with the least log loss, with each row's neighbours taken outside its fold."""
+        """The `k` and weighting with the lowest log loss; the neighbours of each row are searched outside its fold."""
         largest_fold = int(np.bincount(numbers).max())
         grid = [k for k in self.k_grid if k <= len(numbers) - largest_fold] or [1]
         if numbers.max() == 0:
@@ -77,7 +77,7 @@ class NearestNeighbours(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return nearest(self.vectors_, queries, self.k_)
 
     def _shares(self, similarities: np.ndarray, neighbours: np.ndarray, weighting: str) -> np.ndarray:
-        """`[Q, k]` similarities and rows of neighbours -> `[Q, classes]` float64."""
+        """`[Q, k]` similarities and row numbers of neighbours -> P(class) `[Q, classes]` float64."""
         weights = np.ones(similarities.shape)
         if weighting == "similarity":
             weights = np.exp((similarities - similarities[:, :1]).astype(np.float64) / SHARPNESS)
@@ -94,7 +94,7 @@ class NearestNeighbours(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self._shares(similarities, neighbours, self.weighting_)
 
     def predict(self, X: np.ndarray) -> np.ndarray:
-        """The likeliest class of each row; of equally likely ones, the first."""
+        """The most likely class of each row; in a tie, the first."""
         check_is_fitted(self)
         return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
 

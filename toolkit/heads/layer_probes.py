@@ -1,8 +1,8 @@
 """One linear probe for each block of an image tower (Alain & Bengio 2017), combined into one linear probe.
 
-The probes are combined by stacked generalisation (Wolpert 1992): the weights of the sum are learned from the probes'
-scores on categories that they were not fitted on, and are not negative (Breiman 1996). A weighted sum of linear probes
-is again a linear probe, so only that one is kept.
+The probes are combined by stacked generalisation (Wolpert 1992): the weights of their sum are learned from the probes'
+scores on held-out categories, and are not negative (Breiman 1996). A weighted sum of linear probes is a linear probe,
+so only that one is stored.
 """
 
 import logging
@@ -20,13 +20,13 @@ from toolkit.heads.base import VECTORS, fold_numbers, log_loss, softmax, unit, u
 
 GRID = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 DEFAULT = 1.0
-"""C where nothing can be left out to choose it."""
+"""C if cross-validation is impossible."""
 PATIENCE = 2
 PULL = 0.1
-"""Penalty that pulls the blocks' weights towards equal ones, chosen on training categories, each held out in turn:
+"""Penalty that pulls the blocks' weights towards equal weights. Chosen on training categories, each held out in turn:
 values from 0.03 to 0.3 do equally well; 0.001 has a higher log loss on CLIP ViT-B/16, 3 on nano."""
 MOST_ROWS = 4_000
-"""The most rows that choose each C and the weights; the final probes are fitted on all rows."""
+"""At most this many rows choose C and the weights; the final probes are fitted on all rows."""
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ Folds = list[tuple[np.ndarray, np.ndarray]]
 
 @dataclass(frozen=True)
 class _Choice:
-    """A block's `C`, its mean log loss over the folds, and its logits for the rows held out `[H, classes]`."""
+    """A block's `C`, its mean log loss over the folds, and its logits on the held-out rows `[H, classes]`."""
 
     C: float
     log_loss: float
@@ -43,13 +43,13 @@ class _Choice:
 
 
 class LayerProbes(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """L2-regularised logistic regression on each block, summed with weights that held-out categories choose.
+    """L2-regularised logistic regression on each block, summed with weights learned on held-out categories.
 
-    `blocks` gives the number of columns of each block; empty means one block. Each block is scaled to unit length, then
-    standardised, then divided by the root of its width, so that C means the same for every width. Each block takes the
-    `C` of `grid` with the least mean log loss over the held-out folds. The probes' scores on those folds then choose a
-    weight for each block and an intercept, by log loss and the penalty `PULL`. The log loss in `choice_` is nested: it
-    is that of weights chosen without the fold they are scored on.
+    `blocks` are the numbers of columns of the blocks; empty means one block. Each block is scaled to unit length,
+    standardised, and divided by the square root of its width, so that C means the same for every width. Each block has
+    the `C` of `grid` with the lowest mean log loss over the held-out folds. The weights of the blocks and an intercept
+    then minimise the log loss on those folds plus the penalty `PULL`. The log loss in `choice_` is nested: each fold is
+    scored with weights learned without it.
     """
 
     reads = VECTORS
@@ -69,9 +69,9 @@ class LayerProbes(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.seed = seed
 
     def fit(self, X: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None) -> "LayerProbes":
-        """Fit on `X` `[N, D]` and `y` `[N]`; `groups` `[N]` are the categories to leave out when choosing.
+        """Fit on `X` `[N, D]` and `y` `[N]`; `groups` `[N]` are the categories, the folds that choose.
 
-        Raises ValueError where `blocks` do not add up to D.
+        Raises ValueError if `blocks` do not add up to D.
         """
         X, y = validate_data(self, X, y, dtype=np.float32)
         check_classification_targets(y)
@@ -79,7 +79,7 @@ class LayerProbes(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         numbers, how = fold_numbers(codes, groups, self.choose_by, self.seed)
         rows = np.sort(np.random.default_rng(self.seed).permutation(len(X))[:MOST_ROWS])
         folds = usable_folds(codes[rows], numbers[rows])
-        with threadpool_limits(1, user_api="blas"):  # products of one block are too short to share
+        with threadpool_limits(1, user_api="blas"):  # a block's products are too small for two threads to pay
             choices = [_choose(block[rows], codes[rows], folds, self.grid) for block in self._split(X)]
             self._combine(choices, codes[rows], folds)
             self._fit_all(self._split(X), codes, choices)
@@ -102,7 +102,7 @@ class LayerProbes(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return [unit(block) for block in np.split(X, np.cumsum(widths)[:-1], axis=1)]
 
     def _combine(self, choices: Sequence[_Choice], codes: np.ndarray, folds: Folds) -> None:
-        """Choose weights `[blocks]` and intercepts `[classes]` by the probes' logits on the held-out rows."""
+        """Learn weights `[blocks]` and intercepts `[classes]` from the probes' logits on the held-out rows."""
         logits = np.stack([choice.logits for choice in choices])
         held_out = [codes[out] for _, out in folds]
         fold = np.repeat(np.arange(len(folds)), [len(part) for part in held_out])
@@ -127,7 +127,7 @@ class LayerProbes(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.coef_, self.intercept_ = np.concatenate(parts, axis=1), intercept
 
     def _edges(self, choices: Sequence[_Choice]) -> list[str]:
-        """A line that names the blocks with a noticeable weight whose `C` is at an edge of the grid."""
+        """A line for the user if `C` is at the edge of the grid for a block with a noticeable weight."""
         ends = (self.grid[0], self.grid[-1])
         at = [
             number
@@ -143,13 +143,13 @@ class LayerProbes(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return softmax(np.concatenate(self._split(X), axis=1) @ self.coef_.T + self.intercept_)
 
     def predict(self, X: np.ndarray) -> np.ndarray:
-        """The likeliest class of each row; of equally likely ones, the first."""
+        """The most likely class of each row; in a tie, the first."""
         check_is_fitted(self)
         return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
 
 
 def _choose(block: np.ndarray, codes: np.ndarray, folds: Folds, grid: Sequence[float]) -> _Choice:
-    """The best `C` for a block `[N, D]`; the search ends after `PATIENCE` rises of the log loss in a row."""
+    """The best `C` for a block `[N, D]`; the search stops when the log loss has risen `PATIENCE` times in a row."""
     models = [LogisticRegression(max_iter=1000, tol=1e-5, warm_start=True) for _ in folds]
     sides = [_standardised(block[fit], block[out]) for fit, out in folds]
     if not folds:
@@ -169,19 +169,19 @@ def _choose(block: np.ndarray, codes: np.ndarray, folds: Folds, grid: Sequence[f
 
 
 def _statistics(block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and scale `[D]`: standard deviation times the root of D; 1 in place of a deviation of zero."""
+    """Mean and scale `[D]`. The scale is the standard deviation (1 if that is zero) times the square root of D."""
     deviation = block.std(axis=0)
     return block.mean(axis=0), np.where(deviation > 0, deviation, 1) * np.float32(np.sqrt(block.shape[1]))
 
 
 def _standardised(fitting: np.ndarray, held_out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Standardise both by the statistics of the first."""
+    """Standardise both with the statistics of the first."""
     mean, scale = _statistics(fitting)
     return (fitting - mean) / scale, (held_out - mean) / scale
 
 
 def _of_every_class(model: LogisticRegression) -> tuple[np.ndarray, np.ndarray]:
-    """Coefficients `[classes, D]` and intercepts `[classes]` float64; of two classes, the first has zeros."""
+    """Coefficients `[classes, D]` and intercepts `[classes]` float64; with two classes, the first has zeros."""
     slopes, constant = model.coef_.astype(np.float64), model.intercept_.astype(np.float64)
     if len(slopes) > 1:
         return slopes, constant
@@ -189,10 +189,10 @@ def _of_every_class(model: LogisticRegression) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _stack(logits: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Logits `[B, N, classes]` of rows whose classes are `codes` `[N]` -> weights `[B]` and intercepts `[classes]`.
+    """Logits `[B, N, classes]` and class numbers `codes` `[N]` -> weights `[B]` and intercepts `[classes]`.
 
-    They minimise the mean log loss of the weighted sum and `PULL / 2` times the squared distance of the weights, which
-    are not negative, from `1 / B`. The first class's intercept is zero.
+    They minimise the mean log loss of the weighted sum plus `PULL / 2` times the squared distance of the weights from
+    `1 / B`. Weights are not negative, and the first class's intercept is zero.
     """
     from scipy.optimize import minimize
 
@@ -216,5 +216,5 @@ def _stack(logits: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def _added(logits: np.ndarray, weights: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    """`[B, N, classes]` -> `[N, classes]`."""
+    """The weighted sum of logits `[B, N, classes]` -> `[N, classes]`."""
     return np.tensordot(weights, logits, axes=1) + bias

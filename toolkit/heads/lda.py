@@ -1,9 +1,9 @@
 """Linear discriminant analysis with a shrunk covariance (Wang et al. 2024, "A Hard-to-Beat Baseline for Training-free
-CLIP-based Adaptation", section 3): each class is a Gaussian, all of one covariance, and nothing is trained.
+CLIP-based Adaptation", section 3): Gaussian classes with a shared covariance, computed in closed form.
 
-The covariance's inverse is the empirical Bayes ridge estimator of Kubokawa & Srivastava (2008), as the paper has it:
-`D ((N - 1) S + tr(S) I)^-1`. The paper adds the logits of prompts; here the images speak alone, so that encoders
-without text have this head, too.
+The inverse covariance is the empirical Bayes ridge estimator of Kubokawa & Srivastava (2008), as in the paper:
+`D ((N - 1) S + tr(S) I)^-1`. The paper adds the logits of prompts; here only images are used, so that the head also
+works for encoders without text.
 """
 
 from collections.abc import Iterator
@@ -26,11 +26,11 @@ from toolkit.heads.base import (
 )
 
 BOUNDS = (1e-2, 1e3)
-"""Of the temperature."""
+"""Bounds of the temperature."""
 NEAREST_MEAN = 0.07
-"""The temperature of cosines where no covariance is known: that of the prompts."""
+"""The temperature of cosines if no covariance can be estimated: the same as for prompts."""
 ROUNDING = 1e-6
-"""So small a share of squared distances inside the classes is rounding: there is one image a class, or equal ones."""
+"""A smaller share of variance within classes is rounding error: each class has one image, or equal ones."""
 ROWS_AT_ONCE = 8192
 
 Linear = tuple[np.ndarray, np.ndarray]
@@ -38,13 +38,13 @@ Linear = tuple[np.ndarray, np.ndarray]
 
 
 class DiscriminantAnalysis(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """Gaussian classes with one covariance, shrunk, on unit vectors; P by softmax at a temperature.
+    """Gaussian classes with one shrunk covariance, on unit vectors; P is the softmax of the logits over a temperature.
 
-    All classes are equally likely beforehand, as in the paper: how many training images of each there are is the
-    user's choice, and says nothing of the images to come. At the temperature 1 the odds are those of Gaussians with the
-    covariance `S + tr(S) / (N - 1) I`, which is the estimator times `(N - 1) / D`: without that factor they would be
-    far too sure where columns are many, and unsure where rows are. The temperature is that with the least mean log loss
-    over the held-out folds; it moves no decision.
+    All classes have the same prior, as in the paper: the user chose the numbers of training images, so they tell
+    nothing about new images. At temperature 1, P is that of Gaussians with the covariance `S + tr(S) / (N - 1) I`. Its
+    inverse is the paper's estimator times `(N - 1) / D`: without that factor, P would be overconfident with many
+    columns and underconfident with many rows. The temperature is the one with the lowest mean log loss over the
+    held-out folds; it never changes the predicted class.
     """
 
     reads = VECTORS
@@ -56,7 +56,7 @@ class DiscriminantAnalysis(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         self.seed = seed
 
     def fit(self, X: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None) -> "DiscriminantAnalysis":
-        """Fit on `X` `[N, D]` and `y` `[N]`; `groups` `[N]` are the categories to leave out when choosing."""
+        """Fit on `X` `[N, D]` and `y` `[N]`; `groups` `[N]` are the categories, the folds that choose."""
         X, y = validate_data(self, X, y, dtype=np.float32)
         check_classification_targets(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
@@ -82,13 +82,13 @@ class DiscriminantAnalysis(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         return softmax(unit(X) @ self.coef_.T + self.intercept_)
 
     def predict(self, X: np.ndarray) -> np.ndarray:
-        """The likeliest class of each row; of equally likely ones, the first."""
+        """The most likely class of each row; in a tie, the first."""
         check_is_fitted(self)
         return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
 
 
 class _Gaussians:
-    """Rows `[N, D]` of classes `codes` `[N]`, and the sums that Gaussians of one covariance are made of."""
+    """Rows `[N, D]` with class numbers `codes` `[N]`, and the sums from which means and covariance are computed."""
 
     def __init__(self, X: np.ndarray, codes: np.ndarray):
         self.codes = codes
@@ -100,16 +100,16 @@ class _Gaussians:
         self.moments = _moments(self.rows, codes, codes.max() + 1)
 
     def linear(self) -> Linear:
-        """The classifier of all rows at temperature 1."""
+        """The classifier fitted on all rows, at temperature 1."""
         weights, constants = _solve(*self.moments)
         weights = weights if self.basis is None else self.basis @ weights
         return weights, constants - self.middle @ weights
 
     def left_out(self, numbers: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Of each fold its rows' logits `[H, classes]`, at temperature 1, by the other rows, and their classes `[H]`.
+        """For each fold: logits `[H, classes]` of its rows, fitted on the other rows, and class numbers `[H]`.
 
-        Sums over the other rows are those over all less the fold's, so one pass over the rows is enough for all folds.
-        A fold whose others have one row a class knows no covariance and is passed over.
+        Sums over the other rows are the total minus the fold's sums, so one pass over the rows serves all folds. A
+        fold is skipped if the other rows have only one row per class, which gives no covariance.
         """
         for fitting, out in usable_folds(self.codes, numbers):
             if len(np.unique(self.codes[fitting])) < len(fitting):
@@ -119,7 +119,7 @@ class _Gaussians:
 
 
 def _moments(X: np.ndarray, codes: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Second moments `[D, D]` and the classes' sums `[classes, D]`, float64, and their numbers of rows `[classes]`."""
+    """Second moments `[D, D]` and class sums `[classes, D]`, float64, and the number of rows per class `[classes]`."""
     moment, sums = np.zeros((X.shape[1], X.shape[1])), np.zeros((classes, X.shape[1]))
     for start in range(0, len(X), ROWS_AT_ONCE):  # summed in float64, multiplied in float32
         part, its = X[start : start + ROWS_AT_ONCE], codes[start : start + ROWS_AT_ONCE]
@@ -129,12 +129,12 @@ def _moments(X: np.ndarray, codes: np.ndarray, classes: int) -> tuple[np.ndarray
 
 
 def _solve(moment: np.ndarray, sums: np.ndarray, counts: np.ndarray) -> Linear:
-    """The discriminants of rows with these moments, for the covariance `S + tr(S) / (N - 1) I`."""
+    """The linear discriminants from these moments, with the covariance `S + tr(S) / (N - 1) I`."""
     from scipy.linalg import solve
 
     means = sums / counts[:, None]
     scatter = moment - sums.T @ means
-    if np.trace(scatter) <= ROUNDING * np.trace(moment):  # no covariance is known, and the nearest mean wins
+    if np.trace(scatter) <= ROUNDING * np.trace(moment):  # no covariance: take the nearest class mean
         return means.T / NEAREST_MEAN, -(means**2).sum(axis=1) / 2 / NEAREST_MEAN
     ridge = np.trace(scatter) / (counts.sum() - 1)
     weights = (counts.sum() - 1) * solve(scatter + ridge * np.eye(len(scatter)), means.T, assume_a="pos")
@@ -142,7 +142,7 @@ def _solve(moment: np.ndarray, sums: np.ndarray, counts: np.ndarray) -> Linear:
 
 
 def _temperature(held_out: list[tuple[np.ndarray, np.ndarray]]) -> tuple[float, float | None]:
-    """The temperature with the least mean log loss over the folds (their logits and classes), and that loss."""
+    """The temperature with the lowest mean log loss over the folds (their logits and classes), and that loss."""
     from scipy.optimize import minimize_scalar
 
     def mean_loss(exponent: float) -> float:

@@ -31,7 +31,7 @@ PATIENCE = 2
 log = logging.getLogger(__name__)
 
 DEFAULT = 1.0
-"""C where nothing can be left out to choose it: scikit-learn's own default."""
+"""C if cross-validation is impossible: scikit-learn's default."""
 FEW_VALUES = 1 << 20
 
 Folds = list[tuple[np.ndarray, np.ndarray]]
@@ -40,21 +40,21 @@ Step = tuple[float, np.ndarray]
 
 
 def _one_thread(X: np.ndarray) -> AbstractContextManager[Any]:
-    """Below `FEW_VALUES` products are too short to share: 900 x 512 takes 0.3 s either way, on two threads twice the
-    processor's time. 18,000 x 512 takes 2.2 s on one and 1.4 s on two."""
+    """One thread below `FEW_VALUES`, where two bring nothing: 900 x 512 takes 0.3 s on one thread and on two, with
+    twice the CPU time. 18,000 x 512 takes 2.2 s on one and 1.4 s on two."""
     return threadpool_limits(1 if X.size < FEW_VALUES else None, user_api="blas")
 
 
 def _path(
     X: np.ndarray, codes: np.ndarray, numbers: np.ndarray, usable: Folds, grid: Sequence[float]
 ) -> Iterator[Step]:
-    """Each `C` of the grid: all folds, and the problem with every row, are solved together."""
+    """A step for each `C` of the grid; the fits of all folds and the fit on every row are solved together."""
     outs = [out for _, out in usable]
     family = LogisticFamily(X, codes, numbers, np.array([numbers[out[0]] for out in outs], dtype=np.int64))
     for strength in grid:
         family.solve(strength)
-        odds = [family.probabilities(problem, out) for problem, out in enumerate(outs)]
-        yield float(np.mean([log_loss(p, codes[out]) for p, out in zip(odds, outs, strict=True)])), family.whole[:, 0]
+        found = [family.probabilities(problem, out) for problem, out in enumerate(outs)]
+        yield float(np.mean([log_loss(p, codes[out]) for p, out in zip(found, outs, strict=True)])), family.whole[:, 0]
 
 
 def _with_weights(strength: float, classes: np.ndarray, weights: np.ndarray) -> LogisticRegression:
@@ -66,10 +66,10 @@ def _with_weights(strength: float, classes: np.ndarray, weights: np.ndarray) -> 
 
 
 def _of_scikit_learn(X: np.ndarray, y: np.ndarray, strength: float, start: np.ndarray | None) -> LogisticRegression:
-    """scikit-learn's own fit, from `start` `[D + 1, classes]` where that is known."""
+    """scikit-learn's own fit, warm-started from `start` `[D + 1, classes]` if given."""
     model = LogisticRegression(C=strength, max_iter=5000, tol=1e-6)
     if start is not None:
-        model.set_params(warm_start=True, tol=1e-8)  # with 1e-6 it would not move from where float32 arithmetic ends
+        model.set_params(warm_start=True, tol=1e-8)  # with 1e-6 it would stop at once at the float32 solution
         model.coef_, model.intercept_ = start[:-1].T.astype(np.float64), start[-1].astype(np.float64)
     return model.fit(X.astype(np.float64), y).set_params(warm_start=False)
 
@@ -77,9 +77,9 @@ def _of_scikit_learn(X: np.ndarray, y: np.ndarray, strength: float, start: np.nd
 class LogisticProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """L2-regularised logistic regression on unit vectors.
 
-    `C` is the value of `grid` with the least mean log loss over the held-out folds; then everything is fitted with it.
-    Log loss rather than accuracy: on a few hundred images, accuracies of neighbouring values differ by chance alone.
-    Beyond `streamed.MOST_VALUES` a sample chooses `C`, and everything is fitted part by part; `notes_` say so.
+    `C` is the value of `grid` with the lowest mean log loss over the held-out folds; the final fit uses all rows. Log
+    loss, not accuracy: on a few hundred images the accuracies of neighbouring values differ only by chance. Beyond
+    `streamed.MOST_VALUES` values, `C` is chosen on a sample and the final fit reads the rows in parts; `notes_` say so.
     """
 
     reads = VECTORS
@@ -92,7 +92,7 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.seed = seed
 
     def fit(self, X: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None) -> "LogisticProbe":
-        """Fit on `X` `[N, D]` and `y` `[N]`; `groups` `[N]` are the categories to leave out when choosing `C`."""
+        """Fit on `X` `[N, D]` and `y` `[N]`; `groups` `[N]` are the categories, the folds that choose `C`."""
         X, y = validate_data(self, X, y, dtype=np.float32)
         check_classification_targets(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
@@ -128,8 +128,8 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     ) -> tuple[float, float | None, np.ndarray | None]:
         """`C`, its mean log loss over the folds, and the weights of a fit on every row.
 
-        Behind `PATIENCE` rises in a row no less regularised model is fitted. Without folds it is the `C` nearest to
-        `DEFAULT`, and nothing is known of the others.
+        The search stops when the loss has risen `PATIENCE` times in a row. Without folds, `C` is the value of the grid
+        nearest to `DEFAULT`, and loss and weights are None.
         """
         usable = usable_folds(codes, numbers)
         if not usable:
@@ -144,7 +144,7 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self.grid[best], round(losses[best], 4), starts[best]
 
     def _fit_part_by_part(self, X: np.ndarray, codes: np.ndarray, groups: np.ndarray | None) -> "LogisticProbe":
-        """The sample's model is where the fit on every row begins."""
+        """Fit a sample, which chooses `C`; its weights are the starting point of the fit on every row."""
         rows = streamed.sample(X, self.seed)
         part = LogisticProbe(self.choose_by, self.grid, self.seed)
         part.fit(X[rows], codes[rows], None if groups is None else np.asarray(groups)[rows])
@@ -165,6 +165,6 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return np.asarray(self.model_.predict_proba(unit(X)), dtype=np.float64)
 
     def predict(self, X: np.ndarray) -> np.ndarray:
-        """The likelier class of each row."""
+        """The most likely class of each row."""
         check_is_fitted(self)
         return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])

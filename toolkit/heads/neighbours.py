@@ -1,8 +1,9 @@
-"""Exact nearest neighbours with FAISS, and a memory that searches among nearly the same vectors share.
+"""Exact nearest neighbours with FAISS, and a memory for repeated searches among nearly the same vectors.
 
-`Memory` is our own because a FAISS index with an IDSelector scans vectors one by one: ten held-out categories, 20,000
-vectors of 512 columns and 4,000 queries, 25 neighbours, take it 59 s of processor time, ten searches without a selector
-8.2 s, and the memory 4.5 s (101 neighbours: 8.2 s and 4.2 s). With nothing held out, no search repeats another.
+We have our own `Memory` because a FAISS index with an IDSelector scans vectors one by one. For ten held-out categories,
+20,000 vectors of 512 columns, 4,000 queries and 25 neighbours it takes 59 s of CPU time; ten searches without a
+selector take 8.2 s, the memory 4.5 s (101 neighbours: 8.2 s and 4.2 s). The memory only helps if categories are held
+out in turn.
 """
 
 import hashlib
@@ -23,7 +24,7 @@ Found = tuple[np.ndarray, np.ndarray]
 ROOM = 320
 FEW_FOLDS = 32
 VECTORS_AT_ONCE = 4096
-"""How many vectors FAISS multiplies with a block of queries; with its default, 1,024, a search takes a tenth longer."""
+"""FAISS's block size for vectors; with its default, 1,024, a search takes 10 % longer."""
 
 log = logging.getLogger(__name__)
 
@@ -41,10 +42,10 @@ def search(vectors: np.ndarray, queries: np.ndarray, k: int) -> Found:
 
 
 def search_outside_their_fold(vectors: np.ndarray, numbers: np.ndarray, queries: np.ndarray, k: int) -> Found:
-    """The `k` nearest rows of other folds to the rows `queries` `[Q]`; `numbers` `[N]` is each row's fold.
+    """The `k` nearest neighbours from other folds, for the rows `queries` `[Q]`; `numbers` `[N]` are fold numbers.
 
-    With few folds, each fold's queries are searched among the rows of the other folds. With many folds, one search for
-    three times `k` neighbours serves all of them; a query with too few neighbours left is searched again by itself.
+    With few folds, there is one search per fold, among the rows of the other folds. With many folds, one search for
+    `3 k` neighbours serves all; queries with too few neighbours from other folds are searched again.
     """
     own = numbers[queries]
     if len(np.unique(own)) > FEW_FOLDS:
@@ -61,7 +62,7 @@ def search_outside_their_fold(vectors: np.ndarray, numbers: np.ndarray, queries:
 
 
 def _first_allowed(wide: Found, allowed: np.ndarray, k: int) -> tuple[Found, np.ndarray]:
-    """The first `k` allowed neighbours of each query, and the numbers of the queries that have fewer."""
+    """The first `k` allowed neighbours of each query, and the numbers of the queries with fewer than `k`."""
     first = np.argsort(~allowed, axis=1, kind="stable")[:, :k]
     found = np.take_along_axis(wide[0], first, axis=1), np.take_along_axis(wide[1], first, axis=1)
     return found, np.flatnonzero(np.take_along_axis(allowed, first, axis=1).sum(axis=1) < k)
@@ -70,8 +71,8 @@ def _first_allowed(wide: Found, allowed: np.ndarray, k: int) -> tuple[Found, np.
 class Memory:
     """Remembers neighbours between searches among mostly the same vectors, as when each category is held out in turn.
 
-    For each query it keeps the `ROOM` nearest of all vectors met so far. A search filters them down to its own vectors;
-    a query with too few left is searched again.
+    For each query it keeps the `ROOM` nearest of all vectors seen so far. A search keeps only those among its own
+    vectors; queries with too few left are searched again.
     """
 
     def __init__(self) -> None:
@@ -80,12 +81,12 @@ class Memory:
         self.wide: Found = np.empty((0, ROOM), dtype=np.float32), np.empty((0, ROOM), dtype=np.int64)
 
     def search(self, vectors: np.ndarray, queries: np.ndarray, k: int) -> Found:
-        """What `search` returns, up to the order of equal cosines."""
+        """The same as `search`, except for the order of equal cosines."""
         if k > ROOM:
             return search(vectors, queries, k)
         numbers = self._learn(vectors)
         asked = self._ask(queries)
-        places = np.full(len(self.vectors) + 1, -1, dtype=np.int64)  # the last one for lists that are not full
+        places = np.full(len(self.vectors) + 1, -1, dtype=np.int64)  # the last entry is for lists that are not full
         places[numbers] = np.arange(len(vectors))
         rows = places[self.wide[1][asked]]
         found, short = _first_allowed((self.wide[0][asked], rows), rows >= 0, k)
@@ -94,7 +95,7 @@ class Memory:
         return found
 
     def _learn(self, vectors: np.ndarray) -> np.ndarray:
-        """The number of each vector. New ones may be nearer to a query than those met before."""
+        """The number of each vector. New vectors are compared with all earlier queries."""
         first = len(self.vectors)
         numbers, new = self.vectors.add(vectors)
         if len(new) and len(self.queries):
@@ -103,7 +104,7 @@ class Memory:
         return numbers
 
     def _ask(self, queries: np.ndarray) -> np.ndarray:
-        """The number of each query, new ones searched among all the vectors."""
+        """The number of each query. New queries are searched among all vectors seen so far."""
         numbers, new = self.queries.add(queries)
         if len(new):
             nearest, first = _wide(self.vectors.parts[0], new, 0), len(self.vectors.parts[0])
@@ -114,8 +115,7 @@ class Memory:
 
 
 class _Rows:
-    """Rows numbered by their content, in the order in which they were met; a row that one matrix holds twice has two
-    numbers."""
+    """Rows numbered by content, in order of first appearance; a row that occurs twice in a matrix has two numbers."""
 
     def __init__(self) -> None:
         self.parts: list[np.ndarray] = []
@@ -138,7 +138,7 @@ class _Rows:
 
 
 def _wide(vectors: np.ndarray, queries: np.ndarray, first: int) -> Found:
-    """The `ROOM` nearest vectors, numbered from `first` on; where there are fewer, -1 fills up."""
+    """The `ROOM` nearest vectors, numbered from `first`; padded with -1 if there are fewer."""
     similarities, rows = search(vectors, queries, min(ROOM, len(vectors)))
     missing = ((0, 0), (0, ROOM - rows.shape[1]))
     return np.pad(similarities, missing, constant_values=-np.inf), np.pad(rows + first, missing, constant_values=-1)
@@ -157,7 +157,7 @@ _MEMORIES: WeakKeyDictionary[Any, Memory] = WeakKeyDictionary()
 
 @contextmanager
 def remembering(owner: Any) -> Iterator[None]:
-    """Searches by `nearest` in the block share a memory, also with other blocks of the same `owner` while it lives."""
+    """Inside the block, calls of `nearest` share one memory per `owner`; it is freed with the owner."""
     token = _MEMORY.set(_MEMORIES.setdefault(owner, Memory()))
     try:
         yield
@@ -166,6 +166,6 @@ def remembering(owner: Any) -> Iterator[None]:
 
 
 def nearest(vectors: np.ndarray, queries: np.ndarray, k: int) -> Found:
-    """`search`, with the memory of the surrounding `remembering` block where there is one."""
+    """`search`, using the memory of the surrounding `remembering` block if there is one."""
     memory = _MEMORY.get()
     return memory.search(vectors, queries, k) if memory else search(vectors, queries, k)

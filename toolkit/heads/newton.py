@@ -1,17 +1,17 @@
 """Logistic regressions for cross-validation: the fit on all rows and the fit without each fold, solved together.
 
-For a new C, the fit on all rows is solved first. Each fold's fit then starts from its own solution for the C before,
+For each new C, the fit on all rows is solved first. Each fold's fit starts from its own solution for the previous C,
 plus the change of the full fit. The products of all fits with the rows are computed as one matrix product, and every
 fit is preconditioned with the Hessian of the full fit. The method is Newton's; its steps come from preconditioned
 conjugate gradients (Nocedal & Wright 2006, algorithms 5.3 and 7.1).
 
-It is our own because scikit-learn's solvers take about four times as long, or more, for the whole fit with its choice
-of C (90,000 x 512, one thread, processor time): two classes and nine folds 15 s, newton-cholesky 16 s a fold; ten
-classes and five folds 32 s, lbfgs with tol=1e-6 25 s a fold for the first three C alone. With its default tol=1e-4
-lbfgs is as fast, but it stops at the solution for the C before. scikit-learn does the last fit of several classes. Rows
-of more columns than `base.MOST_COLUMNS` come as coordinates in the space that they span.
+We have our own solver because scikit-learn's take about four times as long or longer to choose C and fit (90,000 x 512,
+one thread, CPU time). Two classes, nine folds: 15 s here, 16 s for one fold with newton-cholesky. Ten classes, five
+folds: 32 s here, 25 s for one fold and three values of C with lbfgs and tol=1e-6. With its default tol=1e-4, lbfgs is
+as fast, but returns the solution for the previous C. With more than two classes, scikit-learn does the final fit. Rows
+with more columns than `base.MOST_COLUMNS` are given as coordinates in their span.
 
-Products use numpy's BLAS only: scipy brings a second one with threads of its own, and the two wait for each other.
+Products use numpy's BLAS only: scipy has another one with its own threads, and the two block each other.
 """
 
 import numpy as np
@@ -26,7 +26,7 @@ EVERYTHING = -1
 
 
 class _Sigmoid:
-    """Two classes: one logit, that of the second class. Logits and shares are `[N, P, 1]`."""
+    """Two classes: one logit, for the second class. Logits and probabilities (`shares`) are `[N, P, 1]`."""
 
     TOLERANCE = 1e-8
 
@@ -40,7 +40,8 @@ class _Sigmoid:
 
     @staticmethod
     def bent(weighted: np.ndarray, shares: np.ndarray, change: np.ndarray) -> np.ndarray:
-        """The shares' change for a `change` of the logits, times row weights; `weighted` is weights times shares."""
+        """Row weights times the derivative of the probabilities along `change`, a change of the logits; `weighted` is
+        row weights times probabilities."""
         return weighted * (1 - shares) * change
 
     @staticmethod
@@ -54,9 +55,10 @@ class _Sigmoid:
 
 
 class _Softmax:
-    """Three classes or more: a logit a class, as scikit-learn has them. Logits and shares are `[N, P, classes]`."""
+    """Three or more classes: one logit per class, as in scikit-learn. Logits and probabilities (`shares`) are
+    `[N, P, classes]`."""
 
-    TOLERANCE = 1e-7  # 1e-9 is at the end of float32: a hundred classes take three times as long, for the same C
+    TOLERANCE = 1e-7  # 1e-9 is at float32's precision: 100 classes take three times as long and choose the same C
 
     @staticmethod
     def targets(codes: np.ndarray) -> np.ndarray:
@@ -82,11 +84,12 @@ class _Softmax:
 
 
 class LogisticFamily:
-    """L2-regularised logistic regressions (scikit-learn's objective, intercepts not regularised) on shared rows.
+    """Several L2-regularised logistic regressions on the same rows, each without one fold.
 
-    `X` `[N, D]` float32, `codes` `[N]` the number of each row's class, `numbers` `[N]` the fold of each row, `left_out`
-    `[P]` the fold that each problem leaves out. `weights` `[D + 1, P, M]` float32 are the solutions, the intercepts
-    last; `whole` `[D + 1, 1, M]` is that of the problem with every row. `M` is 1 for two classes, else their number.
+    The objective is scikit-learn's; intercepts are not regularised. `X` `[N, D]` is float32, `codes` `[N]` are class
+    numbers, `numbers` `[N]` fold numbers, `left_out` `[P]` the fold that each problem leaves out. `weights`
+    `[D + 1, P, M]` float32 are the solutions, intercepts last; `whole` `[D + 1, 1, M]` is the solution on every row.
+    `M` is 1 for two classes, else the number of classes.
     """
 
     def __init__(self, X: np.ndarray, codes: np.ndarray, numbers: np.ndarray, left_out: np.ndarray):
@@ -102,7 +105,7 @@ class LogisticFamily:
         self._inverse: np.ndarray | None = None
 
     def solve(self, strength: float) -> None:
-        """Solve every problem for C = `strength`, starting from its present weights."""
+        """Solve every problem for C = `strength`, starting from its current weights."""
         if self._inverse is None:
             self._inverse = self._inverse_hessian(strength)
         before = self.whole
@@ -115,13 +118,13 @@ class LogisticFamily:
             self.weights[:, some] = self._newton(strength, self.weights[:, some], self.left_out[some], self._inverse)
 
     def probabilities(self, problem: int, rows: np.ndarray) -> np.ndarray:
-        """P of each class for some rows, by one problem's solution: `[len(rows), classes]` float64."""
+        """Class probabilities of some rows under one problem's solution, `[len(rows), classes]` float64."""
         logits = self.X[rows] @ self.weights[:-1, problem] + self.weights[-1, problem]
         return self.link.probabilities(logits.astype(np.float64))
 
     def _inverse_hessian(self, strength: float) -> np.ndarray:
-        """The inverse Hessian `[D + 1, D + 1]` float64 of the full fit at its weights; several classes share one, with
-        their mean curvature."""
+        """The inverse Hessian `[D + 1, D + 1]` float64 of the full fit at its weights. With more than two classes, one
+        matrix serves all of them: that of their mean curvature."""
         share = self.link.shares(self._forward(self.whole))
         root = np.sqrt((strength * share * (1 - share)).mean(axis=2))
         hessian = np.zeros((len(self.whole), len(self.whole)))
@@ -138,7 +141,7 @@ class LogisticFamily:
     def _newton(self, strength: float, start: np.ndarray, left_out: np.ndarray, inverse: np.ndarray) -> np.ndarray:
         """Newton's method on a few problems at once, from `start` `[D + 1, P, M]` -> their solutions.
 
-        A problem that has converged is not computed further.
+        Problems that have converged drop out of the computation.
         """
         solution, moving = start.copy(), np.arange(len(left_out))
         logits = self._forward(start)
@@ -161,7 +164,7 @@ class LogisticFamily:
     def _direction(
         self, gradient: np.ndarray, taking_part: np.ndarray, share: np.ndarray, inverse: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Newton's step `[D + 1, P, M]` and how it changes the logits `[N, P, M]`."""
+        """The Newton step `[D + 1, P, M]` and the resulting change of the logits `[N, P, M]`."""
         step, change, weighted = np.zeros_like(gradient), np.zeros_like(share), taking_part * share
         residual, towards = -gradient, _times(inverse, -gradient)
         conjugate, size = towards, _dot(residual, towards)

@@ -1,9 +1,8 @@
-"""Nearest neighbours among more vectors than an exhaustive search is good for: an inverted file (FAISS, IndexIVFFlat).
+"""Approximate nearest neighbours among many vectors with an inverted file (FAISS, IndexIVFFlat).
 
-The vectors are divided among the nearest of a few centroids (Sivic & Zisserman 2003; Jégou et al. 2011, section IV.A),
-and a query looks into the lists of the `probes` centroids that are nearest to it. How many those are is decided by the
-recall against an exhaustive search, on a sample of the training vectors. What is kept are arrays; FAISS's own index is
-made from them where it is needed.
+Each vector is in the list of its nearest centroid (Sivic & Zisserman 2003; Jégou et al. 2011, section IV.A), and a
+query searches the lists of the `probes` centroids nearest to it. `probes` is chosen by recall against an exhaustive
+search, on a sample of the training vectors. The partition is stored as arrays; FAISS's index is rebuilt from them.
 """
 
 from typing import Any
@@ -14,12 +13,12 @@ from toolkit.heads.neighbours import Found
 from toolkit.heads.neighbours import search as search_all
 
 EXACT_UP_TO = 500_000
-"""Up to this many vectors, search is exhaustive."""
+"""Up to this many vectors, the search is exhaustive."""
 
 SAMPLED_QUERIES = 500
 WANTED_RECALL = 0.98
 MOST_LISTS = 1 / 16
-"""The most lists worth searching: a vector in a list costs 13 times one in an exhaustive search."""
+"""The largest share of lists worth searching: a vector in a list costs 13 times as much as in an exhaustive search."""
 NEIGHBOURS = 25
 POINTS_A_CENTROID = 64
 ROUNDS = 10
@@ -29,12 +28,12 @@ Partition = dict[str, Any]
 
 
 def partition(vectors: np.ndarray, seed: int = 0) -> Partition | None:
-    """Divide `vectors` `[N, D]`, all of unit length, among about the root of `N` centroids.
+    """Divide `vectors` `[N, D]`, all of unit length, among about `sqrt(N)` centroids.
 
     `recall` is the share of the exact `NEIGHBOURS` nearest vectors that is found when `probes` lists are searched.
     `probes` is the smallest power of two that reaches `WANTED_RECALL`, measured with `SAMPLED_QUERIES` of the vectors
-    (a query does not count as its own neighbour). None where that takes more than `MOST_LISTS` of the lists, as for
-    vectors without structure: an exhaustive search costs no more then.
+    (a query does not count as its own neighbour). Returns None if that needs more than `MOST_LISTS` of the lists, as
+    with unclustered vectors: an exhaustive search is then no slower.
     """
     count = max(1, min(int(np.sqrt(len(vectors))), len(vectors) // POINTS_A_CENTROID))
     rng = np.random.default_rng(seed)
@@ -54,14 +53,15 @@ def partition(vectors: np.ndarray, seed: int = 0) -> Partition | None:
 
 
 def search(vectors: np.ndarray, made: Partition, queries: np.ndarray, k: int) -> Found:
-    """Approximately the `k` nearest of `vectors` to each of `queries` `[Q, D]`: cosines and row numbers `[Q, k]`."""
+    """The approximate `k` nearest of `vectors` to each of `queries` `[Q, D]`: cosines and row numbers `[Q, k]`."""
     return _filled(_index(vectors, made), queries, k, made, None)
 
 
 def search_outside_their_fold(
     vectors: np.ndarray, made: Partition, numbers: np.ndarray, queries: np.ndarray, k: int
 ) -> Found:
-    """Approximately the `k` nearest rows of other folds to the rows `queries` `[Q]`; `numbers` `[N]` are the folds."""
+    """The approximate `k` nearest neighbours from other folds, for the rows `queries` `[Q]`; `numbers` `[N]` are fold
+    numbers."""
     index, own = _index(vectors, made), numbers[queries]
     similarities, rows = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
     for number in np.unique(own):
@@ -73,7 +73,7 @@ def search_outside_their_fold(
 
 
 def describe(made: Partition | None) -> dict[str, Any]:
-    """The partition's sizes and recall, for `choice_`; empty where search is exhaustive."""
+    """The partition's sizes and recall, for `choice_`; empty if the search is exhaustive."""
     return {} if made is None else {"lists": len(made["centroids"]), "probes": made["probes"], "recall": made["recall"]}
 
 
@@ -86,7 +86,7 @@ def note(made: Partition) -> str:
 
 
 def _filled(index: Any, queries: np.ndarray, k: int, made: Partition, selector: Any) -> Found:
-    """A query whose lists hold fewer than `k` allowed vectors searches more lists."""
+    """Search; queries that found fewer than `k` allowed vectors search more lists."""
     probes, count = made["probes"], len(made["centroids"])
     similarities, rows = index.search(queries, k, params=_parameters(probes, selector))
     while probes < count and (short := np.flatnonzero(rows[:, -1] < 0)).size:
@@ -107,7 +107,7 @@ def _centroids(vectors: np.ndarray, count: int, rng: np.random.Generator) -> np.
 
 
 def _index(vectors: np.ndarray, made: Partition) -> Any:
-    """FAISS's index of a partition; no vector is assigned to a centroid again."""
+    """FAISS's index of a partition, without assigning the vectors to centroids again."""
     faiss = _faiss()
     quantizer = faiss.IndexFlatIP(vectors.shape[1])
     quantizer.add(made["centroids"])

@@ -1,7 +1,7 @@
-"""What gives the label away without a look at the picture: a decision tree on the facts of the image files.
+"""A decision tree on facts about the image files: does anything but the picture predict the label?
 
-Grommelt et al. 2024 ("Fake or JPEG?") found that detectors learn from the file's compression and size wherever real and
-generated images differ in them.
+Grommelt et al. 2024 ("Fake or JPEG?") found that detectors learn from compression and image size if real and generated
+images differ in them.
 """
 
 from typing import Any
@@ -18,17 +18,17 @@ from toolkit.heads.base import fold_numbers, log_loss, usable_folds
 DEPTHS = (0, 1, 2, 3, 4, 6, 8)
 SMALLEST_LEAF = 5
 MOST_ROWS = 20_000
-"""At most this many rows decide the depth; the tree itself is fitted on all."""
+"""At most this many rows choose the depth; the tree itself is fitted on all rows."""
 ENOUGH = 0.9
-"""A fact suffices alone if it gains this share of what all facts gain over guessing."""
+"""A single fact counts as sufficient if it reaches this share of the gain of all facts over guessing."""
 
 
 class Shortcut(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """A decision tree on `toolkit.encoders.features.FACTS`.
 
-    Its depth is the one with the least mean log loss over the held-out folds. Depth 0 uses no fact; clean data ends
-    there. Shares in the leaves are smoothed as if one more image were split evenly among the classes. `alone_` holds
-    the same tree on a single fact, for each fact that tells the labels nearly as well as all facts do in those folds.
+    Its depth is the one with the lowest mean log loss over the held-out folds. Depth 0 uses no fact; it is chosen for
+    data without shortcuts. Class shares in the leaves are smoothed with one more image, split evenly among the classes.
+    `alone_` holds the same tree on a single fact, for each fact that does nearly as well as all facts in those folds.
     """
 
     reads = frozenset({Sees.FILE_FACTS})
@@ -41,7 +41,7 @@ class Shortcut(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.seed = seed
 
     def fit(self, X: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None) -> "Shortcut":
-        """Fit on `X` `[N, facts]` and `y` `[N]`; `groups` `[N]` are the categories to leave out when choosing."""
+        """Fit on `X` `[N, facts]` and `y` `[N]`; `groups` `[N]` are the categories, the folds that choose."""
         X, y = validate_data(self, X, y, dtype=np.float32)
         check_classification_targets(y)
         y = np.asarray(y)
@@ -56,7 +56,7 @@ class Shortcut(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def _fit_alone(self, X: np.ndarray, codes: np.ndarray, some: np.ndarray, numbers: np.ndarray) -> None:
-        """Fit `alone_`: the same tree on one fact, for each fact that suffices in the held-out folds."""
+        """Fit `alone_`: the same tree on one fact, for each fact that is sufficient in the held-out folds."""
         self.alone_: dict[int, DecisionTreeClassifier] = {}
         depth = int(self.choice_["depth"])
         if not depth:
@@ -90,7 +90,7 @@ class Shortcut(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     @property
     def importances_(self) -> np.ndarray:
-        """How much each fact helped `[facts]`: its share of what all splits gained; zeros where nothing helped."""
+        """Feature importances `[facts]`: each fact's share of the impurity decrease; all zeros without a split."""
         check_is_fitted(self)
         return np.asarray(self.model_.feature_importances_)
 
@@ -100,12 +100,12 @@ class Shortcut(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return _shares(self.model_, validate_data(self, X, dtype=np.float32, reset=False))
 
     def predict(self, X: np.ndarray) -> np.ndarray:
-        """The likelier class of each row; of two equally likely ones, the first."""
+        """The most likely class of each row; in a tie, the first."""
         check_is_fitted(self)
         return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
 
     def predict_alone(self, X: np.ndarray) -> dict[int, np.ndarray]:
-        """`[N, facts]` -> classes `[N]` from one fact, for the number of each fact that suffices alone."""
+        """`[N, facts]` -> for each fact that is sufficient alone: its number and the classes `[N]` it predicts."""
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float32, reset=False)
         return {fact: np.asarray(self.classes_[tree.predict(X[:, [fact]])]) for fact, tree in self.alone_.items()}

@@ -1,7 +1,7 @@
 """Fitted heads as safetensors files: arrays as tensors, the rest as JSON in the metadata, never code.
 
-skops is the library for this, but importing it takes 3 seconds (torch and all of scikit-learn), longer than a `compare`
-from the cache.
+The library for this is skops, but importing it takes 3 seconds (it imports torch and all of scikit-learn), longer than
+`compare` takes.
 """
 
 import importlib
@@ -18,18 +18,18 @@ from toolkit import heads
 from toolkit.errors import ResultsError
 
 FORMAT = "toolkit-head-1"
-"""The only key of the metadata: safetensors writes several in any order, and equal heads should give equal bytes."""
+"""The only key in the metadata. safetensors writes several keys in random order; equal heads must give equal bytes."""
 OF_SCIKIT_LEARN = {
     "sklearn.decomposition": ("PCA",),
     "sklearn.linear_model": ("LogisticRegression",),
     "sklearn.preprocessing": ("StandardScaler",),
 }
-"""The scikit-learn estimators that a head may hold, by their module."""
+"""The scikit-learn estimators that a head may contain, by module."""
 
 
 @cache
 def trusted() -> dict[str, type]:
-    """The only classes that a file may name: the heads of `toolkit.heads`, and `OF_SCIKIT_LEARN`."""
+    """The only classes that a file may name: those of `toolkit.heads`, and `OF_SCIKIT_LEARN`."""
     names = [module.name for module in pkgutil.iter_modules(heads.__path__) if module.name != "stored"]
     ours = [vars(importlib.import_module(f"{heads.__name__}.{name}")) for name in names]
     classes = {one for module in ours for one in module.values() if isinstance(one, type) and _is_ours(one)}
@@ -52,9 +52,9 @@ def to_bytes(head: Any) -> bytes:
 
 
 def from_bytes(data: bytes, name: str) -> Any:
-    """The head in a file that `to_bytes` made; `name` names the file in errors.
+    """The head in a file that `to_bytes` made; `name` is the file's name for errors.
 
-    Raises ResultsError for anything else, for a class that is not `trusted`, and for another scikit-learn's estimators.
+    Raises ResultsError for any other file, for a class that is not `trusted`, and for another version of scikit-learn.
     """
     again = "run python cli.py compare again, which writes it anew"
     try:
@@ -81,7 +81,7 @@ def _minor(version: str) -> str:
 
 
 def _plain(value: Any, tensors: dict[str, np.ndarray]) -> Any:
-    """`value` as JSON; arrays are moved into `tensors` and replaced by their number."""
+    """`value` as JSON; arrays go into `tensors` and are replaced by their number."""
     if value is None or isinstance(value, bool | int | float | str):
         return value.item() if isinstance(value, np.generic) else value
     if isinstance(value, np.generic):

@@ -1,10 +1,10 @@
-"""Logistic regression on more rows than fit in memory twice: Newton's method, with its sums taken part by part.
+"""Logistic regression on rows too many to copy in memory: Newton's method, its sums computed in parts.
 
-Newton's method needs two sums over the rows, the gradient and the Hessian. Both have the same small size for any number
-of rows, so one pass over the parts gives one step, and about ten steps reach the optimum that scikit-learn's solver
-finds (Nocedal & Wright 2006, algorithm 3.2). Stochastic gradient steps would only come near it. With more than two
-classes the Hessian is too large, and L-BFGS takes its place (section 7.2 there). The rows are never copied as a whole:
-they may be a memory-mapped file.
+Newton's method needs two sums over the rows, the gradient and the Hessian. Their size does not depend on the number of
+rows, so each step is one pass over the parts, and about ten steps reach the same optimum as scikit-learn's solver
+(Nocedal & Wright 2006, algorithm 3.2). Stochastic gradient descent would only come close. With more than two classes
+the Hessian is too large, and L-BFGS is used (section 7.2 there). The rows are never copied as a whole, so they may be a
+memory-mapped file.
 """
 
 import numpy as np
@@ -12,10 +12,10 @@ import numpy as np
 from toolkit.heads.base import unit
 
 MOST_VALUES = 1 << 28
-"""The most rows times columns fitted at once: 524,288 rows of 512 columns, 1 GiB as float32, 4 GiB while fitting."""
+"""The most values fitted in one piece: 524,288 rows of 512 columns, 1 GiB as float32, 4 GiB while fitting."""
 
 SAMPLE = 100_000
-"""How many rows choose `C` where there are too many rows to fit at once."""
+"""The number of rows on which `C` is chosen if there are more values than `MOST_VALUES`."""
 
 ROWS_AT_ONCE = 16_384
 STEPS, MOST_PASSES = 40, 1000
@@ -23,12 +23,12 @@ TOLERANCE = 1e-9
 
 
 def is_large(X: np.ndarray, y: np.ndarray) -> bool:
-    """Whether `X` `[N, D]` is to be fitted part by part."""
+    """Whether `X` `[N, D]` has to be fitted in parts."""
     return X.size > MOST_VALUES and len(np.unique(y)) > 1
 
 
 def sample(X: np.ndarray, seed: int) -> np.ndarray:
-    """The numbers of the rows that choose `C`, in order: few enough not to be large themselves."""
+    """Sorted numbers of random rows on which `C` is chosen, at most `MOST_VALUES` values."""
     count = min(SAMPLE, MOST_VALUES // X.shape[1])
     return np.sort(np.random.default_rng(seed).choice(len(X), count, replace=False))
 
@@ -36,7 +36,7 @@ def sample(X: np.ndarray, seed: int) -> np.ndarray:
 def solve(X: np.ndarray, positive: np.ndarray, strength: float, start: np.ndarray) -> np.ndarray:
     """The weights `[D + 1]` float64, intercept last, of L2-regularised logistic regression with C = `strength`.
 
-    Each row of `X` `[N, D]` is scaled to unit length, `positive` `[N]` is bool, `start` `[D + 1]` is where to begin.
+    Each row of `X` `[N, D]` is scaled to unit length, `positive` `[N]` is bool, `start` `[D + 1]` the initial weights.
     The objective is scikit-learn's: half the squared weights without the intercept, plus C times the sum of log losses.
     """
     from scipy.linalg import solve as solve_linear
@@ -78,8 +78,8 @@ def _sums(
 
 
 def solve_several(X: np.ndarray, codes: np.ndarray, strength: float, start: np.ndarray) -> np.ndarray:
-    """The same for several classes, `codes` `[N]` being their numbers: weights `[D + 1, classes]` float64 from `start`,
-    at which scikit-learn's objective of the softmax is least."""
+    """`solve` for more than two classes: the weights `[D + 1, classes]` float64 that minimise scikit-learn's softmax
+    objective. `codes` `[N]` are class numbers, `start` the initial weights."""
     from scipy.optimize import minimize
     from scipy.special import log_softmax
 
@@ -88,7 +88,9 @@ def solve_several(X: np.ndarray, codes: np.ndarray, strength: float, start: np.n
         objective, gradient = float((weights[:-1] ** 2).sum()) / 2, weights.copy()
         gradient[-1] = 0
         for first in range(0, len(X), ROWS_AT_ONCE):
-            rows = unit(X[first : first + ROWS_AT_ONCE]).astype(np.float64)  # in float32 it stops short of the optimum
+            rows = unit(X[first : first + ROWS_AT_ONCE]).astype(
+                np.float64
+            )  # in float32 L-BFGS stops before the optimum
             mine = codes[first : first + ROWS_AT_ONCE]
             logs = log_softmax(rows @ weights[:-1] + weights[-1], axis=1)
             objective -= strength * float(logs[np.arange(len(mine)), mine].sum())
@@ -103,5 +105,5 @@ def solve_several(X: np.ndarray, codes: np.ndarray, strength: float, start: np.n
 
 
 def note(rows: int, chosen_on: int) -> str:
-    """The line that tells the user."""
+    """A line for the user."""
     return f"logreg: {rows:,} training images are fitted part by part; C was chosen on {chosen_on:,} of them."

@@ -1,4 +1,4 @@
-"""Tip-Adapter without training (Zhang et al. 2022, section 3.1): the prompts, and a cache of what training images were.
+"""Training-free Tip-Adapter (Zhang et al. 2022, section 3.1): zero-shot, plus a cache of labelled training images.
 
 Each training image votes for its class with `exp(-beta (1 - cos))`; the votes, times `alpha`, are added to the logits
 of the prompts.
@@ -17,23 +17,23 @@ from toolkit.heads.base import fold_numbers, log_loss, softmax, unit, usable_fol
 from toolkit.heads.zero_shot import ZeroShot
 
 SHARPNESSES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
-"""Values of beta, each twice the one before: votes of the next are the squares of these."""
+"""Values of beta, each twice the previous one, so that the votes for it are the squares of the previous votes."""
 SHARES = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
-"""What `alpha` may be times the mean number of images a class: the votes of a larger cache weigh no more."""
+"""Values of `alpha` times the mean number of images per class, so that a larger cache has no more weight."""
 DEFAULT = {"alpha": 1.0, "beta": 5.5}
-"""The paper's own, where nothing can be left out; its prompts have the temperature 0.01, and `alpha` goes with that."""
+"""The paper's values, used if cross-validation is impossible. They hold for its temperature, `PAPERS_TEMPERATURE`."""
 PAPERS_TEMPERATURE = 0.01
 MOST_QUERIES = 5_000
 VALUES_AT_ONCE = 1 << 24
-"""So many votes are held at once: 64 MiB."""
+"""The most votes in memory at once: 64 MiB."""
 
 
 class TipAdapter(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """The prompts' logits, and `alpha` times the votes of the training images.
+    """The prompts' logits plus `alpha` times the votes of the training images.
 
-    `alpha` and `beta` are those with the least mean log loss over the held-out folds, where a query is asked of the
-    images outside its own fold; up to `MOST_QUERIES` images are asked. With `alpha` 0 it is `zero-shot`, whose
-    `prompts`, `temperature` and `margin` it takes. `choice_` has the `alpha` that goes with the whole cache.
+    `alpha` and `beta` are those with the lowest mean log loss over the held-out folds: up to `MOST_QUERIES` images are
+    classified with the images of the other folds as cache. With `alpha` 0 it equals `zero-shot`, whose `prompts`,
+    `temperature` and `margin` it takes. `choice_` has the `alpha` for the whole cache.
     """
 
     reads = frozenset({Sees.LAST_LAYER})
@@ -55,9 +55,9 @@ class TipAdapter(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.seed = seed
 
     def fit(self, X: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None) -> "TipAdapter":
-        """Keep `X` `[N, D]` with `y` `[N]`; `groups` `[N]` are the categories to leave out when choosing.
+        """Keep `X` `[N, D]` with `y` `[N]`; `groups` `[N]` are the categories, the folds that choose.
 
-        Raises ValueError where `y` holds a class without prompts.
+        Raises ValueError if `y` contains a class without prompts.
         """
         X, y = validate_data(self, X, y, dtype=np.float32)
         check_classification_targets(y)
@@ -69,7 +69,7 @@ class TipAdapter(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def _choose(self, numbers: np.ndarray) -> dict[str, Any]:
-        """The `alpha` and `beta` with the least mean log loss over the folds, and that loss."""
+        """The `alpha` and `beta` with the lowest mean log loss over the folds, and that loss."""
         losses = [self._losses(fitting, out) for fitting, out in self._some(usable_folds(self.codes_, numbers))]
         if not losses:
             return {**DEFAULT, "alpha": DEFAULT["alpha"] * PAPERS_TEMPERATURE / self.temperature, "log_loss": None}
@@ -79,14 +79,14 @@ class TipAdapter(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return {"alpha": alpha, "beta": SHARPNESSES[sharpness], "log_loss": round(float(mean.min()), 4)}
 
     def _some(self, folds: list[tuple[np.ndarray, np.ndarray]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """The folds, each with its share of `MOST_QUERIES` of the rows held out."""
+        """The folds, with a random sample of their held-out rows: `MOST_QUERIES` in total."""
         rng = np.random.default_rng(self.seed)
         for fitting, out in folds:
             most = max(1, MOST_QUERIES * len(out) // len(self.codes_))
             yield fitting, out if len(self.codes_) <= MOST_QUERIES else np.sort(rng.choice(out, most, replace=False))
 
     def _losses(self, fitting: np.ndarray, out: np.ndarray) -> np.ndarray:
-        """The log loss on the rows `out` with the rows `fitting` as cache `[SHARPNESSES, SHARES]`."""
+        """The log losses `[SHARPNESSES, SHARES]` on the rows `out`, with the rows `fitting` as cache."""
         keys, codes = self.vectors_[fitting], self.codes_[fitting]
         prompts, losses = self.zero_shot_.logits(self.vectors_[out]), []
         for votes in _votes(self.vectors_[out], keys, codes, len(self.classes_), SHARPNESSES):
@@ -102,7 +102,7 @@ class TipAdapter(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return softmax(self.zero_shot_.logits(X) + self.choice_["alpha"] * votes)
 
     def predict(self, X: np.ndarray) -> np.ndarray:
-        """The likeliest class of each row; of equally likely ones, the first."""
+        """The most likely class of each row; in a tie, the first."""
         check_is_fitted(self)
         return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
 
@@ -110,8 +110,8 @@ class TipAdapter(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 def _votes(
     queries: np.ndarray, keys: np.ndarray, codes: np.ndarray, classes: int, sharpnesses: tuple[float, ...]
 ) -> np.ndarray:
-    """The votes of `keys` `[N, D]` of the classes `codes` `[N]` for queries `[Q, D]`, all of unit length:
-    `[sharpnesses, Q, classes]` float64. Of several sharpnesses each is twice the one before."""
+    """The votes `[sharpnesses, Q, classes]` float64 of `keys` `[N, D]` with class numbers `codes` `[N]` for queries
+    `[Q, D]`, all of unit length. Each sharpness must be twice the previous one."""
     belongs = (codes[:, None] == np.arange(classes)).astype(np.float32)
     votes = np.empty((len(sharpnesses), len(queries), classes))
     at_once = max(1, VALUES_AT_ONCE // len(keys))

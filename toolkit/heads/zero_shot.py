@@ -1,4 +1,4 @@
-"""Zero-shot: the nearer prompt wins (Radford et al. 2021, section 3.1)."""
+"""Zero-shot classification: the class with the nearest prompts (Radford et al. 2021, section 3.1)."""
 
 from collections.abc import Mapping
 
@@ -12,9 +12,9 @@ from toolkit.heads.base import softmax, unit
 class ZeroShot(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Softmax over the cosines to each class's prompts.
 
-    `prompts` maps each class to its prompts' vectors `[P, D]`: brought to unit length, averaged, and brought to unit
-    length again (Radford et al. 2021, section 3.1.4). Nothing is learned, so `fit` only looks at the classes. `margin`
-    is how much nearer (in cosine) the second of two classes' prompts must be for both to be equally likely.
+    `prompts` maps each class to its prompts' vectors `[P, D]`, which are normalised, averaged and normalised again
+    (Radford et al. 2021, section 3.1.4). Nothing is learned; `fit` only reads the classes. `margin`, for two classes
+    only, is the cosine to the second class minus that to the first at which both are equally likely.
     """
 
     reads = frozenset({Sees.LAST_LAYER})
@@ -29,7 +29,7 @@ class ZeroShot(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def fit(self, X: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None) -> "ZeroShot":
         """Take the classes from `prompts`.
 
-        Raises ValueError where `y` holds a class without prompts, or where there is a margin among more than two.
+        Raises ValueError if `y` contains a class without prompts, or for a margin with more than two classes.
         """
         prompts = self.prompts or {}
         self.classes_ = np.array(sorted(prompts))
@@ -37,14 +37,14 @@ class ZeroShot(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if without:
             raise ValueError(f"no prompts for the classes {sorted(map(str, without))}")
         if self.margin and len(prompts) != 2:
-            raise ValueError(f"a margin lies between two classes, not {len(prompts)}")
+            raise ValueError(f"a margin needs exactly two classes, not {len(prompts)}")
         means = np.stack([unit(prompts[label]).mean(axis=0) for label in self.classes_])
         self.weights_ = unit(means)
         self.choice_: dict[str, object] = {}
         return self
 
     def with_prompts(self, prompts: Mapping[str, np.ndarray]) -> "ZeroShot":
-        """The same head for other classes, which have these prompts. A margin lies between the old ones: it goes."""
+        """The same head for the classes of these prompts, without the margin, which belonged to the old classes."""
         y = np.array(list(prompts))
         return ZeroShot(prompts, self.temperature).fit(np.empty((len(y), self.weights_.shape[1])), y)
 
@@ -53,7 +53,7 @@ class ZeroShot(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return np.asarray(unit(X) @ self.weights_.T, dtype=np.float64)
 
     def logits(self, X: np.ndarray) -> np.ndarray:
-        """`[N, D]` -> `[N, classes]` float64: what softmax makes probabilities of."""
+        """`[N, D]` -> `[N, classes]` float64: the input of the softmax."""
         logits = self.cosines(X) / self.temperature
         if self.margin:
             logits[:, 1] -= self.margin / self.temperature
@@ -64,5 +64,5 @@ class ZeroShot(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return softmax(self.logits(X))
 
     def predict(self, X: np.ndarray) -> np.ndarray:
-        """The class of each row; of two equally likely ones, the first."""
+        """The most likely class of each row; in a tie, the first."""
         return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])

@@ -28,7 +28,7 @@ from toolkit.results.studies import with_studies
 
 @dataclass(frozen=True)
 class Compared:
-    """The comparison of each split, and lines that the user should read."""
+    """The comparisons, one for each split, and lines for the user."""
 
     comparisons: list[Comparison]
     splits: list[Split]
@@ -36,12 +36,12 @@ class Compared:
 
     @cached_property
     def table(self) -> pl.DataFrame:
-        """The results of this command alone, in the order in which they are stored."""
+        """The results of this command only, in the stored order."""
         return tables.in_order(self._with_studies[0])
 
     @property
     def predictions(self) -> pl.DataFrame:
-        """The predictions of this command alone."""
+        """The predictions of this command only."""
         return self._with_studies[1]
 
     @cached_property
@@ -51,10 +51,10 @@ class Compared:
 
 
 def compare(plan: Plan, heads: Sequence[str], choose_by: str = "category", beyond: Beyond = NOTHING_BEYOND) -> Compared:
-    """Score every head on every encoder that the cache holds for this plan, and store the table.
+    """Score every head on every encoder in the cache that belongs to this plan, and store the table.
 
-    Works from the cache: a model is loaded only where `beyond` asks for test images that were never embedded. Raises
-    MissingEmbeddings, naming the command, where the base encoder's vectors are not there.
+    Works from the cache: a model is loaded only if `beyond` asks for test images that were never embedded. Raises
+    MissingEmbeddings, naming the command to run, if the base encoder's vectors are missing.
     """
     splits, base = plan.splits(plan.contents()), plan.base()
     loaders = Loaders(plan.cache, plan.source, plan.load)
@@ -83,8 +83,7 @@ def compare(plan: Plan, heads: Sequence[str], choose_by: str = "category", beyon
 def compare_all(
     plans: Sequence[Plan], heads: Sequence[str], choose_by: str = "category", beyond: Beyond = NOTHING_BEYOND
 ) -> Compared:
-    """`compare` for each of several encoders on the same data, as one comparison, whose heads are what `predict` has to
-    choose from."""
+    """`compare` several encoders on the same data, one plan each; `predict` then chooses among all their heads."""
     done = [compare(plan, heads, choose_by, beyond) for plan in plans]
     if len(done) == 1:
         return done[0]
@@ -99,10 +98,10 @@ def compare_all(
 def compare_split(
     split: Split, encoders: Sequence[Cache], settings: Settings, more: Sequence[TestSet] = ()
 ) -> Comparison:
-    """Check, fit, score and tabulate one split's comparison, on its own test sets and on `more` of them.
+    """Check, fit, score and tabulate one split, on its own test sets and on those in `more`.
 
-    The first of `encoders` gives the comparison its model's name. Raises SelectionError for an encoder that saw the
-    held-out value or another training set, and MissingEmbeddings where vectors are not in the cache.
+    The table's `model` is that of the first of `encoders`. Raises SelectionError for an encoder that was trained on the
+    held-out value or on another training set, and MissingEmbeddings if vectors are not in the cache.
     """
     for cache in encoders:
         grid.require_unseen(cache.record, split)
@@ -119,7 +118,7 @@ def _settings(plan: Plan, heads: Sequence[str], choose_by: str, split: Split) ->
 
 
 def _ready_encoders(plan: Plan, base: Cache, split: Split, heads: Sequence[str]) -> tuple[list[Cache], list[str]]:
-    """The encoders that hold all of the split's images, the base encoder's first; and what the user should know."""
+    """The caches that contain all of the split's images, the base encoder's first; and lines for the user."""
     keys = split.rows()["sha256"].to_list()
     missing, prompts = base.missing_images(keys), _missing_captions(plan, base, split)
     if missing or prompts:
@@ -139,8 +138,7 @@ def _ready_encoders(plan: Plan, base: Cache, split: Split, heads: Sequence[str])
 
 
 def _left_out(heads: Sequence[str], encoders: Sequence[Cache]) -> list[str]:
-    """A line for each head that none of the encoders gives what it takes: prompts. Raises SelectionError where that
-    leaves no head."""
+    """A line for each head that needs prompts, if no encoder has text. Raises SelectionError if no head is left."""
     useless = [name for name in heads if not any(fits(name, cache.record) for cache in encoders)]
     why = f"{encoders[0].record.model} is an image tower alone and embeds no prompts"
     if len(useless) == len(heads):
@@ -149,7 +147,7 @@ def _left_out(heads: Sequence[str], encoders: Sequence[Cache]) -> list[str]:
 
 
 def _know_no_new_label(comparison: Comparison, split: Split) -> list[str]:
-    """A line on the heads that are scored on base alone, where labels are held out."""
+    """With held-out labels, a line about the heads that are scored on base only."""
     if not split.new_labels:
         return []
     rows = {test: comparison.table.filter(pl.col("test") == test) for test in ("base", "novel")}
@@ -158,13 +156,13 @@ def _know_no_new_label(comparison: Comparison, split: Split) -> list[str]:
 
 
 def _ready(plan: Plan, keys: list[str], split: Split, wanted: Callable[[EncoderRecord], bool]) -> list[Cache]:
-    """The caches of the `wanted` encoders that hold all of these images and, where they embed any, the prompts."""
+    """The caches of the `wanted` encoders that contain all of these images and, if they embed text, the prompts."""
     caches = [Cache(plan.cache, record) for record in find_encoders(plan.cache, wanted)]
     return [cache for cache in caches if not cache.missing_images(keys) and not _missing_captions(plan, cache, split)]
 
 
 def _missing_captions(plan: Plan, cache: Cache, split: Split) -> list[str]:
-    """Prompts that the cache lacks; of trained label vectors, the labels that trained them."""
+    """The prompts that the cache lacks; for an encoder with label vectors, the labels that it lacks."""
     known = split.known_labels(plan.labels.names) if cache.record.has_label_vectors else plan.labels.names
     captions = cache.record.captions({label: plan.prompts[label] for label in known})
     return cache.missing_prompts([text for texts in captions.values() for text in texts])
@@ -184,14 +182,14 @@ def _was_trained_on(record: EncoderRecord, base: EncoderRecord, split: Split) ->
 
 
 def _keep_heads(plan: Plan, comparison: Comparison, split: Split, encoders: Sequence[Cache]) -> None:
-    """Keep the heads on embeddings, for `predict`."""
+    """Store the heads on embeddings, for `predict`."""
     caches = [cache for cache in encoders if cache.record.sees not in WITHOUT_MODEL]
     labels = Labels.of(split.known_labels(plan.labels.names), None if split.new_labels else plan.labels.positive)
     kept_heads.keep(plan.results / kept_heads.FOLDER, comparison, split, caches, plan.source, labels)
 
 
 def _stored(plan: Plan, done: Compared) -> Compared:
-    """Write tables, heads and how they were made; whatever was damaged is in the notes then."""
+    """Write the tables and how they were made; damaged files are reported in the notes."""
     damaged = tables.store(plan.results, done.table, done.predictions)
     kept_heads.remember_last(plan.results / kept_heads.FOLDER, done.comparisons)
     run_records.note(plan.results, done.table, _how(plan))
@@ -199,7 +197,7 @@ def _stored(plan: Plan, done: Compared) -> Compared:
 
 
 def _how(plan: Plan) -> dict[str, object]:
-    """What it takes to run a comparison of this plan again, and to find its images and vectors."""
+    """What is needed to repeat a comparison of this plan, and to find its images and vectors."""
     return {
         "command": plan.typed,
         "asked": plan.asked,

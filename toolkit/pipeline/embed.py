@@ -1,4 +1,4 @@
-"""Embed: read, load, embed prompts, embed images, list what could not be read."""
+"""Embed: read the data, load the model, embed prompts and images, list unreadable images."""
 
 import functools
 from collections.abc import Callable
@@ -26,8 +26,8 @@ MOST_SKIPPED = 0.01
 
 @dataclass(frozen=True)
 class Embedded:
-    """What `embed` did: images (by content) and prompts embedded now, images that were there before, the unreadable
-    ones, test images dropped as leaks, notes for the user, and the cache that holds it all."""
+    """What `embed` did: numbers of images (by content) and prompts embedded now and of images that were in the cache,
+    unreadable images, the number of test images dropped as leaks, notes for the user, and the cache."""
 
     embedded: int
     cached: int
@@ -41,19 +41,19 @@ class Embedded:
 
     @cached_property
     def splits(self) -> list[Split]:
-        """Those of the plan. Nothing is read for it any more."""
+        """The plan's splits; no image is read again."""
         return self.plan.splits(self.contents)
 
 
 def embed(plan: Plan, strict: bool = False, blocks: bool = False) -> Embedded:
     """Embed every image and prompt of the plan that the cache lacks, with the base encoder.
 
-    With `blocks`, the blocks of its image tower as well, in the same pass. Raises DataError, after everything readable
-    is stored, where more than 1 % of the images (or with `strict` any) could not be read.
+    With `blocks`, also the blocks of its image tower, in the same pass. Raises DataError if more than 1 % of the images
+    (with `strict`: any) cannot be read, after all others are stored.
     """
     distributed.start()
     contents, encoder = plan.contents(), functools.cache(plan.load)
-    # Before a model is loaded: a mistake in data or split shows at once, and the room that this takes is free again.
+    # Before a model is loaded, so that mistakes in data or split show at once and this memory is freed again.
     leaks, wanted = _read_what_is_needed(plan, contents)
     cache = plan.find_base() or Cache(plan.cache, remember_name(plan.cache, encoder().record))
     prompts, embedded = embedding.embed_prompts(plan.texts(), encoder, cache), 0
@@ -64,7 +64,7 @@ def embed(plan: Plan, strict: bool = False, blocks: bool = False) -> Embedded:
         if report.skipped.is_empty():
             break
         _pass_over(plan, contents, report.skipped)
-        leaks, wanted = _read_what_is_needed(plan, contents)  # an unreadable image makes room: supports stay whole
+        leaks, wanted = _read_what_is_needed(plan, contents)  # others take the place of unreadable images
     cached = report.cached + report.embedded - embedded
     _list_skipped(plan, contents)
     _complain(plan, contents, strict)
@@ -74,7 +74,7 @@ def embed(plan: Plan, strict: bool = False, blocks: bool = False) -> Embedded:
 def filled_together(
     cache: Cache, encoder: Callable[[], OpenClip], blocks: bool
 ) -> tuple[LoadEncoder, Cache | Together]:
-    """What loads the encoder and where its vectors go; with `blocks` both twofold, for one pass through the tower."""
+    """The function that loads the encoder, and its cache; with `blocks`, for both kinds of vectors in one pass."""
     if not blocks:
         return encoder, cache
     root = cache.folder.parent
@@ -85,13 +85,13 @@ def filled_together(
 
 
 def is_blocks_of(record: EncoderRecord, other: EncoderRecord) -> bool:
-    """Whether `record` is that of the blocks inside the encoder `other`."""
+    """Whether `record` describes the blocks of the encoder `other`."""
     return record.sees == Sees.BLOCKS and record.base_identity == other.identity
 
 
 def _read_what_is_needed(plan: Plan, contents: Contents) -> tuple[int, np.ndarray]:
-    """Read as many images as the plan asks for, and keep no more than their keys -> how many were dropped as leaks, and
-    the numbers of the rows to embed."""
+    """Read the images that the plan needs -> how many were dropped as leaks, and the numbers of the rows to embed. Only
+    hashes are kept in memory."""
     try:
         return sum(split.leaks for split in plan.largest(contents)), contents.readable()
     except SelectionError as error:
@@ -102,7 +102,7 @@ def _read_what_is_needed(plan: Plan, contents: Contents) -> tuple[int, np.ndarra
 def _because_of_unreadable(
     error: SelectionError, plan: Plan, skipped: pl.DataFrame, looked_at: int
 ) -> SelectionError | DataError:
-    """Too few images, in the words of what could not be read, if that is why."""
+    """The error of too few images, with the unreadable ones named if there are any."""
     if skipped.is_empty():
         return error
     first = f"The first is {skipped['path'][0]}: {skipped['reason'][0]}. {plan.results / tables.SKIPPED} lists them."
@@ -115,7 +115,7 @@ def _because_of_unreadable(
 def _embed_what_was_read(
     plan: Plan, contents: Contents, wanted: np.ndarray, encoder: LoadEncoder, cache: Cache | Together
 ) -> EmbedReport:
-    """Embed some of the images at a time. Those that were passed over as leaks are bytes of the training set."""
+    """Embed the images slice by slice. Dropped leaks need no vectors: their bytes are in the training set."""
     done, reports = 0, []
     for rows in contents.slices(wanted):
         done += len(rows)
@@ -130,7 +130,7 @@ def _embed_what_was_read(
 
 def _pass_over(plan: Plan, contents: Contents, skipped: pl.DataFrame) -> None:
     contents.note(skipped)
-    if skipped["sha256"].null_count():  # files vanish or change: look no further for others in their place
+    if skipped["sha256"].null_count():  # files vanish or change: do not search for replacements
         _list_skipped(plan, contents)
         _complain(plan, contents, strict=False)
 

@@ -1,4 +1,4 @@
-"""Fine-tune: embed with the base encoder; for each split train another one, and embed everything again with it."""
+"""Fine-tune: embed with the base encoder; for each split, train an encoder and embed everything again with it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -22,8 +22,8 @@ from toolkit.pipeline.plan import Plan
 
 @dataclass(frozen=True)
 class Finetuned:
-    """One fine-tuned encoder: which value it never saw, the mean loss of each epoch, what was embedded, its seed, and
-    how many images of each label were asked for."""
+    """One fine-tuned encoder: the held-out value, the mean loss of each epoch, whether it was trained now, numbers of
+    images embedded now and before, its folder, seed, and requested training images per label."""
 
     held_out: str
     losses: list[float]
@@ -38,8 +38,8 @@ class Finetuned:
 def finetune(plan: Plan, recipe: Recipe, blocks: bool = False) -> list[Finetuned]:
     """Fine-tune once for each split of the plan, and embed everything again with the new encoder.
 
-    With `blocks`, the blocks of its image tower as well. What was trained or embedded before is not done again. An
-    encoder without text is trained with a vector a label in place of prompts. Raises what `embed` raises.
+    With `blocks`, also the blocks of its image tower. Finished trainings and vectors in the cache are reused. An
+    encoder without text is trained with label vectors in place of prompts. Raises what `embed` raises.
     """
     base = embed(plan)
     of_splits = [(_training(plan, recipe, base.cache.record, split), split) for split in base.splits]
@@ -76,7 +76,7 @@ def _finetune_one(plan: Plan, training: Training, split: Split, blocks: bool) ->
 
 
 def _cache_of(training: Training, encoder: Callable[[], OpenClip], trained: bool) -> Cache:
-    """The fine-tuned encoder's cache; the encoder is loaded where that is new."""
+    """The fine-tuned encoder's cache; the encoder is loaded if the cache is new."""
     key = training.trained_on.checkpoint
     known = find_encoders(training.cache, lambda one: one.name == "finetuned" and is_of_checkpoint(one, key))
     return Cache(training.cache, known[-1] if known and not trained else encoder().record)
@@ -88,7 +88,7 @@ def is_of_checkpoint(record: EncoderRecord, key: str) -> bool:
 
 
 def _load_or_train_again(training: Training, checkpoint: Checkpoint, origin: Source) -> OpenClip:
-    """Weights whose damage shows only now, since nobody needed them before, are trained anew: to the same ones."""
+    """Load the fine-tuned encoder; if its weights are damaged, train it again, which gives the same weights."""
     try:
         return checkpoints.load_finetuned(checkpoint, origin)
     except EncoderError:

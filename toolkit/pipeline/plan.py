@@ -1,4 +1,4 @@
-"""The plan that every step works on: from what a user names (a path, a model, labels) to a typed value."""
+"""The plan of a study: a typed value from what the user names (data, model, labels, split); every step takes it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -31,13 +31,13 @@ def silent(stage: str, done: int, total: int) -> None:
 
 @dataclass(frozen=True)
 class Plan:
-    """What the commands share: the data, the encoder, who trains and who tests, and where things are kept.
+    """What the commands share: data, encoder, training and test images, and the folders for cache and results.
 
-    `prompts` maps each label to its prompts. `split` names the values of the column `by` that are held out, each in its
-    turn. Where `shots` are given, each of these numbers of images of a label trains in its turn, not `train_per_label`.
-    `asked` is how the user chose all this on the command line, for the commands that messages name; `typed` is the
-    whole command, `data` where the images are and `reading` how they are read, for whoever runs it again. `read` is
-    what plans on the same data share, so that several encoders read it once.
+    `prompts` maps each label to its prompts. `split` names the values of the column `by` to hold out, one at a time.
+    `shots` are numbers of training images per label, used one at a time in place of `train_per_label`. `asked` are the
+    user's options, for the commands in messages; `typed` is the whole command, `data` the place of the images and
+    `reading` how to read them, stored so that the study can be repeated. Plans on the same data share `read`, so that
+    several encoders read the data once.
     """
 
     dataset: Dataset
@@ -63,15 +63,15 @@ class Plan:
     read: Contents | None = None
 
     def every_seed(self) -> Sequence[int]:
-        """The seeds for which everything is done: `seed` alone, or the first `seeds` from 0 on."""
+        """The seeds to run: `seed` alone, or 0 to `seeds` - 1."""
         return [self.seed] if self.seeds is None else range(self.seeds)
 
     def every_size(self) -> Sequence[int | None]:
-        """How many images of each label train, for which everything is done, the fewest first; None is all."""
+        """The numbers of training images per label to run, smallest first; None means all images."""
         return sorted(set(self.shots)) or [self.train_per_label]
 
     def held_out(self) -> list[str]:
-        """The values that are held out, each in its turn. Raises SelectionError for one that the data does not have."""
+        """The values to hold out, one at a time. Raises SelectionError for a value that the data does not have."""
         return held_out_values(self.dataset, self.split, self.by)
 
     def command(self, name: str) -> str:
@@ -83,15 +83,15 @@ class Plan:
         return [text for texts in self.prompts.values() for text in texts]
 
     def contents(self) -> Contents:
-        """The images' contents; nothing is read yet, but for what plans that share it have read."""
+        """The images' contents, read when needed; shared with other plans on the same data."""
         return self.read or Contents(self.dataset, self.cache, partial(self.progress, "Reading"))
 
     def splits(self, contents: Contents) -> list[Split]:
-        """One for each seed, each value that is held out, and each size; reads the images that they take."""
+        """One split for each seed, held-out value and size; reads the images that they need."""
         return [with_fewer(largest, size) for largest in self.largest(contents) for size in self.every_size()]
 
     def largest(self, contents: Contents) -> list[Split]:
-        """Of the splits those of the largest size, whose images are all that the others take."""
+        """The splits of the largest size; the smaller ones use a part of their images."""
         look, values = self.near_copies(), self.held_out()
         turns = [(seed, held_out) for seed in self.every_seed() for held_out in values]
         choices = [partial(self._select, contents, *turn) for turn in turns]
@@ -103,16 +103,16 @@ class Plan:
         return select(contents.dataset, held_out, *sizes, self.keep_leaks, seed, read, self.by, passed_over)
 
     def near_copies(self) -> NearCopies:
-        """What finds near copies of training images; no image is read yet."""
+        """The search for near copies of training images; no image is read yet."""
         return NearCopies(self.dataset, self.cache, partial(self.progress, "Looking for near copies"))
 
     def find_base(self) -> Cache | None:
-        """The base encoder's cache, where it is known already: no model is loaded."""
+        """The base encoder's cache if there is one, found without loading a model."""
         found = find_encoders(self.cache, self.source.is_source_of)
         return Cache(self.cache, found[-1]) if found else None
 
     def base(self) -> Cache:
-        """The base encoder's cache. Raises MissingEmbeddings, naming the command, where there is none."""
+        """The base encoder's cache. Raises MissingEmbeddings, naming the command to run, if there is none."""
         found = self.find_base()
         if found is None:
             what = f"Nothing of {self.dataset.name} is embedded with {self.source.model} yet"
@@ -142,12 +142,12 @@ def make_plan(
     names: Names | None = None,
     **fields: Any,
 ) -> Plan:
-    """A plan for two or more labels of `dataset`: all of the data's own where `labels` are not given.
+    """A plan for two or more `labels` of `dataset`, by default all of them.
 
-    `prompts` maps labels to a prompt or several; those without one get `templates` filled with what `names` call them
-    (`prompts.make_prompts`), else the study's, or a plain sentence. `positive` is the label whose probability is
-    reported (see `Labels.of`). `fields` are those of `Plan`. Raises SelectionError where the labels are fewer than two,
-    or not the data's, and what `make_prompts` raises.
+    `prompts` maps labels to one or several prompts; the other labels get `templates` with their name from `names`
+    filled in, else the study's prompt, else a plain sentence (`prompts.make_prompts`). `positive` is the label whose
+    probability is reported (see `Labels.of`). `fields` are those of `Plan`. Raises SelectionError for fewer than two
+    labels or for labels that the data does not have, and what `make_prompts` raises.
     """
     wanted = _told_apart(labels, dataset.labels())
     if positive is not None and positive not in wanted:
@@ -174,7 +174,7 @@ def _told_apart(wanted: Sequence[str] | None, present: list[str]) -> list[str]:
     labels = [label.strip() for label in wanted] if wanted else present
     if len(present) < 2:
         raise SelectionError(
-            f"Two labels or more are told apart, and the data has {present[0]} alone: add images of another one."
+            f"A comparison needs two labels or more, and the data has {present[0]} alone: add images of another one."
         )
     twice = next((label for label in labels if labels.count(label) > 1), None)
     if len(labels) < 2 or twice is not None:

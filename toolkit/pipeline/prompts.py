@@ -1,4 +1,4 @@
-"""What each label is called to a text tower: prompts given, templates filled with its name, or a plain sentence."""
+"""The prompts of each label: given ones, templates with its name filled in, or a plain sentence."""
 
 import csv
 import json
@@ -22,7 +22,7 @@ CIFAR = tuple(
 """OpenAI's templates for CIFAR-10 and CIFAR-100 (github.com/openai/CLIP, data/prompts.md)."""
 
 OF_OPEN_CLIP = {"openai-imagenet": "OPENAI_IMAGENET_TEMPLATES", "openai-imagenet-simple": "SIMPLE_IMAGENET_TEMPLATES"}
-"""OpenAI's templates for ImageNet, which open_clip ships: all 80, and the 7 that did best together."""
+"""OpenAI's templates for ImageNet, which open_clip ships: all 80, and the best subset of 7."""
 
 PUBLISHED = (*OF_OPEN_CLIP, "openai-cifar")
 
@@ -35,12 +35,12 @@ def make_prompts(
     templates: Sequence[str] = (),
     names: Names | None = None,
 ) -> dict[str, list[str]]:
-    """Each label's prompts: those `given`, else the `templates` filled with its name, else the study's, else a plain
+    """Each label's prompts: those `given`, else the `templates` with its name filled in, else the study's, else a plain
     sentence with its name.
 
-    A template holds {}, or is the name of published ones (`PUBLISHED`). `names` say what a label is called, as a
-    mapping or a file (`read_names`); without them labels are called what they are. Raises SelectionError for a prompt
-    of another label, a template without {}, and labels that `names` leave out.
+    A template contains {}, or is the name of published templates (`PUBLISHED`). `names` maps labels to names, as a
+    mapping or a file (`read_names`); by default a label is its own name. Raises SelectionError for a prompt of an
+    unknown label, a template without {}, and labels that are missing in `names`.
     """
     for label in given:
         if label not in labels.names:
@@ -56,7 +56,7 @@ def make_prompts(
 
 
 def templates_of(wanted: Sequence[str]) -> list[str]:
-    """The templates, each once, published ones in place of their names."""
+    """The templates without repetitions, with names of published templates replaced by these."""
     found: list[str] = []
     for one in wanted:
         if "{}" not in one and one not in PUBLISHED:
@@ -67,7 +67,7 @@ def templates_of(wanted: Sequence[str]) -> list[str]:
 
 
 def _published(name: str) -> Sequence[str]:
-    """Published templates. open_clip's stand in a file of their own: importing all of it takes seconds."""
+    """Published templates. open_clip's file of templates is run alone, since importing open_clip takes seconds."""
     if name not in OF_OPEN_CLIP:
         return CIFAR
     package = find_spec("open_clip")
@@ -88,8 +88,8 @@ def _called(labels: Sequence[str], names: Names | None) -> Mapping[str, str]:
 
 
 def read_names(path: Path) -> dict[str, str]:
-    """Label -> name from a JSON object, or from the first two columns of a CSV, or of a TSV (`.tsv`, `.txt`); where a
-    first line says `label` and `name`, from the columns called so.
+    """Label -> name, from a JSON object, a CSV, or a TSV (`.tsv`, `.txt`). A table has columns `label`
+    and `name`, or no header and these two first.
 
     Raises SelectionError for a file that cannot be read as that.
     """

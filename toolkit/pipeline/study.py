@@ -1,4 +1,4 @@
-"""The toolkit as a library: what a notebook needs, on the same path as the command line.
+"""The toolkit as a library, for notebooks; it runs the same code as the command line.
 
 >>> from toolkit import Study
 >>> study = Study("data/cifake.zip", model="nano", split="cat")  # doctest: +SKIP
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 class Vectors:
     """The embeddings of some images, row by row.
 
-    `X` `[N, D]` float32, as the model projects them, not normalised (heads do that); `y` `[N]` labels; `categories`
-    `[N]`, or None where the data has none, to be given to a head's `fit` as `groups`; `images` the rows of the manifest
-    with `sha256`.
+    `X` `[N, D]` float32 are the projected vectors, not normalised (heads do that). `y` `[N]` are the labels.
+    `categories` `[N]` (None if the data has none) are the `groups` of a head's `fit`. `images` are the rows of the
+    manifest, with `sha256`.
     """
 
     X: np.ndarray
@@ -48,9 +48,9 @@ class Vectors:
 
 @dataclass(frozen=True)
 class Embeddings:
-    """What one encoder makes of one comparison's images and prompts.
+    """One encoder's vectors of one comparison's images and prompts.
 
-    `train` and `base` hold no image of the category `held_out`, `novel` holds test images of it alone (no rows where
+    `train` and `base` contain no image of the category `held_out`; `novel` contains only test images of it (no rows if
     nothing is held out). `prompts` maps each label to its prompts' vectors `[P, D]`; `encoder` is the encoder's record.
     """
 
@@ -66,18 +66,18 @@ READING = ("layout", "columns", "test_share")
 
 
 class Study:
-    """A data set, a CLIP, and the question which categories training must not see.
+    """A data set, a CLIP model, and the categories to hold out of training.
 
-    `data` is what `--data` takes (None: CIFAKE where it lies in `data/`, else the built-in sample), `model` what
-    `--model` takes, `split` the category to hold out, several of them, `all`, or `none` (None: `cat`). `settings` are
-    the other options by their names: `pretrained`, `precision`, `device`, `labels` (two or more), `positive`, `prompts`
-    (label -> one or several), `templates`, `names` (label -> name, or a file), `train_per_label`, `test_per_label`
-    (None: every image), `shots` (several numbers to train on, each in its turn: `compare` has rows for all, vectors are
-    those of the largest), `keep_leaks`, `seed`, `layout`, `columns` (path, label, split, category -> the column),
-    `test_share`, `cache` and `results` (folders), and `progress`, called with (stage, done, total).
+    `data` is what `--data` takes (None: CIFAKE if it is in `data/`, else the built-in sample), `model` what `--model`
+    takes, `split` the category to hold out, several of them, `all`, or `none` (None: `cat`). `settings` are the other
+    options by name: `pretrained`, `precision`, `device`, `labels` (two or more), `positive`, `prompts` (label -> one or
+    several), `templates`, `names` (label -> name, or a file), `train_per_label`, `test_per_label` (None: every image),
+    `shots` (several numbers of training images per label: `compare` has rows for each, vectors are for the largest),
+    `keep_leaks`, `seed`, `layout`, `columns` (path, label, split, category -> the column), `test_share`, `cache` and
+    `results` (folders), and `progress`, called with (stage, done, total).
 
-    Nothing is read or computed before a method asks for it, and what is in the cache is never computed again. Methods
-    raise `toolkit.ToolkitError` for what the user can mend.
+    Images are read and embedded when a method needs them; what is in the cache is never computed again. Methods raise
+    `toolkit.ToolkitError` for errors that the user can fix.
     """
 
     def __init__(
@@ -98,27 +98,27 @@ class Study:
 
     @property
     def manifest(self) -> pl.DataFrame:
-        """Every image of the labels: path, label, category (null where there is none), split; all String."""
+        """Every image of the labels: path, label, category (null if it has none), split; all String."""
         return self.plan.dataset.rows
 
     @property
     def encoder(self) -> "OpenClip":
-        """The base CLIP, loaded when it is first asked for."""
+        """The base CLIP, loaded on first use."""
         self._encoder = self._encoder or openclip.load(self.plan.source)
         return self._encoder
 
     def embed(self, held_out: str | None = None) -> Embeddings:
         """The base encoder's vectors; embeds what the cache lacks.
 
-        `held_out` says which comparison, where the study holds out several categories in turn; None: the first.
+        `held_out` selects the comparison if the study holds out several categories in turn; None: the first.
         """
         done = embed(self.plan)
         return _read(done.cache, _one(self.plan.largest(done.contents), held_out), self.plan)
 
     def finetune(self, held_out: str | None = None, recipe: str = "study", **changes: Any) -> Embeddings:
-        """The vectors of a CLIP that is fine-tuned on `train` alone; trains and embeds what the cache lacks.
+        """The vectors of a CLIP fine-tuned only on `train`; trains and embeds what the cache lacks.
 
-        `changes` to the recipe are fields of `toolkit.Recipe`: `epochs=2`, `learning_rate=1e-5`, …
+        `changes` are fields of `toolkit.Recipe`: `epochs=2`, `learning_rate=1e-5`, …
         """
         how = make_recipe(recipe, **changes)
         split = _one(self.plan.largest(self.plan.contents()), held_out)
@@ -136,8 +136,8 @@ class Study:
     ) -> pl.DataFrame:
         """Score heads on the base encoder and on each fine-tuned one, on base and novel images; embeds what is missing.
 
-        The frame has the columns of `evaluation.columns.RESULTS` (docs/results.md), one row an encoder, head, test set
-        and class; it is also stored in the results folder, with the predictions.
+        The table has the columns of `evaluation.columns.RESULTS` (docs/results.md), one row for each encoder, head,
+        test set and class; it is also stored in the results folder, with the predictions.
         """
         from toolkit.pipeline.compare import compare
 
@@ -148,9 +148,9 @@ class Study:
 def load_encoder(
     model: str, pretrained: str | None = None, precision: str = "fp32", device: str = "auto"
 ) -> "OpenClip":
-    """A CLIP by open_clip's name, `nano`, `timm:NAME`, or `hf-hub:OWNER/NAME`, with weights by tag or file.
+    """Load a CLIP by open_clip's name, `nano`, `timm:NAME`, or `hf-hub:OWNER/NAME`, with weights by tag or file.
 
-    Raises EncoderError where model or weights are unknown or cannot be had.
+    Raises EncoderError if model or weights are unknown or not available.
     """
     return openclip.load(openclip.source(model, pretrained, precision, device))
 

@@ -1,8 +1,8 @@
-"""When a kept head should abstain, and where its line lies: decided on training images alone, measured on test images.
+"""Abstention and operating points of a kept head: chosen on training images, measured on test images.
 
-A head that was fitted on an image says nothing about how it does on new ones. So `abstaining` fits it anew on three
-quarters of the training images and calibrates on the rest, and `operating_point` takes each training image's score
-from a head that was fitted without its category.
+A head's scores on images that it was fitted on do not show how it does on new ones. So `abstaining` fits it again on
+three quarters of the training images and calibrates on the rest, and `operating_point` scores each training image with
+a head fitted without its category.
 """
 
 from collections.abc import Callable
@@ -24,13 +24,14 @@ CALIBRATION_SHARE = 0.25
 
 Progress = Callable[[str, int, int], None]
 Answers = Callable[[np.ndarray], np.ndarray]
-"""`[N, labels]` probabilities -> `[N, labels]` bool: which labels an answer leaves open; exactly one is an answer."""
+"""Probabilities `[N, labels]` -> the set of possible labels of each image, `[N, labels]` bool. A set of exactly one
+label is an answer, any other abstains."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """How probabilities become answers. `head` gives the probabilities, `measured` says what that does on each test
-    set, `note` states in words what is promised and what is not; `abstains` whether images may go without an answer."""
+    """How probabilities become answers. `head` computes the probabilities, `note` states the guarantee in words,
+    `measured` has the figures on each test set, `abstains` is whether some images may get no answer."""
 
     head: Any
     answers: Answers
@@ -40,13 +41,16 @@ class Rule:
 
 
 def likelier(head: Any) -> Rule:
-    """The likelier label wins; of two equally likely ones, the first."""
-    return Rule(head, lambda odds: np.eye(odds.shape[1], dtype=bool)[odds.argmax(axis=1)], "", {})
+    """Answer with the most likely label; in a tie, the first."""
+    return Rule(
+        head, lambda probabilities: np.eye(probabilities.shape[1], dtype=bool)[probabilities.argmax(axis=1)], "", {}
+    )
 
 
 @dataclass(frozen=True)
 class Fresh:
-    """Labelled images that trained neither the head nor its encoder: vectors `[N, D]`, labels `[N]`, data's name."""
+    """Labelled images that neither the head nor its encoder was trained on: vectors `[N, D]`, labels `[N]`, and the
+    name of the data set."""
 
     vectors: np.ndarray
     labels: np.ndarray
@@ -54,27 +58,30 @@ class Fresh:
 
 
 def abstaining(about: KeptHead, head: Any, cache: Cache, alpha: float, fresh: Fresh | None = None) -> Rule:
-    """Answer only where the conformal set holds a single label.
+    """Answer only if the conformal set contains a single label.
 
-    Without `fresh`, the training images (each content once) are split at random within each label; a copy of `head`
-    with the same settings is fitted and makes its choices on three quarters of them, and answers from then on; each
-    label's limit is a conformal quantile of the rest (`conformal.thresholds`). With `fresh`, the limits are those of
-    the fresh images, and `head` itself answers. What is guaranteed: if an image of a label is exchangeable with that
-    label's calibration images, the chance that its set misses the label, and so that it is answered wrongly, is at most
-    `alpha`, for each label alone. That is a share of all images, not of those that are answered. Nothing is guaranteed
-    for images of another kind, nor where the encoder itself was trained on the calibration images, as a fine-tuned one
-    was on the training images. Raises SelectionError for too few images, MissingEmbeddings where the cache lacks them.
+    Without `fresh`, the training images (duplicates once) are split at random within each label. A copy of `head` with
+    the same settings is fitted on three quarters of them and gives the answers; each label's threshold is a conformal
+    quantile of the rest (`conformal.thresholds`). With `fresh`, the thresholds come from the fresh images, and `head`
+    itself answers.
+
+    Guarantee: if an image of a label is exchangeable with that label's calibration images, the probability that its set
+    misses the label, and so of a wrong answer, is at most `alpha`, for each label separately. This is a share of all
+    images, not of the answered ones. There is no guarantee for images of another kind, or if the encoder was trained on
+    the calibration images, as a fine-tuned encoder was on the training images.
+
+    Raises SelectionError for too few images, MissingEmbeddings if the cache lacks them.
     """
     if fresh:
-        fitted, odds, codes = head, head.predict_proba(fresh.vectors), _codes(fresh.labels, head)
-        how, alike = f"calibrated on {len(codes):,} images of {fresh.name} that trained nothing", "these"
+        fitted, probabilities, codes = head, head.predict_proba(fresh.vectors), _codes(fresh.labels, head)
+        how, alike = f"calibrated on {len(codes):,} images of {fresh.name} that nothing was trained on", "these"
     else:
-        fitted, odds, codes, trained = _split(about, head, cache)
+        fitted, probabilities, codes, trained = _split(about, head, cache)
         how = f"fitted on {trained:,} training images and calibrated on {len(codes):,} others"
         alike = "the training images"
-    limits = conformal.thresholds(odds, codes, alpha, list(head.classes_))
+    limits = conformal.thresholds(probabilities, codes, alpha, list(head.classes_))
     note = (
-        f"--alpha {alpha:g}: the head was {how}. Of each label's images at most {alpha:.1%} are answered wrongly, if "
+        f"--alpha {alpha:g}: the head was {how}. At most {alpha:.1%} of each label's images are answered wrongly, if "
         f"they are like {alike}."
     )
     if _saw_training(about) and not fresh:
@@ -83,15 +90,15 @@ def abstaining(about: KeptHead, head: Any, cache: Cache, alpha: float, fresh: Fr
             "calibrate on other images (--calibrate), or take --encoder base."
         )
 
-    def answers(odds: np.ndarray) -> np.ndarray:
-        return conformal.sets(odds, limits)
+    def answers(probabilities: np.ndarray) -> np.ndarray:
+        return conformal.sets(probabilities, limits)
 
     return Rule(fitted, answers, note, _measured(about, fitted, answers, cache), abstains=True)
 
 
 def _split(about: KeptHead, head: Any, cache: Cache) -> tuple[Any, np.ndarray, np.ndarray, int]:
-    """A copy of `head` fitted on three quarters of the training images; the odds that it gives the rest and their
-    labels' codes; and how many images it was fitted on."""
+    """A copy of `head` fitted on three quarters of the training images; its probabilities for the rest and their label
+    numbers; and how many images it was fitted on."""
     rows = kept_heads.training_rows(about).unique("sha256", keep="first", maintain_order=True)
     vectors, codes = kept_heads.vectors_of(rows, cache), _codes(rows["label"].to_numpy(), head)
     held_back = _held_back(codes, about.record.seed)
@@ -108,28 +115,27 @@ def operating_point(
     progress: Progress,
     label: str | None = None,
 ) -> Rule:
-    """Call an image of another label than `label` only where their P together is above a line that images of `label`
-    stay below; of several others, the likeliest.
+    """Answer `label` unless the other labels' total P exceeds a threshold, then the most likely of the others.
 
-    Without a `label` it is the negative one of two, or FAKE. Without `fresh`, the line is drawn on the training images,
-    each scored by a copy of `head` fitted without its category (or without its random fifth, where there are no
-    categories), which is what an image of a new kind meets; with `fresh` on the fresh images. It is the conformal
-    quantile of that label's scores, so that at least `recall` of new images of that label stay below it, if they are
-    like these. The kept head answers. Raises what `abstaining` raises, and SelectionError for a label that the head
+    The threshold is a conformal quantile of that total over images of `label`, so that at least `recall` of new images
+    of `label` are answered with it, if they are like these. Without `fresh`, it is computed on the training images,
+    each scored by a copy of `head` fitted without its category (or its random fifth, without categories), since new
+    images may be of a new category; with `fresh`, on the fresh images. `head` itself answers. `label` defaults to the
+    negative one of two labels, or FAKE. Raises what `abstaining` raises, and SelectionError for a label that the head
     does not know.
     """
     kept = _to_keep(about, label)
     classes = [str(one) for one in head.classes_]
     mine, others = classes.index(kept), [number for number, one in enumerate(classes) if one != kept]
     if fresh:
-        odds, codes = head.predict_proba(fresh.vectors), _codes(fresh.labels, head)
-        how = f"chosen on {len(codes):,} images of {fresh.name} that trained nothing"
+        probabilities, codes = head.predict_proba(fresh.vectors), _codes(fresh.labels, head)
+        how = f"chosen on {len(codes):,} images of {fresh.name} that nothing was trained on"
     else:
-        odds, codes, how = _odds_when_left_out(about, head, cache, progress)
-    line = conformal.ranked(odds[codes == mine][:, others].sum(axis=1), recall, kept)
+        probabilities, codes, how = _cross_validated(about, head, cache, progress)
+    line = conformal.ranked(probabilities[codes == mine][:, others].sum(axis=1), recall, kept)
 
-    def answers(odds: np.ndarray) -> np.ndarray:
-        rest = odds[:, others]
+    def answers(probabilities: np.ndarray) -> np.ndarray:
+        rest = probabilities[:, others]
         chosen = np.where(rest.sum(axis=1) > line, np.array(others)[rest.argmax(axis=1)], mine)
         return np.asarray(np.eye(len(classes), dtype=bool)[chosen])
 
@@ -148,7 +154,7 @@ def _said(classes: list[str], others: list[int], line: float) -> str:
 
 
 def _to_keep(about: KeptHead, label: str | None) -> str:
-    """The label whose recall is promised."""
+    """The label whose recall is guaranteed."""
     labels = about.record.labels
     if label is None:
         label = labels.negative or "FAKE"
@@ -158,30 +164,30 @@ def _to_keep(about: KeptHead, label: str | None) -> str:
     return label
 
 
-def _odds_when_left_out(
+def _cross_validated(
     about: KeptHead, head: Any, cache: Cache, progress: Progress
 ) -> tuple[np.ndarray, np.ndarray, str]:
-    """`[N, labels]`: P of each training image by a copy of `head` that did not learn from its fold; their labels'
-    codes; and in words which folds those were. Of two labels, P of the positive one is remembered."""
+    """Probabilities `[N, labels]` of the training images, each by a copy of `head` fitted without its fold; their label
+    numbers; and the kind of folds in words. With two labels, P of the positive one is stored for the next time."""
     rows = kept_heads.training_rows(about).unique("sha256", keep="first", maintain_order=True)
     vectors, (y, groups) = kept_heads.vectors_of(rows, cache), _targets(rows)
     numbers, how = fold_numbers(y, groups, "category", about.record.seed)
     known, count = kept_heads.remembered_scores(about), len(head.classes_)
     if known is not None:
-        odds = _of_both(known, positive_of(about, head)) if count == 2 else known
+        probabilities = _of_both(known, positive_of(about, head)) if count == 2 else known
     else:
-        odds = np.empty((len(rows), count))
+        probabilities = np.empty((len(rows), count))
         for done, (fitting, out) in enumerate(folds(numbers)):
-            progress("Scoring what was left out", done, int(numbers.max()) + 1)
+            progress("Scoring held-out folds", done, int(numbers.max()) + 1)
             rest = None if groups is None else groups[fitting]
-            odds[out] = clone(head).fit(vectors[fitting], y[fitting], rest).predict_proba(vectors[out])
-        kept_heads.remember_scores(about, odds[:, positive_of(about, head)] if count == 2 else odds)
+            probabilities[out] = clone(head).fit(vectors[fitting], y[fitting], rest).predict_proba(vectors[out])
+        kept_heads.remember_scores(about, probabilities[:, positive_of(about, head)] if count == 2 else probabilities)
     what = "each category in its turn" if how == "category" else "a fifth at a time"
-    return odds, _codes(y, head), f"chosen on training images, {what} left out"
+    return probabilities, _codes(y, head), f"chosen on training images, {what} left out"
 
 
 def _of_both(scores: np.ndarray, positive: int) -> np.ndarray:
-    """P of one of two classes `[N]` -> of both `[N, 2]`."""
+    """P of one of two classes `[N]` -> P of both `[N, 2]`."""
     return np.stack([scores, 1 - scores] if positive == 0 else [1 - scores, scores], axis=1)
 
 
@@ -191,12 +197,12 @@ def _saw_training(about: KeptHead) -> bool:
 
 
 def positive_of(about: KeptHead, head: Any) -> int:
-    """Which of the head's classes is the positive label, whose probability is reported; there must be one."""
+    """The number of the positive label, whose probability is reported, among the head's classes; there must be one."""
     return [str(label) for label in head.classes_].index(str(about.record.labels.positive))
 
 
 def _held_back(codes: np.ndarray, seed: int) -> np.ndarray:
-    """`[N]` bool: a quarter of each label, by chance."""
+    """`[N]` bool: a random quarter of each label."""
     rng = np.random.default_rng(seed)
     held_back = np.zeros(len(codes), dtype=bool)
     for code in np.unique(codes):
@@ -206,7 +212,7 @@ def _held_back(codes: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _measured(about: KeptHead, head: Any, answers: Answers, cache: Cache) -> dict[str, dict[str, Any]]:
-    """What the answers are worth on each test set whose vectors the cache holds."""
+    """The figures of the answers on each test set whose vectors are in the cache."""
     rows, found = kept_heads.rows_of(about), {}
     for test in ("base", "novel"):
         mine = rows.filter(pl.col("role") == test)
@@ -225,7 +231,7 @@ def _measured(about: KeptHead, head: Any, answers: Answers, cache: Cache) -> dic
 
 
 def _codes(labels: np.ndarray, head: Any) -> np.ndarray:
-    """Which of the head's classes each label is, `[N]`."""
+    """The number of each label among the head's classes, `[N]`."""
     return np.searchsorted(head.classes_.astype(str), labels.astype(str))
 
 

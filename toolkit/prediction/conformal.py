@@ -1,8 +1,8 @@
-"""When to answer, and where to draw the line: label-conditional conformal sets, and an operating point.
+"""Label-conditional conformal sets, and the threshold of an operating point.
 
-Both take the rank of a conformal quantile, `ceil((n + 1) * share)` of n scores: exchangeable scores exceed the score
-of that rank with a probability of at most `1 - share`, whatever their distribution (Vovk, Gammerman & Shafer 2005,
-section 2.2). That is all there is to it, so no library is asked.
+Both use a conformal quantile: of n scores, the one of rank `ceil((n + 1) * share)`. A new exchangeable score exceeds it
+with probability at most `1 - share`, whatever the distribution (Vovk, Gammerman & Shafer 2005, section 2.2). This takes
+so few lines that no library is used.
 """
 
 import math
@@ -14,27 +14,27 @@ import numpy as np
 from toolkit.errors import SelectionError
 
 
-def thresholds(odds: np.ndarray, codes: np.ndarray, alpha: float, labels: Sequence[str]) -> np.ndarray:
-    """For each label the largest `1 - P(label)` with which it still belongs to an image's set, `[labels]` float64.
+def thresholds(probabilities: np.ndarray, codes: np.ndarray, alpha: float, labels: Sequence[str]) -> np.ndarray:
+    """For each label, the largest `1 - P(label)` at which it is still in an image's set, `[labels]` float64.
 
-    `odds` `[N, labels]` and `codes` `[N]` are of calibration images, which the head was not fitted on. Each label has
-    a quantile of its own (label-conditional, or Mondrian: Vovk et al. 2005, section 4.5), so that of each label's
-    images at most a share `alpha` misses its own label in expectation, however common the labels are among new images.
-    Raises SelectionError where a label has fewer than `1 / alpha - 1` calibration images.
+    `probabilities` `[N, labels]` and label numbers `codes` `[N]` are of calibration images, which the head was not
+    fitted on. Each label has its own quantile (label-conditional, or Mondrian: Vovk et al. 2005, section 4.5), so that
+    for each label, the expected share of its images whose set misses it is at most `alpha`, however common the label is
+    among new images. Raises SelectionError if a label has fewer than `1 / alpha - 1` calibration images.
     """
-    misfit = 1 - odds[np.arange(len(codes)), codes]
+    misfit = 1 - probabilities[np.arange(len(codes)), codes]
     return np.array([ranked(misfit[codes == code], 1 - alpha, label) for code, label in enumerate(labels)])
 
 
-def sets(odds: np.ndarray, limits: np.ndarray) -> np.ndarray:
-    """Which labels belong to each image's set: `[N, labels]` bool. Not exactly one: no answer."""
-    return np.asarray(1 - odds <= limits)
+def sets(probabilities: np.ndarray, limits: np.ndarray) -> np.ndarray:
+    """The labels in each image's set, `[N, labels]` bool."""
+    return np.asarray(1 - probabilities <= limits)
 
 
 def ranked(scores: np.ndarray, share: float, label: str) -> float:
-    """The score of rank `ceil((n + 1) * share)` of the n `scores`, which are images of `label`.
+    """The score of rank `ceil((n + 1) * share)` among the n `scores` of images of `label`.
 
-    Raises SelectionError where n is too small for that rank, and so for any promise.
+    Raises SelectionError if n is too small for that rank.
     """
     rank = math.ceil(round((len(scores) + 1) * share, 9))  # 1000 * 0.99 is not quite 990 in floating point
     if rank > len(scores):
@@ -47,8 +47,9 @@ def ranked(scores: np.ndarray, share: float, label: str) -> float:
 
 
 def measured_sets(contained: np.ndarray, codes: np.ndarray) -> dict[str, Any]:
-    """What sets do on images whose labels are known: `coverage` (share of images whose set holds their label),
-    `answered` (share with exactly one label), `right` (share of the answers that are right; None without any)."""
+    """Figures of sets on images with known labels: `coverage` (share of images whose set contains their label),
+    `answered` (share with exactly one label), `right` (share of the answers that are right; None without answers),
+    `wrong` (share of all images that are answered wrongly)."""
     single = contained.sum(axis=1) == 1
     right = contained[np.arange(len(codes)), codes]
     return {

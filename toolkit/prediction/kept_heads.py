@@ -1,8 +1,8 @@
-"""The heads that `compare` fitted, kept in `<results>/heads/` so that `predict` fits nothing again.
+"""The heads that `compare` fitted, stored in `<results>/heads/` for `predict`.
 
-A head is `<key>.safetensors` (see `toolkit.heads.stored`) and `<key>.json`, the checked record of what it is: its
-encoder and how to load that one again, what it was trained on, how well it did. `rows-<hash>.parquet` lists the images
-that trained and tested, one file a comparison, and `last.json` names the heads of the last `compare`.
+A head has two files: `<key>.safetensors` (see `toolkit.heads.stored`), and `<key>.json`, a record with a checksum that
+says which encoder it needs and how to load it, what it was trained on, and its figures. `rows-<hash>.parquet` lists the
+training and test images of a comparison, and `last.json` names the heads of the last `compare`.
 """
 
 import hashlib
@@ -31,18 +31,18 @@ if TYPE_CHECKING:
 
 FOLDER, LAST, SCORES = "heads", "last.json", "left-out"
 QUERIES = 2_000
-"""So many training images say how far apart training images lie."""
+"""At most this many training images decide `far_beyond`."""
 FAR = 0.99
 
 
 @dataclass(frozen=True)
 class HeadRecord:
-    """What a kept head is: its encoder and how to load that one again, what it was fitted on, how well it did.
+    """What a kept head is: which encoder it needs and how to load it, what it was fitted on, and its figures.
 
-    `weights` is what `--pretrained` takes, `train_groups` are the categories (or other groups) that trained it,
-    `tests` has accuracy, interval, images and recalls of each test set, `choice` (JSON) is what it chose. An image is
-    far from training beyond the cosine distance `far_beyond`. `vectors` says where a k-NN head's vectors are: in the
-    `cache`, or in the `file` itself.
+    `weights` is what `--pretrained` takes, `train_groups` are the categories (or other groups) that it was trained on,
+    `tests` has accuracy, interval, images and recalls of each test set, `choice` (JSON) is what it chose. Images
+    farther than the cosine distance `far_beyond` from all training images are reported as far. `vectors` says where a
+    k-NN head's vectors are stored: in the `cache`, or in the `file` itself.
     """
 
     VERSION: ClassVar[int] = 2
@@ -70,9 +70,9 @@ class HeadRecord:
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> "HeadRecord":
-        """The record from JSON; one that version 1 wrote is brought up to date.
+        """The record from JSON; one written by version 1 is converted.
 
-        Raises CacheError for fields that are missing or too many.
+        Raises CacheError for missing or unknown fields.
         """
         if "version" not in plain:
             known = {field.name for field in fields(cls)}
@@ -87,7 +87,7 @@ class HeadRecord:
 
 @dataclass(frozen=True)
 class KeptHead:
-    """One head of a comparison: where it lies, and the record of what it is."""
+    """One stored head of a comparison: its folder and its record."""
 
     folder: Path
     record: HeadRecord
@@ -101,10 +101,10 @@ class KeptHead:
 def keep(
     folder: Path, comparison: "Comparison", split: Split, caches: Iterable[Cache], source: Source, labels: Labels
 ) -> None:
-    """Write the heads of one comparison, in place of those of the same one. Raises CacheError where that fails.
+    """Store the heads of one comparison, replacing those of an equal comparison. Raises CacheError if that fails.
 
-    `source` is where the base encoder comes from. Kept are the heads on the encoders of `caches`. A head whose state
-    cannot be stored without code is left out: it is compared, and cannot predict later.
+    `source` is the base encoder's source. Only heads on the encoders of `caches` are stored. A head whose state cannot
+    be stored without code is left out; `predict` cannot use it.
     """
     from toolkit.heads.base import unit
 
@@ -128,7 +128,7 @@ def keep(
 
 
 def _write(folder: Path, head: Any, training: np.ndarray, record: HeadRecord) -> None:
-    """A head's two files. A k-NN head's vectors stay where they are already: in the cache."""
+    """Write a head's two files. A k-NN head's vectors are not stored again if they are those in the cache."""
     from toolkit.heads import stored
 
     vectors = getattr(head, "vectors_", None)
@@ -149,7 +149,7 @@ def _write(folder: Path, head: Any, training: np.ndarray, record: HeadRecord) ->
 
 
 def _write_file(path: Path, data: bytes) -> None:
-    """Comparing again gives the same bytes, and writing through to the disk takes longer than looking."""
+    """Write the file unless it has these bytes already: comparing again gives equal bytes, and syncing is slow."""
     if not (path.exists() and path.read_bytes() == data):
         write_whole(path, data)
 
@@ -164,16 +164,16 @@ def _write_record(path: Path, record: dict[str, Any]) -> None:
 
 
 def remember_last(folder: Path, comparisons: "Iterable[Comparison]") -> None:
-    """Note which heads the last `compare` made; `best` chooses among them."""
+    """Record which heads the last `compare` fitted; `best` chooses among them."""
     keys = {_key(row) for comparison in comparisons for row in comparison.table.iter_rows(named=True)}
     _write_record(folder / LAST, {"heads": sorted(keys)})
 
 
 def far_beyond(vectors: np.ndarray) -> float | None:
-    """The cosine distance beyond which an image is far from everything in training; `vectors` are training's `[N, D]`.
+    """The cosine distance beyond which an image is far from all training images, whose vectors are `[N, D]`.
 
-    It is the 99th percentile of the training images' own distances to the nearest other one, taken over at most
-    `QUERIES` of them, evenly spread. None for fewer than two images.
+    It is the 99th percentile of the distances of training images to their nearest other one, over at most `QUERIES` of
+    them, evenly spaced. None for fewer than two images.
     """
     if len(vectors) < 2:
         return None
@@ -184,7 +184,7 @@ def far_beyond(vectors: np.ndarray) -> float | None:
 def nearest(vectors: np.ndarray, queries: np.ndarray, itself: bool = False) -> np.ndarray:
     """The cosine distance of each of `queries` `[Q, D]` to the nearest of `vectors` `[N, D]`: `[Q]` float64.
 
-    `itself` says that each query is one of the vectors, which then does not count.
+    `itself`: each query is one of the vectors, and does not count as its own neighbour.
     """
     from toolkit.heads.base import unit
     from toolkit.heads.neighbours import search
@@ -194,7 +194,7 @@ def nearest(vectors: np.ndarray, queries: np.ndarray, itself: bool = False) -> n
 
 
 def find(folder: Path) -> list[KeptHead]:
-    """Every kept head whose record is whole."""
+    """Every stored head with an undamaged record."""
     found = []
     for path in sorted(folder.glob("*.json")):
         try:
@@ -207,13 +207,12 @@ def find(folder: Path) -> list[KeptHead]:
 
 
 def best(folder: Path, encoder: str | None = None, head: str | None = None) -> tuple[KeptHead, int]:
-    """The head to predict with, and among how many it was chosen.
+    """The head to predict with, and the number of kinds of heads that it was chosen from.
 
-    It is the one of the last `compare` with the highest novel accuracy (base where nothing was held out); where that
-    was for several seeds or held-out categories, the kind of encoder and head with the highest mean, and of these the
-    first seed's that is best on base.
-    `encoder` (`base`, `finetuned`, or the start of an identity) and `head` narrow the choice. Raises ResultsError where
-    none is left.
+    It is the head of the last `compare` with the highest novel accuracy (base accuracy if nothing was held out). With
+    several seeds or held-out categories, it is the kind of encoder and head with the highest mean; of its heads, the
+    one of the first seed with the highest base accuracy. `encoder` (`base`, `finetuned`, or the start of an identity)
+    and `head` restrict the choice. Raises ResultsError if no head is left.
     """
     every = find(folder)
     if not every:
@@ -234,8 +233,8 @@ def best(folder: Path, encoder: str | None = None, head: str | None = None) -> t
 
 
 def load(kept: KeptHead, cache: Cache) -> Any:
-    """The fitted head. Raises ResultsError where its file is missing, damaged, or not to be trusted, and, for a head
-    whose training vectors are kept in the cache, what `vectors_of` raises."""
+    """The fitted head. Raises ResultsError if its file is missing, damaged or cannot be trusted, and, for a head whose
+    training vectors are in the cache, what `vectors_of` raises."""
     from toolkit.heads import stored
     from toolkit.heads.base import unit
 
@@ -247,7 +246,7 @@ def load(kept: KeptHead, cache: Cache) -> Any:
 
 
 def vectors_of(rows: pl.DataFrame, cache: Cache) -> np.ndarray:
-    """The vectors of some rows of the head's comparison, `[N, D]` float32. Raises MissingEmbeddings."""
+    """The vectors `[N, D]` float32 of rows of the head's comparison. Raises MissingEmbeddings."""
     try:
         return cache.read_images(rows["sha256"].to_list())
     except MissingEmbeddings as error:
@@ -258,12 +257,12 @@ def vectors_of(rows: pl.DataFrame, cache: Cache) -> np.ndarray:
 
 
 def training_rows(kept: KeptHead) -> pl.DataFrame:
-    """The images that trained the head: sha256, label, category."""
+    """The images that the head was trained on: sha256, label, category."""
     return rows_of(kept).filter(pl.col("role") == "train").drop("role")
 
 
 def remembered_scores(kept: KeptHead) -> np.ndarray | None:
-    """What `remember_scores` was given for this very head; None where that was another one, or nothing."""
+    """The scores stored by `remember_scores` for exactly this head, or None."""
     try:
         record = read_record(kept.folder / f"{kept.key}.{SCORES}.json")
     except CacheError:
@@ -272,8 +271,8 @@ def remembered_scores(kept: KeptHead) -> np.ndarray | None:
 
 
 def remember_scores(kept: KeptHead, scores: np.ndarray) -> None:
-    """Keep the scores `[N]` or `[N, labels]` that training images got from heads that did not learn from them; nowhere
-    to write is no error: they are computed again."""
+    """Store the scores `[N]` or `[N, labels]` of training images under cross-validation. A failure to write is no
+    error: they are then computed again."""
     try:
         write_record(kept.folder / f"{kept.key}.{SCORES}.json", {"head": _content(kept), "scores": scores.tolist()})
     except CacheError:
@@ -281,14 +280,14 @@ def remember_scores(kept: KeptHead, scores: np.ndarray) -> None:
 
 
 def _content(kept: KeptHead) -> list[str]:
-    """What a head is made of."""
+    """Hashes that identify a head: its encoder, its file and its rows."""
     return [kept.record.encoder.identity, kept.record.file_sha256, kept.record.rows_sha256]
 
 
 def rows_of(kept: KeptHead) -> pl.DataFrame:
     """The images of the head's comparison: sha256, label, category, role (`train`, `base`, `novel`).
 
-    Raises ResultsError where the file is missing or damaged.
+    Raises ResultsError if the file is missing or damaged.
     """
     return pl.read_parquet(io.BytesIO(_checked(kept.folder / kept.record.rows_file, kept.record.rows_sha256)))
 
@@ -304,7 +303,7 @@ def _checked(path: Path, expected_sha256: str) -> bytes:
 
 
 def _rows(split: Split) -> bytes:
-    """Of each image its content, label and group, and whether it trained or tested."""
+    """A Parquet file with the SHA-256, label, category and role of each image."""
     parts = {"train": split.train, **split.tests()}
     named = [rows.select("sha256", "label", category="group", role=pl.lit(role)) for role, rows in parts.items()]
     data = io.BytesIO()
@@ -313,7 +312,7 @@ def _rows(split: Split) -> bytes:
 
 
 def _scores(table: pl.DataFrame, identity: str, head: str) -> dict[str, Any]:
-    """What the results say of one head: what it is called, and how it did on each test set."""
+    """The fields of a record that come from the results table: key, names, and figures on each test set."""
     mine = columns.ordinary(table).filter((pl.col("encoder_id") == identity) & (pl.col("head") == head))
     tests = {}
     for (test,), rows in mine.group_by("test", maintain_order=True):
@@ -328,7 +327,7 @@ def _scores(table: pl.DataFrame, identity: str, head: str) -> dict[str, Any]:
 
 
 def _key(row: Mapping[str, Any]) -> str:
-    """16 hex characters over what tells one head from another."""
+    """A hash of 16 hex characters over the columns that identify a head."""
     parts = [row[name] for name in columns.KEY if name not in columns.TEST]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
@@ -340,7 +339,7 @@ def _fits(kept: KeptHead, encoder: str | None, head: str | None) -> bool:
 
 
 def _kind(kept: KeptHead) -> tuple[str, ...]:
-    """Heads of one kind differ in the value that was held out and in the seed alone."""
+    """The kind of a head: heads of one kind differ only in the held-out value and the seed."""
     record = kept.record
     recipe = record.encoder.trained_on.recipe if record.encoder.trained_on else ""
     return record.encoder.name, recipe, record.head, record.chosen_by

@@ -1,4 +1,4 @@
-"""A saved head on images of the user's own: label, P, and whether an image is far from everything in training."""
+"""Predict with a kept head on the user's images: label, P, and whether an image is far from all training images."""
 
 import functools
 import os
@@ -26,17 +26,18 @@ from toolkit.prediction.calibration import Fresh, Rule
 from toolkit.prediction.kept_heads import KeptHead
 
 MOST_FRESH = 500
-"""So many new images of each label are taken to calibrate on."""
+"""At most this many new images of each label are used for calibration."""
 
 Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of `predict`, beside the images. `alpha` abstains, `recall` moves the line: not both.
+    """The options of `predict`, besides the images. `alpha` abstains, `recall` moves the threshold; not both.
 
-    `recall` is promised of the label `recall_of`, or of the negative one of two (`calibration.operating_point`). Either
-    is calibrated on the training images, or on new ones from `calibration`, a data set with the same labels.
+    `recall` is guaranteed for the label `recall_of`, by default the negative one of two
+    (`calibration.operating_point`). Both are calibrated on the training images, or on new ones from `calibration`, a
+    data set with the same labels.
     """
 
     cache: Path
@@ -52,10 +53,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Predicted:
-    """`images` has a row for each image, in the order given: path; label (null where unreadable, or where `open` says
-    otherwise); p_real, the positive label's probability, if one is; open, the labels left open, joined by `|`; distance
-    to the nearest training image (cosine) and far; reason, why it could not be read; probabilities, a list in the order
-    of the head's labels. `rivals` is among how many kinds of heads `head` was chosen."""
+    """The predictions, and the head and rule that made them.
+
+    `images` has a row for each image, in the order given. Columns: path; label (null if unreadable or if `open` has not
+    exactly one label); p_real, the positive label's probability, if there is one; open, the possible labels, joined by
+    `|`; far and distance, the cosine distance to the nearest training image; reason, why it could not be read;
+    probabilities, a list in the order of the head's labels. `head` was chosen from `rivals` kinds of heads."""
 
     images: pl.DataFrame
     head: KeptHead
@@ -64,15 +67,15 @@ class Predicted:
 
     @property
     def read(self) -> int:
-        """How many images could be read."""
+        """The number of images that could be read."""
         return len(self.images) - self.images["reason"].count()
 
 
 def predict(dataset: Dataset, request: Request, progress: Progress = lambda stage, done, total: None) -> Predicted:
-    """Predict every image of `dataset`; those that cannot be read keep a reason and stop nothing.
+    """Predict every image of `dataset`; unreadable ones get a reason instead.
 
-    Vectors are taken from the encoder's cache and stored there, so that predicting again loads no model. Raises
-    ResultsError where no head fits, EncoderError where its encoder cannot be loaded again, and what a rule raises.
+    Vectors are read from the encoder's cache and stored there, so that predicting again loads no model. Raises
+    ResultsError if no head fits, EncoderError if its encoder cannot be loaded again, and what a rule raises.
     """
     about, rivals = kept_heads.best(request.results / kept_heads.FOLDER, request.encoder, request.head)
     cache = Cache(request.cache, about.record.encoder)
@@ -83,14 +86,14 @@ def predict(dataset: Dataset, request: Request, progress: Progress = lambda stag
 
 
 class _Vectors:
-    """Images to vectors of the head's encoder, which is loaded once, and only where the cache lacks an image."""
+    """Turns images into vectors of the head's encoder, which is loaded once, and only if the cache lacks an image."""
 
     def __init__(self, about: KeptHead, cache: Cache, request: Request, progress: Progress):
         self.about, self.cache, self.request, self.progress = about, cache, request, progress
         self.load = functools.cache(self._load)
 
     def __call__(self, dataset: Dataset, rows: pl.DataFrame) -> tuple[pl.DataFrame, np.ndarray]:
-        """`rows` with sha256 and reason (null where readable), and the readable ones' vectors `[N, D]`."""
+        """`rows` with sha256 and reason (null if readable), and the vectors `[N, D]` of the readable ones."""
         rows = hash_rows(dataset, rows, partial(self.progress, "Reading"))
         with _writable(self.cache, self.request.cache, rows) as home:
             readable = rows.drop_nulls("sha256")
@@ -116,7 +119,7 @@ def _rule(about: KeptHead, vectors_of: _Vectors, request: Request) -> Rule:
 
 
 def _fresh(dataset: Dataset, about: KeptHead, vectors_of: _Vectors) -> Fresh:
-    """Training images of `dataset` that are not among the images of the head's comparison, to calibrate on."""
+    """Training images of `dataset` for calibration, without those of the head's comparison."""
     record, mine = about.record, dataset.with_labels(about.record.labels.names)
     rows = first_fresh(mine, record.held_out, MOST_FRESH, kept_heads.rows_of(about)["sha256"], record.by)
     rows, vectors = vectors_of(mine, rows.unique("sha256", maintain_order=True).drop("sha256"))
@@ -124,7 +127,7 @@ def _fresh(dataset: Dataset, about: KeptHead, vectors_of: _Vectors) -> Fresh:
 
 
 def load_again(about: KeptHead, cache: Path, device: str = "auto") -> Encoder:
-    """The very encoder that the head was fitted on. Raises EncoderError where it is gone or has become another."""
+    """The encoder that the head was fitted on. Raises EncoderError if it is missing or has changed."""
     record, weights = about.record.encoder, about.record.weights
     if record.pretrained == IMPORTED:
         raise EncoderError(f"The head was fitted on imported vectors ({record.model}): no model can embed new images.")
@@ -140,7 +143,7 @@ def load_again(about: KeptHead, cache: Path, device: str = "auto") -> Encoder:
 
 @contextmanager
 def _writable(cache: Cache, root: Path, rows: pl.DataFrame) -> Iterator[Cache]:
-    """The cache; where that is read-only and lacks some of the images, one for this command alone."""
+    """The cache; if it is read-only and lacks some of the images, a temporary one."""
     parent = next(folder for folder in (cache.folder, root, *root.absolute().parents) if folder.exists())
     if os.access(parent, os.W_OK) or not cache.missing_images(rows["sha256"].drop_nulls().to_list()):
         yield cache
@@ -150,7 +153,7 @@ def _writable(cache: Cache, root: Path, rows: pl.DataFrame) -> Iterator[Cache]:
 
 
 def _with_reasons(rows: pl.DataFrame, skipped: pl.DataFrame) -> pl.DataFrame:
-    """Images that could not be decoded get their reason, and so do others with the same bytes."""
+    """Add the reasons of images that could not be decoded, also to other images with the same bytes."""
     by_content = dict(skipped.drop_nulls("sha256").select("sha256", "reason").iter_rows())
     by_path = dict(skipped.select("path", "reason").iter_rows())
     found = [
@@ -163,13 +166,13 @@ def _with_reasons(rows: pl.DataFrame, skipped: pl.DataFrame) -> pl.DataFrame:
 def _frame(rows: pl.DataFrame, vectors: np.ndarray, rule: Rule, about: KeptHead, cache: Cache) -> pl.DataFrame:
     read = rows["reason"].is_null().to_numpy()
     labels = np.array([str(label) for label in rule.head.classes_])
-    odds = rule.head.predict_proba(vectors) if len(vectors) else np.empty((0, len(labels)))
-    left_open = rule.answers(odds)
+    probabilities = rule.head.predict_proba(vectors) if len(vectors) else np.empty((0, len(labels)))
+    left_open = rule.answers(probabilities)
     answers = [labels[mask][0] if mask.sum() == 1 else None for mask in left_open]
     distances = _distances(vectors, about, cache)
     limit, positive = about.record.far_beyond, about.record.labels.positive
-    in_order = odds[:, [labels.tolist().index(name) for name in about.record.labels]]
-    p_real = odds[:, calibration.positive_of(about, rule.head)] if positive else [None] * len(odds)
+    in_order = probabilities[:, [labels.tolist().index(name) for name in about.record.labels]]
+    p_real = probabilities[:, calibration.positive_of(about, rule.head)] if positive else [None] * len(probabilities)
     return rows.select("path").with_columns(
         _spread("label", answers, read, pl.String),
         _spread("p_real", p_real, read, pl.Float64),
@@ -182,7 +185,7 @@ def _frame(rows: pl.DataFrame, vectors: np.ndarray, rule: Rule, about: KeptHead,
 
 
 def _distances(vectors: np.ndarray, about: KeptHead, cache: Cache) -> list[float | None]:
-    """Null where the training images' vectors are no longer in the cache."""
+    """Cosine distances to the nearest training image; None if the training images' vectors are not in the cache."""
     try:
         training = kept_heads.vectors_of(kept_heads.training_rows(about), cache)
     except MissingEmbeddings:
@@ -191,6 +194,6 @@ def _distances(vectors: np.ndarray, about: KeptHead, cache: Cache) -> list[float
 
 
 def _spread(name: str, values: Any, read: np.ndarray, kind: type[pl.DataType] | pl.DataType) -> pl.Series:
-    """A column with `values` where an image was read, and null elsewhere."""
+    """A column with the `values` of the images that were read, and null for the others."""
     rest = iter(values)
     return pl.Series(name, [next(rest) if one else None for one in read], dtype=kind)

@@ -1,0 +1,117 @@
+"""A training run: model, optimizer and weight average, saved after each epoch and resumed from there."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+
+from toolkit.data.manifest import Dataset
+from toolkit.encoders.openclip import OpenClip
+from toolkit.errors import CacheError, EncoderError
+from toolkit.finetuning import checkpoints
+from toolkit.finetuning.averaging import averaged
+from toolkit.finetuning.recipes import Recipe
+from toolkit.storage.damage import set_aside
+from toolkit.storage.records import read_record, write_record
+
+if TYPE_CHECKING:
+    import torch
+    from torch.optim.swa_utils import AveragedModel
+
+
+@dataclass(frozen=True)
+class Run:
+    """What stays the same through a training run."""
+
+    encoder: OpenClip
+    optimizer: "torch.optim.Optimizer"
+    average: "AveragedModel | None"
+    dataset: Dataset
+    train: pl.DataFrame
+    prompts: Mapping[str, Sequence[str]]
+    recipe: Recipe
+
+    @property
+    def steps(self) -> int:
+        """Batches an epoch."""
+        return len(order_in_batches(len(self.train), 0, self.recipe))
+
+    def weights(self) -> "dict[str, torch.Tensor]":
+        """The current result of the run as a state dict: the averaged weights if there are any, else the model's."""
+        return dict((self.average.module if self.average else self.encoder.model).state_dict())
+
+
+def start(
+    encoder: OpenClip, dataset: Dataset, train: pl.DataFrame, prompts: Mapping[str, Sequence[str]], recipe: Recipe
+) -> Run:
+    """A new run with AdamW. Raises EncoderError for fp16, whose small gradients are lost."""
+    import torch
+
+    if encoder.source.precision == "fp16":
+        raise EncoderError("Fine-tuning in fp16 loses small gradients: use --precision bf16 or fp32.")
+    parameters = list(encoder.model.parameters())
+    assert recipe.learning_rate is not None
+    fused = encoder.device in ("cpu", "cuda")  # one pass over the weights per step, instead of one per operation
+    optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=fused)
+    return Run(encoder, optimizer, averaged(encoder.model, recipe.average), dataset, train, prompts, recipe)
+
+
+def order_in_batches(rows: int, epoch: int, recipe: Recipe) -> list[np.ndarray]:
+    """Row numbers of each batch. The order depends on seed and epoch only, so a resumed run sees the same batches."""
+    order = np.random.default_rng([recipe.seed, epoch]).permutation(rows)
+    batches = [order[start : start + recipe.batch_size] for start in range(0, rows, recipe.batch_size)]
+    # A batch of one has no negatives for the contrastive loss and no variance for batch norm: leave it out.
+    return batches[:-1] if len(batches) > 1 and len(batches[-1]) == 1 else batches
+
+
+def save(run: Run, folder: Path, losses: list[float]) -> None:
+    """Save the epoch: weights and optimizer in one file, then a record with its checksum. The last two epochs are
+    kept, so that training can resume from the one before if a file is damaged."""
+    names: dict[torch.Tensor, str] = {parameter: name for name, parameter in run.encoder.model.named_parameters()}
+    state = {f"weights.{name}": tensor for name, tensor in run.encoder.model.state_dict().items()}
+    for parameter, fields in run.optimizer.state.items():
+        state.update({f"optimizer.{names[parameter]}.{field}": value for field, value in fields.items()})
+    if run.average:
+        state.update({f"average.{name}": tensor for name, tensor in run.weights().items()})
+    path = folder / f"epoch-{len(losses)}.safetensors"
+    digest = checkpoints.write_tensors(path, state)
+    write_record(path.with_suffix(".json"), {"sha256": digest, "losses": losses})
+    for suffix in (".json", ".safetensors"):
+        (folder / f"epoch-{len(losses) - 2}{suffix}").unlink(missing_ok=True)
+
+
+def resume(run: Run, folder: Path) -> list[float]:
+    """Load weights and optimizer of the newest undamaged epoch -> the losses of the finished epochs."""
+    import torch
+
+    for epoch in range(run.recipe.epochs - 1, 0, -1):
+        record = folder / f"epoch-{epoch}.json"
+        if not record.exists():
+            continue
+        weights_file, damaged = record.with_suffix(".safetensors"), record
+        try:
+            facts = read_record(record)
+            damaged = weights_file
+            state = checkpoints.read_tensors(weights_file, facts["sha256"])
+        except (CacheError, EncoderError):
+            set_aside(damaged, "training resumes from an earlier epoch")
+            record.unlink(missing_ok=True)
+            continue
+        weights = {name.removeprefix("weights."): t for name, t in state.items() if name.startswith("weights.")}
+        run.encoder.model.load_state_dict(weights)
+        if run.average:
+            run.average.n_averaged.fill_(1 + epoch * run.steps)
+            run.average.module.load_state_dict({name: state[f"average.{name}"] for name in weights})
+        for name, parameter in run.encoder.model.named_parameters():
+            prefix = f"optimizer.{name}."
+            fields = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+            if fields:
+                step = {"step": fields.pop("step")}
+                # The fused optimizer needs the memory layout of the weights, some of which are channels-last.
+                laid_out = {key: torch.empty_like(parameter).copy_(value) for key, value in fields.items()}
+                run.optimizer.state[parameter] = step | laid_out
+        return list(facts["losses"])
+    return []
