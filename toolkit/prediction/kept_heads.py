@@ -104,11 +104,14 @@ def keep(
     """Write the heads of one comparison, in place of those of the same one. Raises CacheError where that fails.
 
     `source` is where the base encoder comes from. Kept are the heads on the encoders of `caches`. A head whose state
-    cannot be stored without code is left out: it is compared, and cannot predict later.
+    cannot be stored without code is left out: it is compared, and cannot predict later. Where labels are held out, a
+    head answers with those that it knows, so that images of new ones say nothing of it.
     """
     from toolkit.heads.base import unit
 
-    rows, keys = _rows(split), split.train["sha256"].to_list()
+    tests = {"base": split.base} if split.new_labels else split.tests()
+    table = comparison.table.filter(pl.col("test").is_in(list(tests)))
+    rows, keys = _rows({"train": split.train, **tests}), split.train["sha256"].to_list()
     digest = hashlib.sha256(rows).hexdigest()
     facts: dict[str, Any] = {
         "weights": str(source.file) if source.file and source.pretrained != "shipped" else source.pretrained,
@@ -123,7 +126,7 @@ def keep(
         identity, training = cache.record.identity, unit(cache.read_images(keys))
         facts |= {"encoder": cache.record, "far_beyond": far_beyond(training)}
         for name in [name for of, name in comparison.heads if of == identity]:
-            record = HeadRecord(**facts, **_scores(comparison.table, identity, name))
+            record = HeadRecord(**facts, **_scores(table, identity, name))
             _write(folder, comparison.heads[identity, name], training, record)
 
 
@@ -303,9 +306,8 @@ def _checked(path: Path, expected_sha256: str) -> bytes:
     return data
 
 
-def _rows(split: Split) -> bytes:
+def _rows(parts: Mapping[str, pl.DataFrame]) -> bytes:
     """Of each image its content, label and group, and whether it trained or tested."""
-    parts = {"train": split.train, **split.tests()}
     named = [rows.select("sha256", "label", category="group", role=pl.lit(role)) for role, rows in parts.items()]
     data = io.BytesIO()
     pl.concat(named).write_parquet(data)
@@ -341,9 +343,9 @@ def _fits(kept: KeptHead, encoder: str | None, head: str | None) -> bool:
 
 def _kind(kept: KeptHead) -> tuple[str, ...]:
     """Heads of one kind differ in the value that was held out and in the seed alone."""
-    record = kept.record
-    recipe = record.encoder.trained_on.recipe if record.encoder.trained_on else ""
-    return record.encoder.name, recipe, record.head, record.chosen_by
+    record, encoder = kept.record, kept.record.encoder
+    recipe = encoder.trained_on.recipe if encoder.trained_on else ""
+    return encoder.model, encoder.pretrained, encoder.name, recipe, record.head, record.chosen_by
 
 
 def _base(kept: KeptHead) -> float:
