@@ -13,6 +13,7 @@ from trees import cifake_files, write_folder
 from toolkit.cli.main import cli
 from toolkit.data import content_hashes
 from toolkit.encoders import nano
+from toolkit.prediction import kept_heads
 from toolkit.results import tables
 from toolkit.results.report.encoders import holm, side_by_side
 from toolkit.results.report.entrants import studies, subject
@@ -65,6 +66,14 @@ def test_the_second_encoder_reads_and_hashes_no_image_again(place: Path, monkeyp
 def test_weights_are_one_for_each_or_one_for_all(place: Path) -> None:
     done = run(place, "embed", models=("nano", "nano", "nano"))
     assert done.exit_code == 2 and "--pretrained is given 2 times and --model 3 times" in done.output
+
+
+def test_predict_takes_the_best_head_of_any_model(place: Path) -> None:
+    every = kept_heads.find(place / "results" / kept_heads.FOLDER)
+    accuracies = {(one.record.encoder.pretrained, one.record.head): one.record.tests["novel"] for one in every}
+    best, rivals = kept_heads.best(place / "results" / kept_heads.FOLDER)
+    assert rivals == len(every) == 5
+    assert best.record.tests["novel"]["accuracy"] == max(one["accuracy"] for one in accuracies.values())
 
 
 def test_one_head_stands_for_each_encoder_and_none_is_picked_on_test_images(place: Path) -> None:

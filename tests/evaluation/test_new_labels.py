@@ -1,6 +1,7 @@
 """Base and new classes: labels are held out, and each part is tested among its own labels (Zhou et al. 2022)."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -8,6 +9,7 @@ import pytest
 from fakes import FakeEncoder
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn import metrics as reference
 from trees import coloured_files, write_folder
 
 from toolkit.cache.embedding import embed_images, embed_prompts
@@ -93,6 +95,21 @@ def test_the_harmonic_mean_stands_on_the_rows_of_all(compared: Comparison) -> No
 def test_the_rows_are_found_again_from_the_predictions(compared: Comparison) -> None:
     again = pl.DataFrame(rescore(compared.table, compared.predictions), schema_overrides={"seed": pl.Int64})
     assert np.allclose(again["recall"], compared.table["recall"])
+
+
+def test_each_probability_is_of_its_own_label_where_a_part_has_two_and_one_says_real(tmp_path: Path) -> None:
+    labels = ("real", "tiger", "umbra", "vole")
+    parts = select(open_data(write_folder(tmp_path / "data", coloured_files(labels, 6, 5))), "half", 6, 5, by="label")
+    encoder, filled = FakeEncoder(), Cache(tmp_path / "cache", FakeEncoder().record)
+    embed_images(open_data(tmp_path / "data"), parts.rows(), lambda: encoder, filled)
+    embed_prompts(labels, lambda: encoder, filled)
+    settings = Settings("made", Labels.of(labels), {label: [label] for label in labels}, ("logreg",), "folds")
+    done = compare_split(parts, [filled], settings)
+    truth, p_real = (done.predictions[name].to_numpy() for name in ("label", "p_real"))
+    assert done.table["class"].to_list() == ["tiger", "real", "all"]
+    assert (p_real > 0.5).tolist() == (done.predictions["predicted"] == "real").to_list()
+    assert done.table["roc_auc"][0] == pytest.approx(reference.roc_auc_score(truth == "real", p_real))
+    assert done.table["log_loss"][0] == pytest.approx(reference.log_loss(truth == "real", p_real))
 
 
 def test_labels_by_name(dataset: Dataset) -> None:

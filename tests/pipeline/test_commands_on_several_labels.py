@@ -13,6 +13,7 @@ from trees import coloured_files, write_folder
 
 from toolkit import Study
 from toolkit.cli.main import cli
+from toolkit.prediction import kept_heads
 
 LABELS = ["ant", "bee", "cow", "doe", "elk", "fox"]
 HEADS = "zero-shot,logreg,knn,shortcut"
@@ -126,6 +127,24 @@ def test_a_line_keeps_the_recall_of_any_label_and_alpha_leaves_labels_open(home:
         done = call("predict", *words, *wrong)
         assert done.exit_code == 2 and said in done.stderr and "Traceback" not in done.stderr
     assert "knows no label 'FAKE'" in call("predict", *words, "--fake-recall", 0.9).stderr
+
+
+def test_where_labels_are_held_out_predict_measures_and_calibrates_on_those_that_trained(
+    home: Path, tmp_path: Path
+) -> None:
+    held_out = ["--split-by", "label", "--split", "half", "--train-per-label", 6, "--results", tmp_path]
+    assert call("compare", *options(home), *held_out, "--heads", "zero-shot,logreg").exit_code == 0
+    images = [home / "data/test", "--cache", home / "cache", "--results", tmp_path, "--json"]
+    fresh = ["--recall", "bee=0.5", "--calibrate", home / "data"]
+    for head in ("zero-shot", "logreg"):
+        for rule in (["--alpha", 0.5], ["--recall", "bee=0.5"], fresh):
+            done = call("predict", *images, "--encoder", "base", "--head", head, *rule)
+            assert done.exit_code == 0, done.output
+            assert "measured on 9 base test images" in done.stderr and "novel" not in done.stderr
+            assert {label for one in json.loads(done.stdout) for label in one["open"]} <= {"ant", "bee", "cow"}
+            assert rule is not fresh or "chosen on 12 images of data that trained nothing" in done.stderr
+    accuracy = {one.record.head: one.record.tests for one in kept_heads.find(tmp_path / kept_heads.FOLDER)}
+    assert {tuple(tests) for tests in accuracy.values()} == {("base",)}
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,15 @@ def test_predict_has_the_heads_of_the_largest_size_alone(home: Path) -> None:
     assert {kept.record.train_rows for kept in kept_heads.find(home / "results/heads")} == {8}
 
 
+@pytest.mark.parametrize("rule", [["--alpha", "0.5"], ["--fake-recall", "0.5"]])
+def test_what_one_image_a_label_cannot_calibrate_is_answered_in_one_line(home: Path, rule: list[str]) -> None:
+    places = ["--cache", str(home / "cache"), "--results", str(home / "single")]
+    if not (home / "single").exists():
+        assert call(home, "compare", "--shots", "1", "--heads", "logreg", *places).exit_code == 0
+    done = CliRunner().invoke(cli.cli, ["predict", str(home / "data/test/FAKE"), *places, *rule])
+    assert done.exit_code == 2 and "one image alone of FAKE, REAL" in done.stderr and "--calibrate" in done.stderr
+
+
 def test_a_study_embeds_the_largest_size_and_compares_all(home: Path, tmp_path: Path) -> None:
     places = {"cache": home / "cache", "results": tmp_path}
     study = Study(home / "data", "nano", shots=(1, 4), test_per_label=5, **places)

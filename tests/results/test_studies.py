@@ -96,6 +96,16 @@ def test_other_training_images_are_another_study_too(tmp_path: Path) -> None:
         subject(table, predictions, 3)
 
 
+def test_other_labels_held_out_are_another_study_since_their_test_sets_have_other_labels(tmp_path: Path) -> None:
+    images = made(tmp_path)
+    for labels, seed in (("cat", 0), ("cat", 1), ("dog", 0)):
+        one = trained_on(f"{labels}-{seed}", images)
+        store(tmp_path / "r", study(one, held_out=labels, split_by="label", seed=seed))
+    table, _ = tables.read(tmp_path / "r")
+    assert len(names(tmp_path / "r")) == 2 and left_out_means(table).is_empty()
+    assert set(over_seeds(table)["held_out"]) == {"cat"}
+
+
 def test_values_held_out_and_seeds_of_the_same_images_are_one_study(tmp_path: Path) -> None:
     images = made(tmp_path)
     turns = [(value, seed) for value in CATEGORIES for seed in (0, 1)]

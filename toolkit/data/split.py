@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 
 from toolkit.data.held_out import CATEGORY, NONE, labels_without, new_labels
+from toolkit.data.labels import Labels
 from toolkit.data.manifest import Dataset
 from toolkit.data.manifest import hash_rows as hash_all
 from toolkit.errors import SelectionError
@@ -32,7 +33,7 @@ class TestSet:
 
     `test` is `base` or `novel`, or `other` for rows of another data set, `test_data`. `perturbation` names how the
     images were changed. `leaks` counts images left out because their bytes are in the training set. `labels` are the
-    classes of this test set; empty means all labels of the comparison.
+    classes of this test set, in the order of `Labels.of`; empty means all labels of the comparison.
     """
 
     __test__ = False  # else pytest collects the class
@@ -87,8 +88,8 @@ class Split:
 
     def test_sets(self) -> list[TestSet]:
         """The same as `TestSet`s."""
-        known = tuple(self.train["label"].unique().sort()) if self.new_labels else ()
-        labels = {"base": known, "novel": self.new_labels}
+        known = self.train["label"].unique().sort().to_list() if self.new_labels else []
+        labels = {"base": Labels.of(known).names, "novel": Labels.of(self.new_labels).names}
         return [TestSet(name, rows, self.leaks, labels=labels[name]) for name, rows in self.tests().items()]
 
     def rows(self) -> pl.DataFrame:

@@ -122,7 +122,11 @@ PREDICTIONS: dict[str, tuple[Kind, str]] = {
     "split_by": (S, "As in the results."),
     "images": (S, "As in the results."),
     "study": (S, "As in the results."),
-    "probabilities": (pl.List(F), "P of each label, in the order of `labels`: a list, in the CSV as JSON."),
+    "probabilities": (
+        pl.List(F),
+        "P of each label, in the order of `labels`, or, where labels are held out, of the test set's classes in the "
+        "results: a list, in the CSV as JSON.",
+    ),
     "p_predicted": (F, "P(`predicted`)."),
     "p_label": (F, "P(`label`)."),
 }

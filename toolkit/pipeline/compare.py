@@ -34,6 +34,13 @@ class Compared:
     splits: list[Split]
     notes: list[str]
 
+    @property
+    def largest(self) -> list[Comparison]:
+        """The comparisons with most training images, whose heads are kept: all, unless there are several sizes."""
+        size = self.splits[-1].train_per_label
+        pairs = zip(self.comparisons, self.splits, strict=True)
+        return [one for one, split in pairs if split.train_per_label == size]
+
     @cached_property
     def table(self) -> pl.DataFrame:
         """The results of this command only, in the stored order."""
@@ -88,7 +95,8 @@ def compare_all(
     if len(done) == 1:
         return done[0]
     comparisons = [one for compared in done for one in compared.comparisons]
-    kept_heads.remember_last(plans[0].results / kept_heads.FOLDER, comparisons)
+    kept = [one for compared in done for one in compared.largest]
+    kept_heads.remember_last(plans[0].results / kept_heads.FOLDER, kept)
     of_all = set.intersection(*(set(one.notes) for one in done))
     pairs = [(plan.source.model, note) for plan, one in zip(plans, done, strict=True) for note in one.notes]
     notes = [note if note in of_all else f"{model}: {note}" for model, note in pairs]
@@ -191,7 +199,7 @@ def _keep_heads(plan: Plan, comparison: Comparison, split: Split, encoders: Sequ
 def _stored(plan: Plan, done: Compared) -> Compared:
     """Write the tables and how they were made; damaged files are reported in the notes."""
     damaged = tables.store(plan.results, done.table, done.predictions)
-    kept_heads.remember_last(plan.results / kept_heads.FOLDER, done.comparisons)
+    kept_heads.remember_last(plan.results / kept_heads.FOLDER, done.largest)
     run_records.note(plan.results, done.table, _how(plan))
     return replace(done, notes=list(dict.fromkeys([*done.notes, *damaged])))
 

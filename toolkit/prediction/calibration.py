@@ -101,6 +101,7 @@ def _split(about: KeptHead, head: Any, cache: Cache) -> tuple[Any, np.ndarray, n
     numbers; and how many images it was fitted on."""
     rows = kept_heads.training_rows(about).unique("sha256", keep="first", maintain_order=True)
     vectors, codes = kept_heads.vectors_of(rows, cache), _codes(rows["label"].to_numpy(), head)
+    _require_two_of_each(rows)
     held_back = _held_back(codes, about.record.seed)
     fitted = clone(head).fit(vectors[~held_back], *_targets(rows.filter(~held_back)))
     return fitted, fitted.predict_proba(vectors[held_back]), codes[held_back], int((~held_back).sum())
@@ -171,6 +172,7 @@ def _cross_validated(
     numbers; and the kind of folds in words. With two labels, P of the positive one is stored for the next time."""
     rows = kept_heads.training_rows(about).unique("sha256", keep="first", maintain_order=True)
     vectors, (y, groups) = kept_heads.vectors_of(rows, cache), _targets(rows)
+    _require_two_of_each(rows)
     numbers, how = fold_numbers(y, groups, "category", about.record.seed)
     known, count = kept_heads.remembered_scores(about), len(head.classes_)
     if known is not None:
@@ -184,6 +186,16 @@ def _cross_validated(
         kept_heads.remember_scores(about, probabilities[:, positive_of(about, head)] if count == 2 else probabilities)
     what = "each category in its turn" if how == "category" else "a fifth at a time"
     return probabilities, _codes(y, head), f"chosen on training images, {what} left out"
+
+
+def _require_two_of_each(rows: pl.DataFrame) -> None:
+    """Raise SelectionError where a label has one training image alone: without it, nothing is known of the label."""
+    alone = rows.group_by("label").len().filter(pl.col("len") < 2)["label"].sort().to_list()
+    if alone:
+        raise SelectionError(
+            f"The head learned from one image alone of {some(alone)}, which cannot calibrate it as well: name new "
+            "images (--calibrate), or compare on more (--train-per-label)."
+        )
 
 
 def _of_both(scores: np.ndarray, positive: int) -> np.ndarray:

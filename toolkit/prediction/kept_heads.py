@@ -104,11 +104,14 @@ def keep(
     """Store the heads of one comparison, replacing those of an equal comparison. Raises CacheError if that fails.
 
     `source` is the base encoder's source. Only heads on the encoders of `caches` are stored. A head whose state cannot
-    be stored without code is left out; `predict` cannot use it.
+    be stored without code is left out; `predict` cannot use it. If labels are held out, a head predicts only the labels
+    that it was trained on, so its test images are the base ones.
     """
     from toolkit.heads.base import unit
 
-    rows, keys = _rows(split), split.train["sha256"].to_list()
+    tests = {"base": split.base} if split.new_labels else split.tests()
+    table = comparison.table.filter(pl.col("test").is_in(list(tests)))
+    rows, keys = _rows({"train": split.train, **tests}), split.train["sha256"].to_list()
     digest = hashlib.sha256(rows).hexdigest()
     facts: dict[str, Any] = {
         "weights": str(source.file) if source.file and source.pretrained != "shipped" else source.pretrained,
@@ -123,7 +126,7 @@ def keep(
         identity, training = cache.record.identity, unit(cache.read_images(keys))
         facts |= {"encoder": cache.record, "far_beyond": far_beyond(training)}
         for name in [name for of, name in comparison.heads if of == identity]:
-            record = HeadRecord(**facts, **_scores(comparison.table, identity, name))
+            record = HeadRecord(**facts, **_scores(table, identity, name))
             _write(folder, comparison.heads[identity, name], training, record)
 
 
@@ -302,9 +305,8 @@ def _checked(path: Path, expected_sha256: str) -> bytes:
     return data
 
 
-def _rows(split: Split) -> bytes:
+def _rows(parts: Mapping[str, pl.DataFrame]) -> bytes:
     """A Parquet file with the SHA-256, label, category and role of each image."""
-    parts = {"train": split.train, **split.tests()}
     named = [rows.select("sha256", "label", category="group", role=pl.lit(role)) for role, rows in parts.items()]
     data = io.BytesIO()
     pl.concat(named).write_parquet(data)
@@ -340,9 +342,9 @@ def _fits(kept: KeptHead, encoder: str | None, head: str | None) -> bool:
 
 def _kind(kept: KeptHead) -> tuple[str, ...]:
     """The kind of a head: heads of one kind differ only in the held-out value and the seed."""
-    record = kept.record
-    recipe = record.encoder.trained_on.recipe if record.encoder.trained_on else ""
-    return record.encoder.name, recipe, record.head, record.chosen_by
+    record, encoder = kept.record, kept.record.encoder
+    recipe = encoder.trained_on.recipe if encoder.trained_on else ""
+    return encoder.model, encoder.pretrained, encoder.name, recipe, record.head, record.chosen_by
 
 
 def _base(kept: KeptHead) -> float:

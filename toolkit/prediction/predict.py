@@ -15,11 +15,12 @@ import polars as pl
 
 from toolkit.cache import embedding
 from toolkit.cache.store import Cache
+from toolkit.data.held_out import LABEL, NONE
 from toolkit.data.manifest import Dataset, hash_rows
 from toolkit.data.split import first_fresh
 from toolkit.encoders import openclip as encoders
 from toolkit.encoders.record import IMPORTED, Encoder
-from toolkit.errors import EncoderError, MissingEmbeddings
+from toolkit.errors import EncoderError, MissingEmbeddings, SelectionError
 from toolkit.finetuning.loading import Loaders
 from toolkit.prediction import calibration, kept_heads
 from toolkit.prediction.calibration import Fresh, Rule
@@ -121,8 +122,14 @@ def _rule(about: KeptHead, vectors_of: _Vectors, request: Request) -> Rule:
 def _fresh(dataset: Dataset, about: KeptHead, vectors_of: _Vectors) -> Fresh:
     """Training images of `dataset` for calibration, without those of the head's comparison."""
     record, mine = about.record, dataset.with_labels(about.record.labels.names)
-    rows = first_fresh(mine, record.held_out, MOST_FRESH, kept_heads.rows_of(about)["sha256"], record.by)
+    held_out = NONE if record.by == LABEL else record.held_out  # held-out labels are none of its own
+    rows = first_fresh(mine, held_out, MOST_FRESH, kept_heads.rows_of(about)["sha256"], record.by)
     rows, vectors = vectors_of(mine, rows.unique("sha256", maintain_order=True).drop("sha256"))
+    if rows["reason"].null_count() == 0:
+        raise SelectionError(
+            f"{dataset.name} has no readable training images to calibrate on but those of the head's own comparison: "
+            "name other data (--calibrate)."
+        )
     return Fresh(vectors, rows.filter(pl.col("reason").is_null())["label"].to_numpy(), dataset.name)
 
 

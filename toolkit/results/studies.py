@@ -5,7 +5,7 @@ from typing import Any
 
 import polars as pl
 
-from toolkit.data.held_out import NONE
+from toolkit.data.held_out import LABEL, NONE
 from toolkit.evaluation import columns
 
 
@@ -40,14 +40,15 @@ def with_studies(table: pl.DataFrame, predictions: pl.DataFrame) -> tuple[pl.Dat
 
     Comparisons of the same question (`columns.QUESTION`) form a study if they share test images and these have the same
     content. A study has one set of images for each held-out value and seed; a comparison of other images starts a new
-    study. Comparisons that hold nothing out form studies of their own.
+    study. Comparisons that hold nothing out form studies of their own, and so do those that hold out other labels.
     """
     every = table.group_by(columns.COMPARISON, maintain_order=True).agg(pl.col("created").min())
     tested = columns.ordinary(predictions).select(*columns.COMPARISON, "path", "sha256").unique(maintain_order=True)
     studies: dict[tuple[Any, ...], list[_Study]] = {}
     names = []
     for row in every.sort("created", maintain_order=True).iter_rows(named=True):
-        question = (*(row[name] for name in columns.QUESTION), row["held_out"] == NONE)
+        alone = row["held_out"] if row["split_by"] == LABEL else row["held_out"] == NONE
+        question = (*(row[name] for name in columns.QUESTION), alone)
         repetition, images = (row["held_out"], row["seed"]), row["images"]
         wanted = pl.DataFrame([row]).select(pl.col(name).cast(table.schema[name]) for name in columns.COMPARISON)
         mine = tested.join(wanted, on=columns.COMPARISON, how="semi", nulls_equal=True).select("path", "sha256")
