@@ -216,8 +216,8 @@ def _tokenizer(origin: Source) -> Any:
         raise EncoderError(f'The tokenizer of {origin.model} needs {error.name}: pip install -e ".[siglip]"') from error
     except Exception as error:  # whatever the hub's client and transformers raise
         raise EncoderError(
-            f"The tokenizer of {origin.model} ({name or 'from the hub'}) is neither on this machine nor to be had from "
-            "here (no network?): run once with a network."
+            f"The tokenizer of {origin.model} ({name or 'from the hub'}) is not on this machine and cannot be "
+            "downloaded (no network?): run once with a network."
         ) from error
 
 
@@ -307,7 +307,7 @@ def _readable_errors(origin: Source) -> Iterator[None]:
     except Exception as error:  # whatever open_clip, torch, safetensors and the hub's client raise
         if origin.file is None:
             raise EncoderError(
-                f"The weights of {name} are neither on this machine nor to be had from here (no network?): run once "
+                f"The weights of {name} are not on this machine and cannot be downloaded (no network?): run once "
                 f"with a network, or give a local file, --pretrained FILE, or take the model that ships: --model nano."
             ) from error
         raise EncoderError(f"{origin.file} does not load as {origin.model}: {_reason(error)}") from error

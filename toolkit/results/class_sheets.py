@@ -16,19 +16,17 @@ MOST_MATRICES, MOST_PAIRS, MOST_PREDICTIONS = 20, 200, 50_000
 """At most this many matrices, mistakes per head, and images are written."""
 
 ABOUT_CLASSES = (
-    "The figures of each class on unperturbed test images, the lowest recall of each encoder and head first. "
-    "from, to: the ends of the 95 % interval (Wilson's) of the figure to their left."
+    "The figures of each class on unperturbed test images; for each encoder and head, the lowest recall first. "
+    "from, to: the ends of Wilson's 95 % interval of the figure to the left."
 )
 ABOUT_CONFUSION = (
-    "Of the most accurate encoder and head on each test set: a row for each true label, a column for each "
+    "Confusion matrix of the most accurate encoder and head on each test set: rows are true labels, columns predicted "
+    "labels. Empty is 0."
 )
-ABOUT_CONFUSION += "predicted label. Empty is none."
-ABOUT_MISTAKES = (
-    "Which labels the most accurate encoder and head on each test set confuses, the most frequent mistake first."
-)
+ABOUT_MISTAKES = "Mistakes of the most accurate encoder and head on each test set, the most frequent first."
 ABOUT_PREDICTIONS = (
-    f"What the most accurate encoder and head on each test set called each image; at most {MOST_PREDICTIONS:,} images. "
-    "predictions.csv has every encoder and head, and the probability of each label."
+    f"Predictions of the most accurate encoder and head on each test set, for at most {MOST_PREDICTIONS:,} images. "
+    "predictions.csv has all encoders and heads, and the probability of each label."
 )
 
 WHO = {"dataset": "Data", "held_out": "Held out", "model": "Model", "encoder": "Encoder", "head": "Head"}
