@@ -131,7 +131,7 @@ def test_without_a_network_a_line_says_that_the_tokenizer_is_missing(
         raise OSError("We couldn't connect to 'https://huggingface.co'\nand more lines")
 
     monkeypatch.setattr(LetterTokenizer, "from_pretrained", gone)
-    with pytest.raises(EncoderError, match="tokenizer of tiny-SigLIP .* neither on this machine") as caught:
+    with pytest.raises(EncoderError, match="tokenizer of tiny-SigLIP .* not on this machine") as caught:
         load(weights)
     assert "\n" not in str(caught.value)
 

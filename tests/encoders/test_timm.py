@@ -95,7 +95,7 @@ def test_offline_its_weights_are_missed_in_a_line(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(EncoderError, match="neither on this machine nor to be had from here") as caught:
+    with pytest.raises(EncoderError, match="not on this machine and cannot be downloaded") as caught:
         openclip.load(source(NAME, device="cpu"))
     assert "\n" not in str(caught.value)
 

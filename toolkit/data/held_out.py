@@ -1,4 +1,4 @@
-"""What is held out: from `--split` and `--split-by` to values of a column, or to labels; and how it is said."""
+"""Held-out values: from `--split` and `--split-by` to values of a column, or to labels; and the lines about them."""
 
 from collections.abc import Sequence
 
@@ -12,9 +12,9 @@ NONE = "none"
 CATEGORY = "category"
 LABEL, HALF = "label", "half"
 MOST_VALUES = 200
-"""A column with more values than these, or one for each image, cannot be split by."""
+"""A column with more values than this cannot be split by."""
 HELD_OUT = {"cifake": "cat", "sample": "cat"}
-"""What is held out by default, by kind of data; of other data, nothing."""
+"""The default held-out value, by kind of data; other data has none."""
 
 
 def columns_to_split_by(dataset: Dataset) -> dict[str, list[str]]:
@@ -31,10 +31,10 @@ def columns_to_split_by(dataset: Dataset) -> dict[str, list[str]]:
 
 
 def held_out_values(dataset: Dataset, split: Sequence[str], by: str = CATEGORY) -> list[str]:
-    """The values of the column `by` named by `--split`, each held out in its turn; `none` holds nothing out.
+    """The values of the column `by` that `--split` names, to be held out one at a time; `none` holds nothing out.
 
-    Without `split` the default of this kind of data (`HELD_OUT`), else `none`. By `label`, the named labels are held
-    out together, or `half` of all. Raises SelectionError for an unknown column or value.
+    Without `split`, the default of this kind of data (`HELD_OUT`), or `none`. With `by` = `label`, the named labels are
+    held out together, or `half` of all labels. Raises SelectionError for an unknown column or value.
     """
     if by == LABEL:
         return [_held_out_labels(dataset, split)]
@@ -57,7 +57,7 @@ def held_out_values(dataset: Dataset, split: Sequence[str], by: str = CATEGORY) 
 
 
 def _named(split: Sequence[str]) -> list[str]:
-    """The names in `--split`, each once."""
+    """The names in `--split`, without repetitions."""
     return list(dict.fromkeys(name.strip() for part in split for name in part.split(",") if name.strip()))
 
 
@@ -68,7 +68,7 @@ def _held_out_labels(dataset: Dataset, split: Sequence[str]) -> str:
         return NONE
     if wanted == [HALF] and HALF not in labels:
         if len(labels) < 4:
-            raise SelectionError(f"Half of {len(labels)} labels cannot be told apart from each other: it takes 4.")
+            raise SelectionError(f"--split half needs 4 labels or more: {len(labels)} leave fewer than 2 in a half.")
         return HALF
     for name in wanted:
         if name not in labels:
@@ -83,10 +83,10 @@ def _held_out_labels(dataset: Dataset, split: Sequence[str]) -> str:
 
 
 def new_labels(labels: Sequence[str], held_out: str, by: str) -> tuple[str, ...]:
-    """The labels that are held out, sorted; none where another column is split by.
+    """The labels that are held out, sorted; empty if another column is split by.
 
-    `half` holds out the second half of the sorted labels; the first one has one more where their number is odd (Zhou et
-    al. 2022, CoOp's and CoCoOp's base and new classes).
+    `half` holds out the second half of the sorted labels; with an odd number, the first half has one more (Zhou et al.
+    2022, CoOp's and CoCoOp's base and new classes).
     """
     if by != LABEL or held_out == NONE:
         return ()
@@ -94,8 +94,8 @@ def new_labels(labels: Sequence[str], held_out: str, by: str) -> tuple[str, ...]
 
 
 def what_is_held_out(dataset: Dataset, held_out: Sequence[str], by: str = CATEGORY) -> str | None:
-    """A line for the user: if nothing is held out, what could be, and how; which labels are held out; or which labels
-    have no value in the column `by`. None if there is nothing to say."""
+    """A line for the user: how values could be held out, if none are; which labels are held out; or which labels have
+    no value in the column `by`. None if there is nothing to report."""
     if new := new_labels(dataset.labels(), held_out[0], by):
         known = len(dataset.labels()) - len(new)
         return f"{len(new)} of {known + len(new)} labels are held out: {some(new)}. Each part is tested among its own."
@@ -118,7 +118,7 @@ def _line_on_labels_without(dataset: Dataset, by: str) -> str | None:
 
 
 def labels_without(rows: pl.DataFrame, by: str) -> list[str]:
-    """The labels none of whose rows has a value in the column `by`, sorted."""
+    """The labels without any value in the column `by`, sorted."""
     named = rows.group_by("label").agg(pl.col(by).count().alias("values"))
     return named.filter(pl.col("values") == 0)["label"].sort().to_list()
 

@@ -1,4 +1,4 @@
-"""An image tower without a text tower, from a checkpoint that has no text tower."""
+"""An image tower without a text tower."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from toolkit.encoders.checkpoint_files import LABEL_VECTORS
 
 
 class ImageTower(torch.nn.Module):
-    """The image tower `visual` of a model of open_clip's, under that model's names. It has no `encode_text`.
+    """The image tower `visual`, with the attribute names of an open_clip model but without `encode_text`.
 
     Once fine-tuned, it has a trained vector for each of `labels` in place of prompts: `label_vectors` `[labels, D]`.
     """
@@ -24,14 +24,14 @@ class ImageTower(torch.nn.Module):
         return vectors
 
     def set_labels(self, labels: Sequence[str], vectors: torch.Tensor) -> None:
-        """Give each of `labels` its row of `vectors` `[labels, D]`, a weight from then on."""
+        """Set `labels` and their `vectors` `[labels, D]`, which become a trainable parameter."""
         self.labels = tuple(labels)
         self.register_parameter(LABEL_VECTORS, torch.nn.Parameter(vectors))
 
     def encode_labels(self, labels: Sequence[str]) -> torch.Tensor:
-        """The vectors of `labels`, `[P, D]`. Raises NotImplementedError for one that has none."""
+        """The vectors of `labels`, `[P, D]`. Raises NotImplementedError for a label without a vector."""
         unknown = [label for label in labels if label not in self.labels]
         if unknown:
-            raise NotImplementedError(f"an image tower alone has no prompts, and {unknown[0]!r} is no label of its own")
+            raise NotImplementedError(f"an image tower has no prompts, and no vector for the label {unknown[0]!r}")
         vectors: torch.Tensor = self.get_parameter(LABEL_VECTORS)
         return vectors[[self.labels.index(label) for label in labels]]

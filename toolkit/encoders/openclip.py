@@ -1,4 +1,4 @@
-"""A CLIP from open_clip, or an image tower from timm: how it is loaded, and how it embeds images and prompts."""
+"""Load a CLIP from open_clip or an image tower from timm, and embed images and prompts with it."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 DEVICES = ("auto", "cuda", "mps", "cpu")
 MOST_SIDE_BY_SIDE = 4
-"""Each batch on its way takes memory for what lies between the layers."""
+"""At most this many batches at once, since each needs memory for its activations."""
 
 log = logging.getLogger(__name__)
 
@@ -33,10 +33,10 @@ __all__ = ["OpenClip", "Source", "arithmetic", "create", "load", "source"]
 
 
 class OpenClip:
-    """An `Encoder`: a CLIP that open_clip has loaded, by `load` or from a checkpoint of `finetuning.checkpoints`.
+    """An `Encoder`: a CLIP loaded through open_clip, by `load` or from a checkpoint of `finetuning.checkpoints`.
 
-    `record` is what a cache and a table say about it; `identity` is a hash over its weights, its preprocessing and its
-    precision, so that a vector of one encoder can never be taken for another's.
+    `record` describes it in caches and tables. `identity` is a hash over its weights, preprocessing and precision, so
+    that vectors of different encoders are never confused.
     """
 
     def __init__(self, model: Any, origin: Source, trained_on: TrainedOn | None = None):
@@ -45,7 +45,7 @@ class OpenClip:
         self.model: Any = model.eval()  # open_clip has no types
         self.source = origin
         self.device = pick_device(origin.device)
-        # Convolutions are up to twice as fast with the channels last; vectors stay the same to 1e-6.
+        # Convolutions are up to twice as fast with channels last; vectors are equal to 1e-6.
         self.model.to(self.device, memory_format=torch.channels_last)
         self.has_text = hasattr(model, "encode_text")
         self.tokenizer = _tokenizer(origin) if self.has_text else None
@@ -58,7 +58,7 @@ class OpenClip:
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """Height and width in pixels of what the image tower takes."""
+        """Height and width in pixels of the image tower's input."""
         size = self.preprocessing["size"]
         return (size, size) if isinstance(size, int) else (size[0], size[1])
 
@@ -66,7 +66,7 @@ class OpenClip:
         weights = weights_sha256(self.model)
         preprocessing = json.loads(json.dumps(self.preprocessing))
         parts = [weights, kinds_of_layers(self.model), preprocessing, self.source.precision]
-        parts += [trained_on.choice] if trained_on and trained_on.choice else []  # equal weights, calibrated otherwise
+        parts += [trained_on.choice] if trained_on and trained_on.choice else []  # equal weights, another calibration
         return EncoderRecord(
             identity=hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16],
             model=self.source.model,
@@ -86,29 +86,29 @@ class OpenClip:
         return int(self.embed_images(np.zeros((1, 3, *self.image_size), np.uint8)).shape[1])
 
     def prepare(self, data: bytes) -> np.ndarray:
-        """An image file's bytes -> what `embed_images` takes. Raises ImageError."""
+        """An image file's bytes -> `[3, H, W]` uint8 for `embed_images`. Raises ImageError."""
         return self.preprocess(decode(data))
 
     def preprocess(self, image: Image.Image) -> np.ndarray:
-        """One RGB image -> `[3, H, W]` uint8, resized and cropped as its library does it. Safe from several threads."""
+        """One RGB image -> `[3, H, W]` uint8, resized and cropped as its library does. Safe in several threads."""
         if image.size != self.image_size[::-1] or self.preprocessing.get("crop_pct", 1.0) < 1:
             image = self._steps(image)
         return np.asarray(image).transpose(2, 0, 1)
 
     def pixels_to_input(self, pixels: np.ndarray) -> "torch.Tensor":
-        """`[N, 3, H, W]` uint8 -> float32 on the device, normalised as the model wants it."""
+        """`[N, 3, H, W]` uint8 -> float32 on the device, normalised with the model's mean and deviation."""
         import torch
 
         batch = torch.from_numpy(np.ascontiguousarray(pixels))
         if self.device == "cuda":
-            batch = batch.pin_memory()  # from there the card fetches by itself; elsewhere the driver copies once more
+            batch = batch.pin_memory()  # the GPU reads pinned memory directly; otherwise the driver copies once more
         batch = batch.to(self.device, non_blocking=True)
         mean = torch.tensor(self.preprocessing["mean"], device=self.device).view(1, 3, 1, 1)
         deviation = torch.tensor(self.preprocessing["std"], device=self.device).view(1, 3, 1, 1)
         return (batch.float() / 255 - mean) / deviation
 
     def _to_embed_with(self) -> Any:
-        """The model, or on a CPU in half precision its copy with weights that are cast already."""
+        """The model; on a CPU in half precision, its copy with weights already cast."""
         halved = self.device == "cpu" and self.source.precision in half_precision.PRECISIONS
         return self._half(self.source.precision) if halved else self.model
 
@@ -125,10 +125,10 @@ class OpenClip:
 
     @contextmanager
     def side_by_side(self) -> Iterator[tuple[int, ThreadPoolExecutor]]:
-        """How many batches to embed at once, and threads that do; those of torch are divided among them meanwhile.
+        """The number of batches to embed at once, and a pool of threads for them, which share torch's threads.
 
-        On a CPU, two batches on a core each are done sooner than two in turn on both cores (nano by a tenth, ViT-B/32
-        by a thirtieth), and a core that reads images in between holds up one of them and not both.
+        On a CPU, two batches on one core each are faster than one after the other on both cores (nano by 10 %, ViT-B/32
+        by 3 %), and a core that is busy reading images delays only one of them.
         """
         import torch
 
@@ -145,7 +145,8 @@ class OpenClip:
     def embed_prompts(self, prompts: Sequence[str]) -> np.ndarray:
         """`P` prompts -> `[P, D]` float32: projected, not normalised.
 
-        Of an image tower with label vectors, those of these labels; without, raises NotImplementedError.
+        For an image tower, `prompts` are labels, and the result is their label vectors; raises NotImplementedError for
+        a label without one.
         """
         import torch
 
@@ -159,8 +160,8 @@ class OpenClip:
 def load(origin: Source) -> OpenClip:
     """Load a base encoder through open_clip.
 
-    Raises EncoderError for an unknown model or tag, weights that are neither here nor reachable, and a checkpoint that
-    does not fit or that is more than tensors (pickled code is never run).
+    Raises EncoderError for an unknown model or tag, weights that are neither on this machine nor downloadable, and a
+    checkpoint that does not fit or that contains more than tensors (pickled code is never run).
     """
     encoder = OpenClip(create(origin, load_weights=True), origin)
     about = (origin.model, origin.file or origin.pretrained, encoder.identity, encoder.device, origin.precision)
@@ -169,7 +170,7 @@ def load(origin: Source) -> OpenClip:
 
 
 def create(origin: Source, load_weights: bool) -> "torch.nn.Module":
-    """The model of `origin`, with its weights or (for a checkpoint to be loaded into it) without."""
+    """The model of `origin`, with its weights, or without them if a checkpoint will be loaded into it."""
     if load_weights and origin.file is None:
         fail_fast_without_network()
     if origin.model.startswith(TIMM):
@@ -201,7 +202,7 @@ def create(origin: Source, load_weights: bool) -> "torch.nn.Module":
 
 
 def _tokenizer(origin: Source) -> Any:
-    """What turns prompts into tokens. SigLIP's and some others come from the hub, by a library of their own."""
+    """The model's tokenizer. Those of SigLIP and some other models come from the hub and need transformers."""
     import open_clip
 
     config = open_clip.get_model_config(origin.model) or {}
@@ -212,18 +213,16 @@ def _tokenizer(origin: Source) -> Any:
         with quiet_client():
             return open_clip.get_tokenizer(origin.model)
     except ImportError as error:
-        raise EncoderError(
-            f'{origin.model} reads prompts with a tokenizer that needs {error.name}: pip install -e ".[siglip]"'
-        ) from error
+        raise EncoderError(f'The tokenizer of {origin.model} needs {error.name}: pip install -e ".[siglip]"') from error
     except Exception as error:  # whatever the hub's client and transformers raise
         raise EncoderError(
-            f"The tokenizer of {origin.model} ({name or 'from the hub'}) is neither on this machine nor to be had from "
-            "here (no network?): run once with a network."
+            f"The tokenizer of {origin.model} ({name or 'from the hub'}) is not on this machine and cannot be "
+            "downloaded (no network?): run once with a network."
         ) from error
 
 
 def pick_device(name: str) -> str:
-    """`auto` -> the best that is here: CUDA, then MPS (Apple), then CPU. Raises EncoderError for one that is not."""
+    """`auto` -> the first available of CUDA, MPS (Apple) and CPU. Raises EncoderError for an unavailable device."""
     import torch
 
     here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
@@ -251,11 +250,11 @@ def arithmetic(device: str, precision: str) -> Iterator[None]:
 
 
 def weights_sha256(model: "torch.nn.Module") -> str:
-    """A hash over every tensor's name, shape, type and bytes, whatever file they came from."""
+    """A hash over every tensor's name, shape, type and bytes; it does not depend on the file."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         if name.endswith("num_batches_tracked"):
-            continue  # a counter of training steps: no vector depends on it, and old files lack it
+            continue  # a counter of training steps that does not affect vectors and that old files lack
         array = np.ascontiguousarray(tensor.detach().cpu().numpy())
         digest.update(f"{name} {array.shape} {array.dtype}\n".encode())
         digest.update(array.reshape(-1).view(np.uint8).data)
@@ -263,12 +262,12 @@ def weights_sha256(model: "torch.nn.Module") -> str:
 
 
 def kinds_of_layers(model: "torch.nn.Module") -> list[str]:
-    """The names of the model's layer classes: two models may share their weights and differ in their activation."""
+    """The names of the model's layer classes, since models with equal weights may differ in their activation."""
     return sorted({type(module).__name__ for module in model.modules()})
 
 
 def _steps_to_pixels(preprocessing: dict[str, Any]) -> Any:
-    """The library's own resize and crop, without the two steps at its end (to a tensor, normalise)."""
+    """The library's resize and crop, without its last two steps (convert to a tensor, normalise)."""
     if "crop_pct" in preprocessing:
         return timm_tower.steps_to_pixels(preprocessing)
     from open_clip.transform import PreprocessCfg, image_transform_v2
@@ -308,7 +307,7 @@ def _readable_errors(origin: Source) -> Iterator[None]:
     except Exception as error:  # whatever open_clip, torch, safetensors and the hub's client raise
         if origin.file is None:
             raise EncoderError(
-                f"The weights of {name} are neither on this machine nor to be had from here (no network?): run once "
+                f"The weights of {name} are not on this machine and cannot be downloaded (no network?): run once "
                 f"with a network, or give a local file, --pretrained FILE, or take the model that ships: --model nano."
             ) from error
         raise EncoderError(f"{origin.file} does not load as {origin.model}: {_reason(error)}") from error

@@ -38,7 +38,7 @@ class Source:
         return f"{self.model} {weights}{config}"
 
     def is_source_of(self, record: EncoderRecord) -> bool:
-        """Whether `record` is that of this encoder, so that a cache can be searched without loading a model."""
+        """Whether `record` describes this encoder, so that a cache can be searched without loading a model."""
         return record.name == "base" and record.precision == self.precision and self.called in record.known_as
 
 
@@ -68,8 +68,8 @@ def source(model: str, pretrained: str | None = None, precision: str = "fp32", d
 
 
 def _from_file(made: Source, file: Path) -> Source:
-    """The source of weights in a file. A file does not tell which activation they need; OpenAI's, known by name, need
-    QuickGELU."""
+    """The source of weights in a file. The file does not say which activation they need; OpenAI's, recognised by name,
+    need QuickGELU."""
     found = replace(made, pretrained=file.stem, file=file.resolve())
     if made.model not in QUICK_GELU_TWINS:
         return found
@@ -81,21 +81,24 @@ def _from_file(made: Source, file: Path) -> Source:
 
 
 def _of_timm(made: Source, pretrained: str | None) -> Source:
-    """timm has the tag in the name (`vit_small_patch14_dinov2.lvd142m`), and preprocessing depends on it."""
+    """The source of a timm model. Its name includes the tag (`vit_small_patch14_dinov2.lvd142m`), on which
+    preprocessing depends."""
     if pretrained and Path(pretrained).is_file():
         return replace(made, pretrained=Path(pretrained).stem, file=Path(pretrained).resolve())
     if pretrained:
-        raise EncoderError(f"No checkpoint at {pretrained}: of {made.model} a tag is part of the name, timm:NAME.TAG.")
+        raise EncoderError(
+            f"No checkpoint at {pretrained}: for timm models, the tag is part of the name, timm:NAME.TAG."
+        )
     return replace(made, pretrained=made.model.partition(".")[2] or "default")
 
 
 def _hub_folder(file: Path) -> list[str]:
-    """The name of the model in the Hugging Face client's cache that a file lies in."""
+    """The model's folder name, if the file is in the Hugging Face client's cache."""
     return [part for part in file.absolute().parts if part.startswith("models--")]
 
 
 def _from_folder(made: Source, pretrained: str | None) -> Source:
-    """The source `local-dir:FOLDER`. The config's hash is part of the name, as other settings give other vectors."""
+    """The source `local-dir:FOLDER`. The config's hash is part of the name, since vectors depend on its settings."""
     model, config, weights = checkpoint_files.local_dir(made.model)
     if pretrained and Path(pretrained).resolve() != weights.resolve():
         raise EncoderError(f"{made.model} brings its own weights, {weights}: leave --pretrained out.")

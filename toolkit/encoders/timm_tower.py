@@ -1,4 +1,4 @@
-"""Image towers from timm, which have no text: DINOv2, DINOv3, plain ViT and whatever else it knows."""
+"""Image towers from timm, without text: DINOv2, DINOv3, ViT and all other models of timm."""
 
 import difflib
 import sys
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def create(origin: Source, load_weights: bool) -> "torch.nn.Module":
-    """The tower of `timm:NAME` or `timm:NAME.TAG`, without its classifier, with its weights or without.
+    """The tower of `timm:NAME` or `timm:NAME.TAG`, without its classifier, with or without its weights.
 
-    Its vectors are what timm pools before a classifier: of most ViTs the class token. Raises EncoderError for a name
-    that timm does not know, and timm's and torch's errors where weights do not fit.
+    Its vectors are timm's pooled features, for most ViTs the class token. Raises EncoderError for an unknown name, and
+    timm's and torch's errors if weights do not fit.
     """
     import timm
 
@@ -31,7 +31,7 @@ def create(origin: Source, load_weights: bool) -> "torch.nn.Module":
 
 
 def steps_to_pixels(preprocessing: dict[str, Any]) -> Any:
-    """timm's own resize and crop, without the two steps at its end (to a tensor, normalise)."""
+    """timm's resize and crop, without its last two steps (convert to a tensor, normalise)."""
     from timm.data import create_transform
     from torchvision.transforms import Compose
 
@@ -41,8 +41,8 @@ def steps_to_pixels(preprocessing: dict[str, Any]) -> Any:
 
 
 def _load_into(trunk: Any, tensors: "dict[str, torch.Tensor]") -> None:
-    """The weights of a file, read as timm reads its own: names of the original authors are understood, and a classifier
-    is left out. timm itself would then load what fits and leave the rest to chance."""
+    """Load weights from a file as timm does: the original authors' tensor names are converted and a classifier is left
+    out. Unlike timm, raise an error if tensors are missing."""
     from timm.models import model_entrypoint
 
     family = sys.modules[model_entrypoint(trunk.pretrained_cfg["architecture"]).__module__]
@@ -55,7 +55,7 @@ def _load_into(trunk: Any, tensors: "dict[str, torch.Tensor]") -> None:
 
 
 def _visual(trunk: Any) -> Any:
-    """The tower as open_clip holds one: a `trunk` and its preprocessing."""
+    """The tower in open_clip's form: a module with a `trunk` and its preprocessing."""
     import torch
     from timm.data import resolve_model_data_config
 

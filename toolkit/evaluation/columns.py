@@ -1,4 +1,4 @@
-"""The columns of the two tables, in their order, and what each one says. Documentation and workbook read them here."""
+"""The columns of the two tables, in order, with their meanings, which documentation and workbook show."""
 
 import polars as pl
 
@@ -8,92 +8,112 @@ Kind = type[pl.DataType] | pl.DataType
 
 RESULTS: dict[str, tuple[Kind, str]] = {
     "dataset": (S, "Name of the data set."),
-    "held_out": (S, "The novel category: no training image belongs to it. `none` where nothing is held out."),
+    "held_out": (
+        S,
+        "The held-out value (a category by default): no training image has it. `none` if nothing is held out.",
+    ),
     "encoder": (
         S,
-        "`base` as published, `blocks` inside it, `finetuned` on the training images; `pixels`, `file facts`: no CLIP.",
+        "`base`: as published. `blocks`: its intermediate layers. `finetuned`: on the training images. `pixels`, "
+        "`file facts`: no CLIP.",
     ),
-    "head": (S, "What turns embeddings into a label: `zero-shot`, `logreg`, `layer-probes`, `knn`, `cnn`, …"),
-    "test": (S, "`base`: test images of the other categories. `novel`: of the held-out one. `other`: of `test_data`."),
-    "class": (S, "A label, or `all`: the means over the labels (of more than two, over those that have test images)."),
-    "precision": (F, "Of the images called this class, the share that is. 0 for a class that is never predicted."),
-    "recall": (F, "Of the images of this class, the share that was called so."),
+    "head": (S, "The classifier on the embeddings: `zero-shot`, `logreg`, `layer-probes`, `knn`, `cnn`, …"),
+    "test": (
+        S,
+        "`base`: test images without the held-out value. `novel`: test images with it. `other`: images of `test_data`.",
+    ),
+    "class": (S, "A label, or `all`: the means over the labels (with more than two, over those with test images)."),
+    "precision": (
+        F,
+        "Share of the images predicted as this class that belong to it. 0 for a class that is never predicted.",
+    ),
+    "recall": (F, "Share of the images of this class that are predicted as it."),
     "f1": (F, "Harmonic mean of precision and recall."),
-    "support": (N, "Test images of this class."),
-    "accuracy": (F, "Share of all test images that were called right; the same on every class's row."),
+    "support": (N, "Number of test images of this class."),
+    "accuracy": (F, "Share of all test images that are predicted correctly; the same on every class's row."),
     "precision_low": (F, "Lower end of the 95 % interval: Wilson's for a class, the bootstrap's for `all`."),
-    "precision_high": (F, "Upper end of it."),
+    "precision_high": (F, "Upper end of this interval."),
     "recall_low": (F, "Lower end of the 95 % interval: Wilson's for a class, the bootstrap's for `all`."),
-    "recall_high": (F, "Upper end of it."),
-    "f1_low": (F, "Lower end of the 95 % interval, stratified bootstrap of 1,000 samples."),
-    "f1_high": (F, "Upper end of it."),
+    "recall_high": (F, "Upper end of this interval."),
+    "f1_low": (F, "Lower end of the 95 % interval from a stratified bootstrap of 1,000 samples."),
+    "f1_high": (F, "Upper end of this interval."),
     "accuracy_low": (F, "Lower end of Wilson's 95 % interval."),
-    "accuracy_high": (F, "Upper end of it."),
+    "accuracy_high": (F, "Upper end of this interval."),
     "balanced_accuracy": (F, "Mean of the classes' recalls."),
     "roc_auc": (
         F,
-        "Chance that a REAL image has a higher P(REAL) than a FAKE one; of more than two labels each against the rest.",
+        "Area under the ROC curve: the probability that a REAL image has a higher P(REAL) than a FAKE one. With "
+        "more than two labels, each against the rest.",
     ),
     "roc_auc_low": (
         F,
-        "Lower end of the 95 % interval: stratified bootstrap of 1,000 samples; of more than two labels DeLong's.",
+        "Lower end of the 95 % interval: a stratified bootstrap of 1,000 samples; with more than two labels, DeLong's.",
     ),
-    "roc_auc_high": (F, "Upper end of it."),
+    "roc_auc_high": (F, "Upper end of this interval."),
     "average_precision": (
         F,
-        "Area under the precision-recall curve of REAL; of more than two labels each against the rest.",
+        "Area under the precision-recall curve of REAL; with more than two labels, of each against the rest.",
     ),
     "brier": (
         F,
-        "Mean squared error of P(REAL): 0 is perfect, 0.25 is what always saying 0.5 gets. Of more than two labels the "
-        "errors are summed over all of them (Brier 1950): 2 is the worst.",
+        "Mean squared error of P(REAL): 0 is perfect, 0.25 is what a constant 0.5 gets. With more than two labels, "
+        "the squared errors are summed over the labels (Brier 1950), and 2 is the worst.",
     ),
     "calibration_error": (
         F,
-        "Expected calibration error of P(REAL) over 15 equal bins: how far it is from the truth; of more than two "
-        "labels each against the rest.",
+        "Expected calibration error of P(REAL) over 15 equal bins: its mean distance from the observed share. With "
+        "more than two labels, each against the rest.",
     ),
     "p_best": (F, "Exact McNemar p-value against the most accurate row on the same images; empty for that row itself."),
-    "model": (S, "Name of the CLIP model that the comparison is about."),
-    "pretrained": (S, "Its weights: a tag of open_clip's or a file's name."),
+    "model": (S, "Name of the CLIP model that is compared."),
+    "pretrained": (S, "Its weights: an open_clip tag or a file's name."),
     "encoder_id": (S, "Hash over the encoder's weights, preprocessing and precision."),
-    "recipe": (S, "How it was fine-tuned; empty for base."),
-    "perturbation": (S, "What was done to the test images, as `jpeg:75`; empty where nothing was."),
-    "test_data": (S, "The data set of the test images, where it is another one than `dataset`; else empty."),
-    "seed": (N, "Seed of the training rows, of fine-tuning, and of all else that is random."),
-    "train_per_label": (N, "Training images of each label that were asked for; empty means all."),
-    "test_per_label": (N, "Test images of each label that were asked for; empty means all."),
-    "train_rows": (N, "Training images used."),
-    "leaks_dropped": (N, "Test images passed over because their bytes are in the training set."),
+    "recipe": (S, "The recipe of fine-tuning; empty for base."),
+    "perturbation": (S, "The perturbation of the test images, as `jpeg:75`; empty for none."),
+    "test_data": (S, "The data set of the test images, if it is not `dataset`; else empty."),
+    "seed": (
+        N,
+        "Random seed: of the choice of training images, of fine-tuning, and of everything else that is random.",
+    ),
+    "train_per_label": (N, "Requested training images per label; empty means all."),
+    "test_per_label": (N, "Requested test images per label; empty means all."),
+    "train_rows": (N, "Number of training images used."),
+    "leaks_dropped": (N, "Test images left out because their bytes are in the training set."),
     "choice": (
         S,
-        "What the head chose inside the training images (JSON); in it `recipe`: what its encoder's recipe chose there.",
+        "What the head chose inside the training images (JSON); its `recipe` is what the encoder's recipe chose there.",
     ),
     "chosen_by": (
         S,
-        "How it chose: `category` leaves one training category out at a time, `folds` random fifths; `default`: a "
-        "label had one image alone, so that nothing could be left out.",
+        "How it chose, by cross-validation: `category` holds out one training category at a time, `folds` random "
+        "fifths; `default`: a label has only one image, so that there was no cross-validation.",
     ),
     "code_version": (S, "Version of the toolkit and a hash over its code."),
     "config_hash": (S, "Hash over the settings of this comparison."),
-    "data_hash": (S, "Hash over the contents and labels of the images that trained and tested."),
-    "created": (S, "When it was computed (UTC)."),
-    "labels": (S, "The labels that were told apart, in their order (JSON)."),
-    "split_by": (S, "The column of the data whose value `held_out` is: `category`, `label`, or as `generator`."),
-    "images": (S, "Hash over the comparison's training and test images: rows about other images differ in it."),
-    "study": (
+    "data_hash": (S, "Hash over the contents and labels of the training and test images."),
+    "created": (S, "Time of the computation (UTC)."),
+    "labels": (S, "The labels of the comparison, in their order (JSON)."),
+    "split_by": (S, "The column that `held_out` is a value of: `category`, `label`, or another such as `generator`."),
+    "images": (
         S,
-        "Rows that share it repeat one question on the same data; means are taken over them alone.",
+        "Hash over the comparison's training and test images: rows with different hashes are about different images.",
     ),
-    "log_loss": (F, "Mean of -log P(right label), natural logarithm; the same on every class's row."),
+    "study": (S, "Rows with the same value repeat one comparison on the same data, and only these are averaged."),
+    "log_loss": (F, "Mean of -log P(true label), natural logarithm; the same on every class's row."),
     "top_calibration_error": (
         F,
         "Expected calibration error of P(predicted label) over 15 equal bins; the same on every class's row.",
     ),
-    "top5_accuracy": (F, "Share of images whose label is among the five likeliest; empty below six labels."),
-    "p_best_corrected": (F, "The same, corrected for picking the best row on these images; empty for that row itself."),
-    "selection_bias": (F, "Of the most accurate row: how much of its accuracy is expected to come from being picked."),
-    "harmonic_mean": (F, "Of base and novel accuracy, on rows of `all`; filled where labels are held out."),
+    "top5_accuracy": (F, "Share of images whose label is among the five most likely; empty for fewer than six labels."),
+    "p_best_corrected": (
+        F,
+        "`p_best`, corrected for choosing the best row on these images; empty for that row itself.",
+    ),
+    "selection_bias": (
+        F,
+        "Only for the most accurate row: how much of its accuracy is expected to come from choosing the best row.",
+    ),
+    "harmonic_mean": (F, "Harmonic mean of base and novel accuracy, on rows of `all`; filled if labels are held out."),
 }
 
 PREDICTIONS: dict[str, tuple[Kind, str]] = {
@@ -106,8 +126,8 @@ PREDICTIONS: dict[str, tuple[Kind, str]] = {
     "sha256": (S, "SHA-256 of its bytes."),
     "category": (S, "Its category."),
     "label": (S, "Its true label."),
-    "predicted": (S, "What the head called it."),
-    "p_real": (F, "P(REAL), or of whatever label is positive; empty for more than two labels where none is."),
+    "predicted": (S, "The label that the head predicted."),
+    "p_real": (F, "P(REAL), or P of another positive label; empty for more than two labels without a positive one."),
     "model": (S, "As in the results."),
     "pretrained": (S, "As in the results."),
     "encoder_id": (S, "As in the results."),
@@ -124,39 +144,39 @@ PREDICTIONS: dict[str, tuple[Kind, str]] = {
     "study": (S, "As in the results."),
     "probabilities": (
         pl.List(F),
-        "P of each label, in the order of `labels`, or, where labels are held out, of the test set's classes in the "
-        "results: a list, in the CSV as JSON.",
+        "P of each label, in the order of `labels`; where labels are held out, of each class of the test set, in the "
+        "order of the results. A list, as JSON in the CSV.",
     ),
     "p_predicted": (F, "P(`predicted`)."),
     "p_label": (F, "P(`label`)."),
 }
 
 LATER = ("log_loss", "top_calibration_error", "top5_accuracy", "p_best_corrected", "selection_bias", "harmonic_mean")
-"""Figures that rows of earlier versions lack: empty there, though the predictions would give them."""
+"""Figures that rows of earlier versions lack; they stay empty, though they could be computed."""
 
 SIZES = ["model", "pretrained", "train_per_label", "test_per_label"]
 QUESTION = ["dataset", "labels", "split_by", *SIZES]
-"""What a study's comparisons share; `held_out`, `seed` and with them `images` differ among its repetitions."""
+"""Columns that are equal in all comparisons of a study; `held_out`, `seed` and `images` differ among them."""
 
 COMPARISON = [*QUESTION, "held_out", "seed", "images"]
-"""What all rows of one comparison share."""
+"""Columns that are equal in all rows of a comparison."""
 
 TEST = ["test", "perturbation", "test_data"]
-"""What tells one test set of a comparison from another."""
+"""Columns that identify a test set within a comparison."""
 
 KEY = [*COMPARISON, "encoder", "recipe", "encoder_id", "head", "chosen_by", *TEST]
-"""What tells one scored test set from another: rows with an equal key replace each other."""
+"""Columns that identify a scored test set: new rows replace stored rows with an equal key."""
 
 
 def ordinary(table: pl.DataFrame) -> pl.DataFrame:
-    """The rows on the data's own test images as they are: base and novel, nothing perturbed, no other data."""
+    """The rows on the data's own unperturbed test images: base and novel."""
     return table.filter(pl.all_horizontal(pl.col("perturbation", "test_data").fill_null("") == ""))
 
 
 def brought_up_to_date(table: pl.DataFrame, wanted: dict[str, tuple[Kind, str]]) -> pl.DataFrame:
-    """A stored table that lacks newer columns gets them: text empty, numbers null. Others stay as they are.
+    """Add newer columns to a stored table: empty text, null numbers. A table with unknown columns is not changed.
 
-    Version 1 told neither labels nor images apart: `results.version_1` fills in what is empty then.
+    Version 1 had no columns for labels and images; `results.version_1` fills them in.
     """
     if "split_by" not in table.columns:
         table = table.with_columns(split_by=pl.lit("category"))
@@ -168,8 +188,8 @@ def brought_up_to_date(table: pl.DataFrame, wanted: dict[str, tuple[Kind, str]])
 
 
 def with_probabilities(predictions: pl.DataFrame) -> pl.DataFrame:
-    """Predictions with what rows of two labels may lack, as those of earlier versions do: `probabilities`,
-    `p_predicted` and `p_label` follow from `p_real` then, which is P(second label)."""
+    """Fill `probabilities`, `p_predicted` and `p_label` of rows with two labels that lack them, as those of earlier
+    versions do: they follow from `p_real`, which is P(second label) there."""
     p = pl.col("p_real")
     likelier = pl.max_horizontal(p, 1 - p)
     found = {
@@ -184,5 +204,5 @@ def with_probabilities(predictions: pl.DataFrame) -> pl.DataFrame:
 
 
 def schema(columns: dict[str, tuple[Kind, str]]) -> dict[str, Kind]:
-    """Names and types, in their order."""
+    """Names and types of columns, in order."""
     return {name: kind for name, (kind, _) in columns.items()}

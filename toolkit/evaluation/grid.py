@@ -1,4 +1,4 @@
-"""The grid: encoders x heads x test sets -> predictions -> the table. Needs the cache alone, no model."""
+"""The grid: encoders x heads x test sets -> predictions -> the table. It needs only the cache, no model."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -21,12 +21,12 @@ from toolkit.heads import Head, fits, make_head
 from toolkit.heads.neighbours import remembering
 
 Fitted = dict[tuple[str, str], Head]
-"""Fitted heads by their encoder's identity and their name."""
+"""(encoder's identity, head's name) -> fitted head."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides a comparison, beside its rows and encoders. `prompts` maps each label to its prompts."""
+    """The settings of a comparison, besides its rows and encoders. `prompts` maps each label to its prompts."""
 
     dataset: str
     labels: Labels
@@ -48,15 +48,15 @@ class Comparison:
     heads: Fitted
 
     def notes(self) -> list[str]:
-        """What heads have to say to the user, as where so many images trained that they were fitted in another way."""
+        """Lines from the heads for the user, for example that a large training set was fitted in parts."""
         return [line for head in self.heads.values() for line in getattr(head, "notes_", [])]
 
 
 def require_unseen(record: EncoderRecord, split: Split) -> None:
-    """Raise SelectionError unless the encoder's record proves that it never saw the held-out value.
+    """Raise SelectionError unless the encoder's record proves that it was never trained on the held-out value.
 
-    An encoder that was trained on none of our images has not. A fine-tuned one must have been trained on exactly the
-    split's training rows, which hold no image of that value.
+    An encoder that we did not fine-tune passes. A fine-tuned one must have been trained on exactly the split's training
+    rows, which contain no image of that value.
     """
     trained = record.trained_on
     if trained is None:
@@ -70,7 +70,7 @@ def require_unseen(record: EncoderRecord, split: Split) -> None:
 
 
 def fit(split: Split, encoders: Sequence[Cache], settings: Settings) -> Fitted:
-    """Every head of the settings, fitted on the training rows of each encoder that gives what it reads."""
+    """Fit every head of the settings on the training rows, for each encoder whose vectors it can be fitted on."""
     fitted: Fitted = {}
     for cache in encoders:
         record = cache.record
@@ -83,7 +83,7 @@ def fit(split: Split, encoders: Sequence[Cache], settings: Settings) -> Fitted:
         for name in names:
             head = make_head(name, prompts, settings.choose_by, settings.seed, chosen, record.blocks)
             head.fit(vectors, labels, groups=split.groups())
-            if chosen:  # what the encoder's recipe chose came before the head's own choice
+            if chosen:  # add what the encoder's recipe chose to the head's own choice
                 head.choice_ = {"by": chosen["by"], **head.choice_, "recipe": chosen}
             if record.has_label_vectors and head.needs_prompts:
                 head.choice_ = {**head.choice_, "prompts": "none: a trained vector a label"}
@@ -92,14 +92,14 @@ def fit(split: Split, encoders: Sequence[Cache], settings: Settings) -> Fitted:
 
 
 def _prompts(cache: Cache, labels: Sequence[str], settings: Settings) -> dict[str, np.ndarray]:
-    """The vectors `[P, D]` of each label's prompts; none from an encoder that embeds none."""
+    """The vectors `[P, D]` of each label's prompts; empty for an encoder without text."""
     texts = cache.record.captions({label: settings.prompts[label] for label in labels})
     return {label: cache.read_prompts(some) for label, some in texts.items()}
 
 
 def among(head: Head, labels: Sequence[str], cache: Cache, settings: Settings) -> Head | None:
-    """The head for a test set among `labels`: itself, or, where these are new to it, what it makes of their prompts.
-    None for a head that takes no prompts, so that it cannot know a new label, and for trained label vectors."""
+    """The head for a test set with `labels`: itself, or the same head with other prompts if some are new.
+    None if it cannot know new labels: it takes no prompts, or the encoder has trained label vectors."""
     if set(labels) <= set(head.classes_):
         return head
     renewed = getattr(head, "with_prompts", None)
@@ -109,7 +109,7 @@ def among(head: Head, labels: Sequence[str], cache: Cache, settings: Settings) -
 def predict(
     fitted: Fitted, split: Split, encoders: Sequence[Cache], settings: Settings, sets: Sequence[TestSet]
 ) -> pl.DataFrame:
-    """The predictions of all fitted heads on all test sets: one row an image, with the columns of
+    """The predictions of all fitted heads on all test sets: one row per head and image, with the columns of
     `columns.PREDICTIONS`."""
     found, model, images = [], encoders[0].record, provenance.data_hash(split.rows())
     for cache in encoders:
@@ -126,7 +126,7 @@ def predict(
             asked = {name: among(head, labels.names, cache, settings) for name, head in heads.items()}
             for name, head in [(name, head) for name, head in asked.items() if head is not None]:
                 of_head = {**about, "head": name, "chosen_by": head.choice_.get("by", "")}
-                # An encoder that is trained on none of our images meets them again in every comparison.
+                # A base encoder's vectors recur in every comparison, so neighbours can be remembered.
                 with nullcontext() if record.trained_on else remembering(cache):
                     found.append(_answers(head, vectors, one.rows, labels, of_head))
     return pl.concat(found)
@@ -159,7 +159,7 @@ def tabulate(
 
 
 def _data_hash(one: TestSet, split: Split, images: str) -> str:
-    """`images`, over all of an ordinary comparison; over training images and `one` where that is not among them."""
+    """The hash of the images used: `images` for an ordinary test set; else over the training images and `one`."""
     ordinary = not one.perturbation and not one.test_data
     return images if ordinary else provenance.data_hash(pl.concat([split.train, one.rows]))
 
@@ -185,7 +185,7 @@ def _about(record: EncoderRecord, model: EncoderRecord, split: Split, settings: 
 def _answers(
     head: Head, vectors: np.ndarray, rows: pl.DataFrame, labels: Labels, about: Mapping[str, Any]
 ) -> pl.DataFrame:
-    """One row an image. The likeliest label wins; of equally likely ones, the first."""
+    """One row per image. The most likely label is predicted; in a tie, the first."""
     probabilities = head.predict_proba(vectors)
     classes = [str(label) for label in head.classes_]
     named = {name: pl.lit(value, dtype=columns.PREDICTIONS[name][0]) for name, value in about.items()}

@@ -1,4 +1,4 @@
-"""Metrics with their uncertainty. Columns are named as in the results table (docs/results.md)."""
+"""Metrics with confidence intervals. Names are those of the results table's columns (docs/results.md)."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ from toolkit.evaluation.probabilities import of_probabilities
 
 
 class Counts(NamedTuple):
-    """Of each class `[..., classes]`: images that were called it rightly, that were called it, that are of it."""
+    """For each class `[..., classes]`: true positives, predicted images, and true images."""
 
     hits: np.ndarray
     predicted: np.ndarray
@@ -18,7 +18,7 @@ class Counts(NamedTuple):
 
 
 def confusion(y_true: np.ndarray, y_pred: np.ndarray, classes: Sequence[str]) -> np.ndarray:
-    """`[classes, classes]` counts: true down, predicted across."""
+    """The confusion matrix `[classes, classes]`: rows are true classes, columns predicted ones."""
     return _table(_codes(y_true, classes), _codes(y_pred, classes), len(classes))
 
 
@@ -27,7 +27,7 @@ def _table(codes: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray
 
 
 def _codes(y: np.ndarray, classes: Sequence[str]) -> np.ndarray:
-    """`[N]` labels -> their numbers `[N]` int64."""
+    """Labels `[N]` -> class numbers `[N]` int64."""
     number = {label: index for index, label in enumerate(classes)}
     return np.array([number[label] for label in y], dtype=np.int64)
 
@@ -35,12 +35,12 @@ def _codes(y: np.ndarray, classes: Sequence[str]) -> np.ndarray:
 def summarise(
     y_true: np.ndarray, y_pred: np.ndarray, probabilities: np.ndarray, classes: Sequence[str], seed: int = 0
 ) -> list[dict[str, Any]]:
-    """One dict a class and one for `all`, with the metric columns of the results table.
+    """One dict for each class and one for `all`, with the metric columns of the results table.
 
-    `y_true`, `y_pred` `[N]` are labels, `probabilities` `[N, classes]` float64 in the order of `classes`. Precision and
-    recall of a class that is never predicted, or never there, are 0.0. `all` holds the means over the classes (with
-    more than two, over those that are there) and, as intervals, the bootstrap's. `probabilities.of_probabilities` says
-    what AUC, average precision, Brier score and calibration error are of.
+    `y_true`, `y_pred` `[N]` are labels, `probabilities` `[N, classes]` float64 in the order of `classes`. Precision of
+    a class that is never predicted, and recall of a class without images, are 0.0. `all` has the means over the classes
+    (with more than two, over those with images) and bootstrap intervals. AUC, average precision, Brier score and
+    calibration error are those of `probabilities.of_probabilities`.
     """
     codes, predicted = _codes(y_true, classes), _codes(y_pred, classes)
     counts = _table(codes, predicted, len(classes))
@@ -79,8 +79,7 @@ def _counted(counts: np.ndarray) -> Counts:
 
 
 def _resampled(counts: np.ndarray, seed: int) -> Counts:
-    """The counts of `REPLICATES` bootstrap samples `[REPLICATES, classes]`, each with the true classes' own numbers
-    (stratified)."""
+    """The counts of `REPLICATES` bootstrap samples `[REPLICATES, classes]`, stratified by true class."""
     rng = np.random.default_rng(seed)
     hits, predicted = (np.zeros((REPLICATES, len(counts)), dtype=np.int64) for _ in range(2))
     for index, row in enumerate(counts):
@@ -92,9 +91,9 @@ def _resampled(counts: np.ndarray, seed: int) -> Counts:
 
 
 def mcnemar(first_right: np.ndarray, second_right: np.ndarray) -> float:
-    """The exact two-sided p-value that two classifiers err equally often on the same images (McNemar 1947).
+    """McNemar's exact two-sided p-value (1947), for the hypothesis that two classifiers have the same error rate.
 
-    `first_right` and `second_right` `[N]` bool say for each image whether the classifier was right.
+    `first_right` and `second_right` `[N]` bool: whether each classifier was right on each of the same images.
     """
     from scipy.special import bdtr
 
@@ -107,12 +106,11 @@ def mcnemar(first_right: np.ndarray, second_right: np.ndarray) -> float:
 
 
 def paired_difference(values: np.ndarray, strata: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
-    """The sum of `values` `[N]` float64 and its 95 % percentile interval over a stratified bootstrap of the images.
+    """The sum of `values` `[N]` float64 and its 95 % percentile interval from a stratified bootstrap over images.
 
-    `values` are what each image adds to a difference of two classifiers on the same images (say, (right of one minus
-    right of the other) / N), and `strata` `[N]` what it is drawn among: as many of each stratum are drawn as there
-    are (Efron & Tibshirani 1993, section 8.4). Each image is drawn with its whole value, so an image that was scored
-    several times adds to the spread as the one image that it is.
+    `values` are the images' contributions to the difference of two classifiers, for example `(right_1 - right_2) / N`.
+    `strata` `[N]` are the strata to resample within, with their sizes kept (Efron & Tibshirani 1993, section 8.4). An
+    image that was scored several times must be one entry with its total, so that it is resampled as one image.
     """
     rng = np.random.default_rng([seed, 2])
     totals = np.zeros(REPLICATES)

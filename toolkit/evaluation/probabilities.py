@@ -1,4 +1,4 @@
-"""Metrics of probabilities: of two labels those of P(second), of more those of each label against the rest."""
+"""Metrics of probabilities: with two labels, of P(second label); with more, of each label against the rest."""
 
 import math
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from toolkit.evaluation.intervals import REPLICATES, Interval, Z, named, percent
 
 BINS = 15
 TOP = 5
-"""The right label among so many of the likeliest counts as a hit, from `TOP + 1` labels on."""
+"""The k of top-k accuracy, which is computed for more than k labels."""
 
 Metrics = dict[str, Any]
 
@@ -18,12 +18,13 @@ Metrics = dict[str, Any]
 def of_probabilities(
     codes: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray, seed: int
 ) -> tuple[list[Metrics], Metrics]:
-    """The metrics of each class, and of all together.
+    """The metrics of each class, and of all classes together.
 
     `codes` and `predicted` `[N]` int64 are the numbers of the true and the predicted classes, `probabilities`
-    `[N, classes]` float64. With two classes, what tells one from the other is about P(second) and the same everywhere.
-    With more it is of each class against the rest, and of all the mean over the classes that are there, and are not
-    alone. What needs images of both sides (AUC, average precision) is NaN where there is only one.
+    `[N, classes]` float64. With two classes, AUC, average precision, Brier score and calibration error are of P(second
+    class), the same for both classes. With more, they are of each class against the rest (except the Brier score), and
+    the overall value is the mean over the classes that have one. AUC and average precision are NaN for a class without
+    images or with all of them.
     """
     count = probabilities.shape[1]
     shared = {
@@ -40,7 +41,7 @@ def of_probabilities(
 
 
 def _of_second(positive: np.ndarray, p: np.ndarray, seed: int) -> Metrics:
-    """Metrics of P(second class) against whether it was the second class."""
+    """Metrics of P(second class); `positive` is whether the second class is true."""
     from sklearn.metrics import average_precision_score, roc_auc_score
 
     both = bool(positive.any() and not positive.all())
@@ -54,8 +55,8 @@ def _of_second(positive: np.ndarray, p: np.ndarray, seed: int) -> Metrics:
 
 
 def _against_the_rest(codes: np.ndarray, probabilities: np.ndarray) -> tuple[list[Metrics], Metrics]:
-    """Each class against the rest, and the means of that. The AUCs' intervals are DeLong's: a bootstrap of a hundred
-    classes would take a minute."""
+    """Metrics of each class against the rest, and their means. The AUCs' intervals are DeLong's, since a bootstrap for
+    a hundred classes takes a minute."""
     each: list[Metrics] = []
     together, areas = np.zeros(len(codes)), 0
     for positive, p in _sides(codes, probabilities):
@@ -81,14 +82,14 @@ def _sides(codes: np.ndarray, probabilities: np.ndarray) -> Iterator[tuple[np.nd
 
 
 def log_loss(codes: np.ndarray, probabilities: np.ndarray) -> float:
-    """Mean of -log P(right class), P kept away from 0 and 1 by one unit of float64, as scikit-learn does."""
+    """Mean of -log P(true class), with P clipped by float64's epsilon as in scikit-learn."""
     least = np.finfo(np.float64).eps
     right = probabilities[np.arange(len(codes)), codes]
     return float(-np.log(np.clip(right, least, 1 - least)).mean())
 
 
 def top_accuracy(codes: np.ndarray, probabilities: np.ndarray, top: int) -> float:
-    """Share of images whose class is among the `top` likeliest; of equally likely ones, the first count as likelier."""
+    """Share of images whose class is among the `top` most likely; ties are broken by class order."""
     mine = probabilities[np.arange(len(codes)), codes][:, None]
     before = np.arange(probabilities.shape[1]) < codes[:, None]
     ahead = (probabilities > mine) | ((probabilities == mine) & before)
@@ -96,15 +97,15 @@ def top_accuracy(codes: np.ndarray, probabilities: np.ndarray, top: int) -> floa
 
 
 def calibration_error(positive: np.ndarray, p: np.ndarray) -> float:
-    """Expected calibration error of `p` `[N]` as the chance of `positive` `[N]` bool, over `BINS` bins of equal width
-    (Guo et al. 2017, section 2)."""
+    """Expected calibration error of the probabilities `p` `[N]` of `positive` `[N]` bool, over `BINS` bins of equal
+    width (Guo et al. 2017, section 2)."""
     bins = np.minimum((p * BINS).astype(int), BINS - 1)
     gaps = [abs(p[bins == b].sum() - positive[bins == b].sum()) for b in np.unique(bins)]
     return float(sum(gaps) / len(p))
 
 
 def average_precision(positive: np.ndarray, p: np.ndarray) -> float:
-    """scikit-learn's, without its checks, which take most of the time where there are many classes."""
+    """Average precision as in scikit-learn, without its checks, which take most of the time with many classes."""
     order = np.argsort(-p, kind="stable")
     hits, last_of_equals = np.cumsum(positive[order]), np.append(np.diff(p[order]) != 0, True)
     precision = (hits / np.arange(1, len(p) + 1))[last_of_equals]
@@ -113,7 +114,7 @@ def average_precision(positive: np.ndarray, p: np.ndarray) -> float:
 
 
 def auc_interval(positive: np.ndarray, p: np.ndarray, seed: int) -> Interval:
-    """The 95 % percentile interval of the ROC AUC over a stratified bootstrap, ties counted half."""
+    """The 95 % percentile interval of the ROC AUC from a stratified bootstrap; ties count half."""
     rng = np.random.default_rng([seed, 1])
     values, group = np.unique(p, return_inverse=True)
     groups = {True: group[positive], False: group[~positive]}
@@ -129,8 +130,8 @@ def auc_interval(positive: np.ndarray, p: np.ndarray, seed: int) -> Interval:
 
 
 def auc_parts(positive: np.ndarray, p: np.ndarray) -> tuple[float, np.ndarray]:
-    """The ROC AUC, ties counted half, and what each image adds to it `[N]`: its share of the pairs of a positive and a
-    negative that stand in the right order, over the number of images on its side (DeLong et al. 1988, section 3)."""
+    """The ROC AUC (ties count half) and the images' contributions `[N]` to it: the share of correctly ordered pairs
+    with the other class, divided by the number of images of the own class (DeLong et al. 1988, section 3)."""
     parts, (inside, outside) = np.empty(len(p)), (p[positive], p[~positive])
     parts[positive] = _share_below(outside, inside) / len(inside)
     parts[~positive] = (1 - _share_below(inside, outside)) / len(outside)
@@ -138,14 +139,14 @@ def auc_parts(positive: np.ndarray, p: np.ndarray) -> tuple[float, np.ndarray]:
 
 
 def _share_below(values: np.ndarray, limits: np.ndarray) -> np.ndarray:
-    """The share of `values` below each of `limits`, equal ones counted half."""
+    """The share of `values` below each of `limits`; equal values count half."""
     ordered = np.sort(values)
     return (np.searchsorted(ordered, limits, "left") + np.searchsorted(ordered, limits, "right")) / (2 * len(values))
 
 
 def _delong(area: float, parts: np.ndarray, strata: np.ndarray) -> Interval:
-    """The 95 % interval of an AUC, or of a mean of several, from what each image adds to it, drawn among the `strata`
-    `[N]`; normal on the scale of log odds, so that it stays between 0 and 1 (Pepe 2003, section 5.2)."""
+    """DeLong's 95 % interval of an AUC, or of a mean of several, from the images' contributions and their `strata`
+    `[N]`. It is a normal interval on the logit scale, so that it stays between 0 and 1 (Pepe 2003, section 5.2)."""
     sides = [parts[strata == stratum] for stratum in np.unique(strata)]
     variance = sum(len(side) * side.var(ddof=1) for side in sides if len(side) > 1)
     if not 0 < area < 1:

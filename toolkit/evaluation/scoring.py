@@ -1,4 +1,4 @@
-"""From predictions to the rows of the results table. Needs no head and no encoder, so whoever doubts can recompute."""
+"""From predictions to the rows of the results table, without heads or encoders, so that anyone can recompute them."""
 
 import hashlib
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from toolkit.evaluation.metrics import mcnemar, summarise
 
 
 def score(predictions: pl.DataFrame, labels: Sequence[str], seed: int) -> list[dict[str, Any]]:
-    """The rows of the table, one a key and class, without what only `compare` knows (choice, hashes).
+    """The rows of the table, one per key and class, without the columns that only `compare` knows (choice, hashes).
 
     `predictions` has the columns of `columns.PREDICTIONS`; `labels` are the classes, in the order of `probabilities`.
     """
@@ -28,7 +28,7 @@ def score(predictions: pl.DataFrame, labels: Sequence[str], seed: int) -> list[d
 
 
 def rescore(table: pl.DataFrame, predictions: pl.DataFrame) -> list[dict[str, Any]]:
-    """The metric rows of a whole results table, computed again from its predictions."""
+    """The metric rows of a whole results table, recomputed from its predictions."""
     rows = []
     for key, group in table.group_by(columns.KEY, maintain_order=True):
         labels = group.filter(pl.col("class") != "all")["class"].to_list()
@@ -39,15 +39,15 @@ def rescore(table: pl.DataFrame, predictions: pl.DataFrame) -> list[dict[str, An
 
 
 def with_p_best(table: pl.DataFrame, predictions: pl.DataFrame) -> pl.DataFrame:
-    """Fill `p_best`, `p_best_corrected` and `selection_bias`, of rows of the same comparison, test set and images.
+    """Fill `p_best`, `p_best_corrected` and `selection_bias`, among rows of the same comparison, test set and images.
 
-    `p_best` is McNemar's exact test against the most accurate row (`metrics.mcnemar`), the corrected one that of
-    `best_of.compare_with_best`; both are null for that row itself, which alone has a `selection_bias`. Rows without
-    predictions keep what they have.
+    `p_best` is the p-value of McNemar's exact test against the most accurate row (`metrics.mcnemar`),
+    `p_best_corrected` that of `best_of.compare_with_best`. Both are null for the most accurate row itself; only that
+    row has a `selection_bias`. Rows without predictions keep their values.
     """
     found = []
     for rivals in _rivals(predictions):
-        keys = sorted(rivals, key=repr)  # of equals the first by name is the best
+        keys = sorted(rivals, key=repr)  # in a tie, the first by name is the best
         right = np.stack([rivals[key] for key in keys])
         result = compare_with_best(right)
         for number, key in enumerate(keys):
@@ -64,7 +64,8 @@ def with_p_best(table: pl.DataFrame, predictions: pl.DataFrame) -> pl.DataFrame:
 
 
 def with_harmonic_mean(table: pl.DataFrame) -> pl.DataFrame:
-    """Fill `harmonic_mean` on the rows of `all` labels, where labels are held out (Xian et al. 2017, section 4.2)."""
+    """Fill `harmonic_mean` of base and novel accuracy on `all` rows if labels are held out (Xian et al. 2017, section
+    4.2)."""
     same = [name for name in columns.KEY if name != "test"]
     every = table.filter((pl.col("class") == "all") & (pl.col("split_by") == LABEL))
     of_test = {name: every.filter(pl.col("test") == name).select(*same, "accuracy") for name in ("base", "novel")}
@@ -77,7 +78,7 @@ def with_harmonic_mean(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def _rivals(predictions: pl.DataFrame) -> list[dict[tuple[Any, ...], np.ndarray]]:
-    """Which keys may be compared in pairs, each with `[N]` bool: was the head right on the N images, in one order."""
+    """Groups of keys that were scored on the same images, each key with `[N]` bool: whether it was right on each."""
     rivals: dict[tuple[Any, ...], dict[tuple[Any, ...], np.ndarray]] = {}
     for key, group in predictions.group_by(columns.KEY, maintain_order=True):
         named = dict(zip(columns.KEY, key, strict=True))

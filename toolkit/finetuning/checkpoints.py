@@ -129,7 +129,7 @@ def read_tensors(path: Path, expected_sha256: str) -> "dict[str, torch.Tensor]":
     from safetensors.torch import load_file
 
     if not path.exists() or file_sha256(path) != expected_sha256:
-        raise EncoderError(f"{path} is missing or damaged: run python cli.py finetune again, which trains it anew.")
+        raise EncoderError(f"{path} is missing or damaged: run python cli.py finetune again, which trains it again.")
     return load_file(path)
 
 

@@ -54,5 +54,5 @@ def read_without_model(
             embed_images(dataset, rows, WITHOUT_MODEL[sees], facts, on_progress)
             caches.append(facts)
         except CacheError as error:
-            notes.append(f"What looks at {sees} is left out: {error}")
+            notes.append(f"The heads on {sees} are left out: {error}")
     return caches, notes

@@ -56,7 +56,7 @@ def from_bytes(data: bytes, name: str) -> Any:
 
     Raises ResultsError for any other file, for a class that is not `trusted`, and for another version of scikit-learn.
     """
-    again = "run python cli.py compare again, which writes it anew"
+    again = "run python cli.py compare again, which writes it again"
     try:
         about, tensors = _open(data)
         made_with = about["scikit-learn"]

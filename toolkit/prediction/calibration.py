@@ -184,8 +184,8 @@ def _cross_validated(
             rest = None if groups is None else groups[fitting]
             probabilities[out] = clone(head).fit(vectors[fitting], y[fitting], rest).predict_proba(vectors[out])
         kept_heads.remember_scores(about, probabilities[:, positive_of(about, head)] if count == 2 else probabilities)
-    what = "each category in its turn" if how == "category" else "a fifth at a time"
-    return probabilities, _codes(y, head), f"chosen on training images, {what} left out"
+    what = "one category at a time" if how == "category" else "a fifth at a time"
+    return probabilities, _codes(y, head), f"chosen on training images by cross-validation, {what} held out"
 
 
 def _require_two_of_each(rows: pl.DataFrame) -> None:

@@ -301,7 +301,7 @@ def _checked(path: Path, expected_sha256: str) -> bytes:
     except OSError:
         data = b""
     if hashlib.sha256(data).hexdigest() != expected_sha256:
-        raise ResultsError(f"{path} is missing or damaged: run python cli.py compare again, which writes it anew.")
+        raise ResultsError(f"{path} is missing or damaged: run python cli.py compare again, which writes it again.")
     return data
 
 

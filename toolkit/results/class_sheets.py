@@ -1,4 +1,4 @@
-"""The workbook's sheets on more than two labels: each class, which are confused, and what each image was called."""
+"""The workbook's sheets for more than two labels: figures per class, confusion matrices, mistakes, predictions."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,24 +11,22 @@ from toolkit.results import classes
 from toolkit.results.sheets import Formats, write_table
 
 MOST_LABELS = 100
-"""Up to so many labels have a confusion matrix; the mistakes of more are listed."""
+"""Up to this many labels, a confusion matrix is written; the sheet Mistakes covers more."""
 MOST_MATRICES, MOST_PAIRS, MOST_PREDICTIONS = 20, 200, 50_000
-"""So many matrices, mistakes of one head, and images are written: more than anybody reads on a sheet."""
+"""At most this many matrices, mistakes per head, and images are written."""
 
 ABOUT_CLASSES = (
-    "The figures of each class on unperturbed test images, the lowest recall of each encoder and head first. "
-    "from, to: the ends of the 95 % interval (Wilson's) of the figure to their left."
+    "The figures of each class on unperturbed test images; for each encoder and head, the lowest recall first. "
+    "from, to: the ends of Wilson's 95 % interval of the figure to the left."
 )
 ABOUT_CONFUSION = (
-    "Of the most accurate encoder and head on each test set: a row for each true label, a column for each "
+    "Confusion matrix of the most accurate encoder and head on each test set: rows are true labels, columns predicted "
+    "labels. Empty is 0."
 )
-ABOUT_CONFUSION += "predicted label. Empty is none."
-ABOUT_MISTAKES = (
-    "Which labels the most accurate encoder and head on each test set confuses, the most frequent mistake first."
-)
+ABOUT_MISTAKES = "Mistakes of the most accurate encoder and head on each test set, the most frequent first."
 ABOUT_PREDICTIONS = (
-    f"What the most accurate encoder and head on each test set called each image; at most {MOST_PREDICTIONS:,} images. "
-    "predictions.csv has every encoder and head, and the probability of each label."
+    f"Predictions of the most accurate encoder and head on each test set, for at most {MOST_PREDICTIONS:,} images. "
+    "predictions.csv has all encoders and heads, and the probability of each label."
 )
 
 WHO = {"dataset": "Data", "held_out": "Held out", "model": "Model", "encoder": "Encoder", "head": "Head"}
@@ -46,8 +44,8 @@ EACH |= {"p_label": "P(true label)"}
 
 
 def add(book: Any, table: pl.DataFrame, predictions: pl.DataFrame | None, formats: Formats) -> None:
-    """Add the sheets *Per class*, *Confusion*, *Mistakes* and *Predictions* to the workbook, if there are more than two
-    labels. `table` and `predictions` are those of the results folder; without `predictions` there is *Per class* alone.
+    """Add the sheets *Per class*, *Confusion*, *Mistakes* and *Predictions* to the workbook if there are more than two
+    labels. `table` and `predictions` are those of the results folder; without `predictions`, only *Per class* is added.
     """
     plain = columns.ordinary(table)
     plain = plain.filter(classes.has_more_than_two(plain))
@@ -65,7 +63,7 @@ Best = tuple[dict[str, Any], pl.DataFrame, list[str]]
 
 
 def _best(plain: pl.DataFrame, predictions: pl.DataFrame) -> Iterator[Best]:
-    """Of the most accurate head on each test set its row of all classes, its predictions, and the labels there."""
+    """For the most accurate head on each test set: its `all` row, its predictions, and the labels."""
     named = [name for name in predictions.columns if name != "probabilities"]
     for row in classes.most_accurate(plain).iter_rows(named=True):
         mine = pl.all_horizontal(pl.col(name).eq_missing(pl.lit(row[name])) for name in columns.KEY)
@@ -98,7 +96,7 @@ def _confusion_sheet(sheet: Any, best: list[Best], formats: Formats) -> None:
 
 
 def _matrix(sheet: Any, top: int, counts: np.ndarray, labels: list[str], formats: Formats) -> None:
-    """Labels in row `top` and in column 0, counts between them, the more the redder; right ones are green."""
+    """Write a confusion matrix with labels in row `top` and column 0; the diagonal is green, mistakes are red."""
     sheet.write_string(top, 0, "true \\ predicted", formats["head"])
     for number, label in enumerate(labels, start=1):
         sheet.write_string(top, number, label, formats["number_head"])

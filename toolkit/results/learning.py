@@ -1,4 +1,4 @@
-"""Learning curves: what more training images bring, and from how many on a dearer way to use CLIP is worth it."""
+"""Learning curves: accuracy by number of training images, and the number from which a costlier method pays off."""
 
 import math
 from collections.abc import Sequence
@@ -23,8 +23,7 @@ WORDS = {"prompt": "the prompts", "probe": "a probe", "finetune": "fine-tuning"}
 
 @dataclass(frozen=True)
 class Gain:
-    """How much more accurate one entrant is than another with `size` training images of each label, as a share, with
-    its 95 % interval."""
+    """The difference in accuracy of two entrants with `size` training images per label, with its 95 % interval."""
 
     size: int
     mean: float
@@ -34,7 +33,7 @@ class Gain:
 
 @dataclass(frozen=True)
 class Answer:
-    """Two entrants' names (`holder` is the cheaper way) on one test set: the gain at each size, the smallest first."""
+    """The gains of `challenger` over `holder`, the cheaper method, on one test set, smallest size first."""
 
     test: str
     challenger: str
@@ -43,7 +42,7 @@ class Answer:
 
     @property
     def since(self) -> int | None:
-        """The smallest size from which on every interval is above zero; None where the largest one's is not."""
+        """The smallest size from which on all intervals are above zero; None if the largest size's is not."""
         proven: list[int] = []
         for gain in reversed(self.gains):
             if gain.low <= 0:
@@ -54,10 +53,10 @@ class Answer:
 
 @dataclass(frozen=True)
 class Curve:
-    """One question, asked with several numbers of training images of each label, on the same test images.
+    """The same comparison with several numbers of training images per label, on the same test images.
 
-    `table` has a row a comparison, encoder, head and test set (columns `entrant`, `name`, `way`, `accuracy`, `SIZE`,
-    …), `right` one for each of its predictions: `entrant`, `SIZE`, `TESTED`, `path`, `right` (0 or 1).
+    `table` has a row for each comparison, encoder, head and test set (columns `entrant`, `name`, `way`, `accuracy`,
+    `SIZE`, …), `right` one for each prediction: `entrant`, `SIZE`, `TESTED`, `path`, `right` (0 or 1).
     """
 
     about: dict[str, Any]
@@ -70,13 +69,13 @@ class Curve:
 
     @property
     def tests(self) -> list[str]:
-        """`base`, and `novel` where something was held out; the last one decides."""
+        """`base`, and `novel` if something was held out; the last one decides which entrant is best."""
         return [test for test in ("base", "novel") if test in self.table["test"]]
 
     @cached_property
     def points(self) -> pl.DataFrame:
-        """A row for each entrant, test set and size: over the seeds the number `seeds`, `mean` and standard `deviation`
-        of the accuracy (of its mean over the held-out values, if several)."""
+        """A row for each entrant, test set and size: number of `seeds`, `mean` and standard `deviation` over the seeds
+        of the accuracy (averaged over the held-out values if there are several)."""
         by = ["entrant", "name", "shown", "encoder", "recipe", "head", "way", "test", SIZE]
         each = self.table.group_by(*by, "seed", maintain_order=True).agg(pl.col("accuracy").mean())
         found = each.group_by(by, maintain_order=True).agg(
@@ -86,35 +85,35 @@ class Curve:
         return found.sort(pl.col("entrant").replace_strict(order, return_dtype=pl.Int64), "test", SIZE)
 
     def best(self, way: str) -> str | None:
-        """The entrant of a way with the highest mean accuracy over the sizes on the test set that decides, of those
-        with most sizes. It is picked on these same test images, as the verdict's is."""
+        """The best entrant of a method: among those with the most sizes, the one with the highest mean accuracy on the
+        last of `tests`. It is picked on the test images, as in the verdict."""
         mine = self.points.filter((pl.col("way") == way) & (pl.col("test") == self.tests[-1]))
         ranked = mine.group_by("entrant", maintain_order=True).agg(sizes=pl.len(), mean=pl.col("mean").mean())
         ranked = ranked.sort("sizes", "mean", descending=True, maintain_order=True)
         return next(iter(ranked["entrant"].to_list()), None)
 
     def gains(self, challenger: str, holder: str, test: str) -> list[Gain]:
-        """Of two entrants, at each size that both have."""
+        """The gain of one entrant over another, at each size that both have."""
         on, mine = [SIZE, *TESTED, "path"], self.right.filter(pl.col("test") == test)
         first, second = (mine.filter(pl.col("entrant") == one).drop("entrant") for one in (challenger, holder))
         pairs = first.join(second, on=on, suffix="_second").with_columns(gain=pl.col("right") - pl.col("right_second"))
         return [_gain(int(size), rows) for (size,), rows in pairs.sort(SIZE).group_by(SIZE, maintain_order=True)]
 
     def answers(self) -> list[Answer]:
-        """The best probe against the best prompts, the best fine-tuned encoder against the best probe, on each test set
-        (the one that decides first), where both were compared."""
+        """The best probe against the best prompts, and the best fine-tuned encoder against the best probe, on each test
+        set on which both were scored, the last of `tests` first."""
         names = dict(self.table.select("entrant", "name").iter_rows())
         found = []
-        for cheaper, dearer in CONTESTS:
-            holder, challenger = self.best(cheaper), self.best(dearer)
+        for cheaper, costlier in CONTESTS:
+            holder, challenger = self.best(cheaper), self.best(costlier)
             for test in reversed(self.tests) if holder and challenger else ():
                 gains = self.gains(str(challenger), str(holder), test)
-                first, second = f"{WORDS[dearer]} ({names[challenger]})", f"{WORDS[cheaper]} ({names[holder]})"
+                first, second = f"{WORDS[costlier]} ({names[challenger]})", f"{WORDS[cheaper]} ({names[holder]})"
                 found += [Answer(test, first, second, gains)] if gains else []
         return found
 
     def lines(self) -> list[str]:
-        """The answers in words, the interval's meaning last."""
+        """The answers as sentences, and one on what the intervals cover."""
         said = [sentence(answer) for answer in self.answers()]
         seeds = self.table["seed"].n_unique()
         what = f"the choice of test images and of training images ({seeds} seeds)"
@@ -123,10 +122,10 @@ class Curve:
 
 
 def find(table: pl.DataFrame, predictions: pl.DataFrame) -> list[Curve]:
-    """The learning curves in a results folder's table and predictions, the newest first.
+    """The learning curves in a results folder's table and predictions, newest first.
 
-    Studies are one curve where they differ in the number of training images alone and scored the same images, if they
-    did so for the same held-out value and seed. Of two of one size, the newer one counts.
+    Studies form one curve if they differ only in the number of training images and scored the same images for equal
+    held-out values and seeds. Of two studies of one size, the newer one is taken.
     """
     rows = columns.ordinary(table).filter((pl.col("class") == "all") & pl.col(SIZE).is_not_null())
     rows = rows.filter(pl.col(SIZE).n_unique().over(QUESTION) > 1)
@@ -149,7 +148,7 @@ def find(table: pl.DataFrame, predictions: pl.DataFrame) -> list[Curve]:
 
 
 def lines(table: pl.DataFrame, predictions: pl.DataFrame) -> list[str]:
-    """What all curves of a table say in words; of several models, each line begins with its model's name."""
+    """The lines of all curves of a table; with several models, each line begins with the model's name."""
     every = find(table, predictions)
     several = len({curve.about["model"] for curve in every}) > 1
     return [f"{curve.about['model']}: {line}" if several else line for curve in every for line in curve.lines()]
@@ -157,7 +156,7 @@ def lines(table: pl.DataFrame, predictions: pl.DataFrame) -> list[str]:
 
 @dataclass
 class _Found:
-    """A curve while its studies are put together: their `STUDY` values by size, and the images of each test set."""
+    """A curve while its studies are collected: their `STUDY` values by size, and the images of each test set."""
 
     about: dict[str, Any]
     studies: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -174,7 +173,7 @@ class _Found:
 
 
 def _tested(images: pl.DataFrame) -> dict[tuple[Any, ...], dict[tuple[Any, ...], int]]:
-    """Study -> held-out value, seed and test set -> a hash over the images that were scored."""
+    """Study -> (held-out value, seed, test set) -> a hash over the scored images."""
     once = images.select(*STUDY, *TESTED, "path", "sha256").unique()
     hashes = once.with_columns(one=pl.concat_str("path", "sha256").hash()).group_by([*STUDY, *TESTED])
     found: dict[tuple[Any, ...], dict[tuple[Any, ...], int]] = {}
@@ -184,7 +183,7 @@ def _tested(images: pl.DataFrame) -> dict[tuple[Any, ...], dict[tuple[Any, ...],
 
 
 def _named(rows: pl.DataFrame) -> pl.DataFrame:
-    """With columns `entrant` (the same for all repetitions), `shown` (its encoder), `name` and `way`."""
+    """Add the columns `entrant` (equal in all repetitions), `shown` (the encoder's name), `name` and `way`."""
     same_each_time = pl.when(pl.col("recipe") == "").then("encoder_id").otherwise(pl.lit(""))
     kinds = rows.select("encoder", "recipe", "head").unique(maintain_order=True)
     words = [(encoder_name(row), way_of(row)) for row in kinds.iter_rows(named=True)]
@@ -195,7 +194,7 @@ def _named(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _newest(rows: pl.DataFrame) -> pl.DataFrame:
-    """Of an entrant that stands there twice (it chose in two ways, or was fine-tuned anew), its last rows."""
+    """The latest rows of each entrant, which may occur twice: with two ways of choosing, or fine-tuned again."""
     by = [*STUDY, *TESTED, "entrant"]
     return rows.with_row_index("row").sort("created", "row").unique(by, keep="last").sort("row").drop("row")
 
@@ -209,10 +208,10 @@ def _curve(found: _Found, rows: pl.DataFrame, right: pl.DataFrame) -> Curve:
 
 
 def _gain(size: int, pairs: pl.DataFrame) -> Gain:
-    """Of one size, from a row an image and run with its `gain` (-1, 0, 1).
+    """The gain of one size, from one row per image and run with its `gain` (-1, 0, 1).
 
-    The interval adds up two parts: that of the test images, each counted once (a ratio of sums over them, Cochran 1977,
-    section 6.4), and Student's of the means over seeds, where there are several.
+    The interval combines two variances: that of the test images, each counted once (a ratio of sums over images,
+    Cochran 1977, section 6.4), and, with several seeds, that of the seeds' means (Student's t).
     """
     from scipy.stats import t
 
@@ -227,8 +226,8 @@ def _gain(size: int, pairs: pl.DataFrame) -> Gain:
 
 
 def sentence(answer: Answer) -> str:
-    """As in `Novel: from 4 images a label on, a probe (base CLIP · lda) beats the prompts (…): +3.1 points [+0.4, +5.8]
-    at 4, +9.0 [+6.0, +12.0] at 64.`"""
+    """A sentence as `Novel: from 4 images a label on, a probe (base CLIP · lda) beats the prompts (…): +3.1 points
+    [+0.4, +5.8] at 4, +9.0 [+6.0, +12.0] at 64.`"""
     test, largest = answer.test.capitalize(), answer.gains[-1]
     who, whom = answer.challenger, answer.holder
     if answer.since is not None:
@@ -247,6 +246,6 @@ def _images(count: int) -> str:
 
 
 def _figures(gains: Sequence[Gain]) -> str:
-    """`+3.1 points [+0.4, +5.8] at 4`, with true minus signs."""
+    """`+3.1 points [+0.4, +5.8] at 4`, with typographic minus signs."""
     parts = [f"{100 * g.mean:+.1f}{{}} [{100 * g.low:+.1f}, {100 * g.high:+.1f}] at {g.size:,}" for g in gains]
     return ", ".join(part.format("" if number else " points") for number, part in enumerate(parts)).replace("-", "−")

@@ -1,4 +1,4 @@
-"""How a table is written on a sheet of the workbook."""
+"""Write a table on a sheet of the workbook."""
 
 import textwrap
 from collections.abc import Mapping
@@ -12,9 +12,9 @@ from toolkit.results.classes import labels_of_row
 WIDEST = 60
 LINE = 15  # height of a line, in points
 MOST_ROWS, LONGEST = 1_048_576 - 10, 32_767
-"""What Excel can hold: so many rows on a sheet, so many characters in a cell. CSV and Parquet have the rest."""
+"""Excel's limits: rows per sheet, characters per cell. CSV and Parquet have everything."""
 NO_SHARE = ("log_loss", "roc_auc", "average_precision", "calibration_error")
-"""Figures that are not written in percent."""
+"""Figures that are not shown in percent."""
 
 Formats = dict[str, Any]
 
@@ -22,7 +22,7 @@ Formats = dict[str, Any]
 def write_table(
     sheet: Any, top: int, frame: pl.DataFrame, formats: Formats, headings: Mapping[str, str] | None = None
 ) -> None:
-    """Header in row `top`, rows below it, and widths that show everything; numbers as numbers, text as text."""
+    """Write the header in row `top` and the rows below it, with fitting column widths; text is never a formula."""
     sheet.set_landscape()
     sheet.fit_to_pages(1, 0)
     sheet.repeat_rows(top)
@@ -53,12 +53,12 @@ def _format_of(name: str, kind: pl.DataType) -> str:
 
 
 def labels_as_text(labels: pl.Series) -> pl.Series:
-    """The column `labels` (JSON) as people read it: `FAKE, REAL`; of many labels the first ones."""
+    """The column `labels` (JSON) as text: `FAKE, REAL`; of many labels, only the first ones."""
     return pl.Series("labels", [some(labels_of_row(text)) for text in labels], dtype=pl.String)
 
 
 def _width(heading: str, values: list[Any]) -> int:
-    """In characters: the longest value, and each word of the heading, which wraps between its words."""
+    """Column width in characters: the longest value or word of the heading, which wraps between words."""
     word = max(len(part) for part in heading.split() or [""])
     longest = max((len(value) if isinstance(value, str) else 7 for value in values if value is not None), default=0)
     return min(max(longest, word) + 2, WIDEST)

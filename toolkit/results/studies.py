@@ -18,10 +18,10 @@ class _Study:
     images: dict[tuple[Any, ...], str] = field(default_factory=dict)
 
     def takes(self, repetition: tuple[Any, ...], images: str, contents: pl.DataFrame) -> bool:
-        """Whether a comparison is about the same data: it shares test images, and their paths have the same content.
+        """Whether a comparison is about the same data: it shares test images, and equal paths have equal content.
 
-        Test images are the first of each label, so comparisons of the same data share some, in base or in novel. If
-        predictions were lost, the data is taken to be the same.
+        Comparisons of the same data share test images, since these are the first of each label. If predictions were
+        lost, the data is assumed to be the same.
         """
         if self.images.get(repetition, images) != images:
             return False

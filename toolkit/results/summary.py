@@ -38,7 +38,7 @@ def standing(accuracy: float | None, p_best: float | None) -> str:
 
 
 def p_against_best(row: Mapping[str, Any]) -> float | None:
-    """The corrected p-value of a row of the results; of rows of earlier versions, which lack it, the plain one."""
+    """The corrected p-value of a row of the results; the plain one for rows of earlier versions, which lack it."""
     corrected: float | None = row.get("p_best_corrected")
     return row.get("p_best") if corrected is None else corrected
 
@@ -49,7 +49,7 @@ def labels_of(table: pl.DataFrame) -> list[str]:
 
 
 def two_labels_of(table: pl.DataFrame) -> list[str]:
-    """The labels of those rows of a table that are about two labels, in their order."""
+    """The labels of the rows with two labels, in their order."""
     return labels_of(table.filter(~has_more_than_two(table)))
 
 
@@ -57,10 +57,10 @@ def summary(table: pl.DataFrame) -> pl.DataFrame:
     """The table made wide: a row for each encoder and head, with `base_…` and `novel_…` columns. Rows on perturbed
     images or other data are left out.
 
-    `table` has the columns of `columns.RESULTS`. For each test set accuracy with its interval, `p_best` and `standing`
-    (see there); `drop` is base minus novel accuracy. Of two labels precision, recall, f1, support of each; of more the
-    figures of `classes.MACRO`, and `harmonic_mean`. The study's own figures, null where they do not apply: accuracies
-    `study_base`, `study_novel`, and of each label `study_base_precision_FAKE` and so on.
+    `table` has the columns of `columns.RESULTS`. For each test set there are accuracy with its interval, `p_best` and
+    `standing` (see there); `drop` is base minus novel accuracy. With two labels there are precision, recall, f1 and
+    support of each; with more, the figures of `classes.MACRO`, and `harmonic_mean`. The study's own figures are
+    `study_base`, `study_novel` (accuracies) and `study_base_precision_FAKE` and so on, null if they do not apply.
     """
     labels = two_labels_of(table)
     rows = []
@@ -117,9 +117,9 @@ def in_plural(column: str) -> str:
 
 
 def left_out_means(table: pl.DataFrame) -> pl.DataFrame:
-    """Mean and worst accuracy over the held-out values, for each encoder and head with several.
+    """Mean and worst accuracy over the held-out values, for each encoder and head with several of them.
 
-    `mean_low`, `mean_high` are the ends of the mean's t interval (`intervals.of_mean`), whose unit is the value.
+    `mean_low`, `mean_high` are the ends of the mean's t interval over the values (`intervals.of_mean`).
     """
     means = (
         columns.ordinary(table)
@@ -145,11 +145,11 @@ OVER_SEEDS = ("seeds", "mean", "deviation", "lowest", "highest")
 
 
 def over_seeds(table: pl.DataFrame) -> pl.DataFrame:
-    """Mean and spread of the accuracy over seeds, for each encoder, head and test set with several.
+    """Mean and spread of the accuracy over seeds, for each encoder, head and test set with several seeds.
 
-    Columns of `ROW` but `seed`, `images` and `encoder_id`, the columns of `columns.TEST`, and those of `OVER_SEEDS`;
-    `deviation` is the standard deviation (of a sample). If several values were held out, rows with `held_out` = `mean
-    of N` give the same for the mean over those values.
+    The columns are those of `ROW` except `seed`, `images` and `encoder_id`, those of `columns.TEST`, and `OVER_SEEDS`;
+    `deviation` is the sample standard deviation. If several values were held out, rows with `held_out` = `mean of N`
+    give the same for the mean over those values.
     """
     each = table.filter(pl.col("class") == "all").with_columns(figure=pl.col("accuracy"))
     means = left_out_means(table).with_columns(
@@ -181,15 +181,15 @@ AGAINST = (
 
 
 def against_study(predictions: pl.DataFrame) -> pl.DataFrame:
-    """The accuracy of each encoder and head minus that of the study's way, on the same images, over the held-out
+    """The accuracy of each encoder and head minus that of the study's method, on the same images, over the held-out
     values.
 
-    `predictions` has the columns of `columns.PREDICTIONS`. One row for each line of `left_out_means` for which the
-    study's way was scored on the same held-out values: `difference` of the mean accuracies, and two 95 % intervals.
-    `difference_low`, `difference_high` are about these values: images are drawn (`metrics.paired_difference`, among
-    those of a category and label). `categories_low`, `categories_high` are about values that nobody trained on: the
-    unit is the held-out value (`intervals.of_mean`); `p_categories` is the sign-flip test over them, `wins` and
-    `losses` count them. Neither interval covers the sampling of training images or seeds.
+    `predictions` has the columns of `columns.PREDICTIONS`. There is one row for each row of `left_out_means` for which
+    the study's method was scored on the same held-out values. `difference` is that of the mean accuracies.
+    `difference_low`, `difference_high` are its 95 % interval for these values: images are resampled within category and
+    label (`metrics.paired_difference`). `categories_low`, `categories_high` are its 95 % interval for new values: the
+    unit is the held-out value (`intervals.of_mean`). `p_categories` is the p-value of the sign-flip test over values,
+    `wins` and `losses` count values. Neither interval covers the sampling of training images or seeds.
     """
     several = [*columns.QUESTION, "study", "seed", "test"]
     names = [*LEFT_OUT, *AGAINST]
@@ -206,14 +206,15 @@ def against_study(predictions: pl.DataFrame) -> pl.DataFrame:
 
 
 def _by_category(paired: pl.DataFrame) -> tuple[float, float, float, float, float]:
-    """Interval, p-value, wins and losses of the differences of one held-out category each."""
+    """Interval, p-value, wins and losses, from one difference for each held-out category."""
     gains = paired.group_by("held_out", maintain_order=True).agg(gain=(pl.col("right") - pl.col("studied")).mean())
     each = gains["gain"].to_numpy()
     return *of_mean(each), sign_flip(each), float((each > 0).sum()), float((each < 0).sum())
 
 
 def _difference(paired: pl.DataFrame) -> tuple[float, float, float]:
-    """Of the means over held-out categories, from one row an image and category: `right` against `studied`."""
+    """The difference of the means over held-out categories and its interval, from one row per image and category with
+    `right` and `studied`."""
     share = (pl.col("right") - pl.col("studied")) / (pl.len().over("held_out") * pl.col("held_out").n_unique())
     images = paired.with_columns(share=share).group_by("path", "category", "label", maintain_order=True)
     each = images.agg(pl.col("share").sum())
