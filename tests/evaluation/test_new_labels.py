@@ -92,6 +92,16 @@ def test_the_harmonic_mean_stands_on_the_rows_of_all(compared: Comparison) -> No
     assert rows["harmonic_mean"].to_list() == pytest.approx([2 * base * new / (base + new)] * 2)
 
 
+def test_base_and_new_are_one_line_where_the_recipe_of_the_encoder_chose_something(split: Split, cache: Cache) -> None:
+    choice = {"by": "folds", "temperature": 0.05, "margin": 0.0}
+    facts = {"base_identity": "b", "checkpoint": "c", "recipe": "robust", "settings": {}, "seed": 0, "choice": choice}
+    facts |= {"held_out": "half", "train_categories": BASE, "train_sha256": split.train_sha256(), "train_rows": 18}
+    tuned = Cache(cache.folder.parent, replace(cache.record, trained_on=TrainedOn(**facts)))
+    done = compare_split(split, [tuned], Settings("made", Labels.of(LABELS), PROMPTS, ("zero-shot",)))
+    assert set(done.table["chosen_by"]) == set(done.predictions["chosen_by"]) == {"folds"}
+    assert done.table.filter(pl.col("class") == "all")["harmonic_mean"].null_count() == 0
+
+
 def test_the_rows_are_found_again_from_the_predictions(compared: Comparison) -> None:
     again = pl.DataFrame(rescore(compared.table, compared.predictions), schema_overrides={"seed": pl.Int64})
     assert np.allclose(again["recall"], compared.table["recall"])

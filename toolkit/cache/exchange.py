@@ -226,8 +226,8 @@ def _matched(
         for key, path, sha256 in zip(found.keys, paths, keys, strict=True)
         if sha256 is None
     ]
-    have = set(keys)
-    without = [path for path in dataset.rows["path"] if of_path.get(path) not in have - {None}]
+    have = {sha256 for sha256 in keys if sha256 is not None}
+    without = [path for path in dataset.rows["path"] if of_path.get(path) not in have]
     return keys, [*problems, *((path, "images without a vector") for path in without)]
 
 

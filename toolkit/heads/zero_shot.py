@@ -44,9 +44,12 @@ class ZeroShot(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def with_prompts(self, prompts: Mapping[str, np.ndarray]) -> "ZeroShot":
-        """The same head for the classes of these prompts, without the margin, which belonged to the old classes."""
+        """The same head, with its `choice_`, for the classes of these prompts. The margin belonged to the old classes and
+        is dropped."""
         y = np.array(list(prompts))
-        return ZeroShot(prompts, self.temperature).fit(np.empty((len(y), self.weights_.shape[1])), y)
+        renewed = ZeroShot(prompts, self.temperature).fit(np.empty((len(y), self.weights_.shape[1])), y)
+        renewed.choice_ = self.choice_
+        return renewed
 
     def cosines(self, X: np.ndarray) -> np.ndarray:
         """`[N, D]` -> `[N, classes]` float64: the cosine to each class's prompts."""
