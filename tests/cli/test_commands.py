@@ -213,7 +213,7 @@ def test_a_data_folder_that_vanishes_half_way_is_one_line_and_what_was_stored_st
     assert again["embedded"] == 0 and again["cached"] == stored[0]["images"]
 
 
-DAMAGES = int(os.environ.get("TOOLKIT_TEST_DAMAGES", "15"))
+DAMAGES = int(os.environ.get("TOOLKIT_TEST_DAMAGES", "10"))
 
 
 @pytest.fixture(scope="module")
