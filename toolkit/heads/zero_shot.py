@@ -44,8 +44,8 @@ class ZeroShot(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def with_prompts(self, prompts: Mapping[str, np.ndarray]) -> "ZeroShot":
-        """The same head, with its `choice_`, for the classes of these prompts. The margin belonged to the old classes and
-        is dropped."""
+        """The same head, with its `choice_`, for the classes of these prompts. The margin is dropped, since it belonged
+        to the old classes."""
         y = np.array(list(prompts))
         renewed = ZeroShot(prompts, self.temperature).fit(np.empty((len(y), self.weights_.shape[1])), y)
         renewed.choice_ = self.choice_
