@@ -83,8 +83,7 @@ class Plan:
         return [text for texts in self.prompts.values() for text in texts]
 
     def captions(self, record: EncoderRecord, split: Split) -> dict[str, list[str]]:
-        """What an encoder embeds for each label: its prompts; of trained label vectors, the labels that trained them.
-        """
+        """What an encoder embeds for each label: its prompts; of trained label vectors, the labels that trained them."""
         known = split.known_labels(self.labels.names) if record.has_label_vectors else self.labels.names
         return record.captions({label: self.prompts[label] for label in known})
 
