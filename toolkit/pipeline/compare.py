@@ -99,7 +99,7 @@ def compare_all(
     kept = [one for compared in done for one in compared.largest]
     kept_heads.remember_last(plans[0].results / kept_heads.FOLDER, kept)
     of_all = set.intersection(*(set(one.notes) for one in done))
-    names = [f"{plan.source.model} {plan.source.pretrained}" for plan in plans]
+    names = [f"{plan.source.model} {plan.source.pretrained}".strip() for plan in plans]
     pairs = [(name, note) for name, one in zip(names, done, strict=True) for note in one.notes]
     notes = [note if note in of_all else f"{model}: {note}" for model, note in pairs]
     return Compared(comparisons, done[0].splits, list(dict.fromkeys(notes)))
