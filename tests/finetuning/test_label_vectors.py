@@ -10,8 +10,9 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 from sklearn.linear_model import LogisticRegression
-from trees import cifake_files, write_folder
+from trees import cifake_files, coloured_files, write_folder
 
+from toolkit import Study
 from toolkit.cache.embedding import embed_images
 from toolkit.cache.store import Cache
 from toolkit.cli.main import cli
@@ -175,3 +176,12 @@ def test_from_the_command_line_its_row_says_that_there_is_no_prompt(tower: Path,
     options = ["--results", str(tmp_path / "results"), "--cache", str(tmp_path / "cache"), "--head", "zero-shot"]
     done = CliRunner().invoke(cli, ["predict", str(image), *options])
     assert done.exit_code == 0 and "REAL" in done.output, done.output
+
+
+def test_in_the_library_it_has_vectors_of_the_labels_that_trained_where_others_are_held_out(
+    tower: Path, tmp_path: Path
+) -> None:
+    data = write_folder(tmp_path / "data", coloured_files(["ant", "bee", "cow", "dog"], 3, 2))
+    places = {"cache": tmp_path / "cache", "results": tmp_path / "results"}
+    study = Study(data, "nano", split="half", by="label", pretrained=str(tower), device="cpu", **places)
+    assert set(study.finetune(epochs=1, batch_size=4).prompts) == {"ant", "bee"}

@@ -134,6 +134,8 @@ def test_where_labels_are_held_out_predict_measures_and_calibrates_on_those_that
 ) -> None:
     held_out = ["--split-by", "label", "--split", "half", "--train-per-label", 6, "--results", tmp_path]
     assert call("compare", *options(home), *held_out, "--heads", "zero-shot,logreg").exit_code == 0
+    some = call("embed", *options(home), *held_out, "--labels", "doe,cow,bee,ant,elk").output
+    assert "2 of 5 labels are held out: doe, elk." in some
     images = [home / "data/test", "--cache", home / "cache", "--results", tmp_path, "--json"]
     fresh = ["--recall", "bee=0.5", "--calibrate", home / "data"]
     for head in ("zero-shot", "logreg"):

@@ -22,17 +22,16 @@ MEANINGS = ("path", "label", "split", "category")
 
 def planned(chosen: dict[str, Any], as_json: bool) -> "list[Plan]":
     """The plans from the shared options, one for each encoder; prints lines about the data."""
-    from toolkit.data.sources import place_of
+    from toolkit.data.held_out import what_is_held_out
+    from toolkit.data.sources import SHARD_INDEXES, open_data, place_of
     from toolkit.errors import SelectionError
     from toolkit.pipeline.plan import default_model, make_plan, plans_of
 
     if chosen["seed"] and chosen["seeds"]:
         raise SelectionError("--seeds N does it for the seeds 0 to N-1: leave --seed out.")
     reading = reading_of(chosen)
-    dataset = _opened(chosen, reading, as_json)
+    dataset = open_data(chosen["data"], kept=chosen["cache"] / SHARD_INDEXES, asked=reading)
     sources = _sources(chosen, default_model(dataset))
-    for note in dict.fromkeys(note for source in sources for note in source.notes):
-        say(note, as_json)
     plan = make_plan(
         dataset,
         sources[0],
@@ -57,6 +56,11 @@ def planned(chosen: dict[str, Any], as_json: bool) -> "list[Plan]":
         data=place_of(chosen["data"]),
         reading=reading,
     )
+    if line := what_is_held_out(plan.dataset, plan.held_out(), plan.by):
+        say(line, as_json)  # first, since it decides what the results can say
+    _say_what_it_is(dataset, "Data", as_json)
+    for note in dict.fromkeys(note for source in sources for note in source.notes):
+        say(note, as_json)
     return plans_of(plan, sources)
 
 
@@ -74,18 +78,6 @@ def _sources(chosen: dict[str, Any], default: str) -> "list[Source]":
     weights = weights * len(models) if len(weights) == 1 else weights
     pairs = dict.fromkeys(zip(models, weights, strict=True))
     return list(dict.fromkeys(source(*pair, chosen["precision"], chosen["device"]) for pair in pairs))
-
-
-def _opened(chosen: dict[str, Any], reading: "Reading", as_json: bool) -> "Dataset":
-    """The data; prints a few lines about it."""
-    from toolkit.data.held_out import held_out_values, what_is_held_out
-    from toolkit.data.sources import SHARD_INDEXES, open_data
-
-    dataset = open_data(chosen["data"], kept=chosen["cache"] / SHARD_INDEXES, asked=reading)
-    if line := what_is_held_out(dataset, held_out_values(dataset, chosen["split"], by := chosen["by"]), by):
-        say(line, as_json)  # first, since it decides what the results can say
-    _say_what_it_is(dataset, "Data", as_json)
-    return dataset
 
 
 def _say_what_it_is(dataset: "Dataset", title: str, as_json: bool) -> None:

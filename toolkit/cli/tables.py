@@ -42,8 +42,16 @@ LEGEND_MEANS = (
 def tables(table: pl.DataFrame, predictions: pl.DataFrame) -> Iterator[Table]:
     """A table for each comparison, in the study's layout; and the means over held-out values, if there are several.
 
-    With several numbers of training images these are shown for the largest number; the learning curves follow.
+    Of several models each has its own tables, which name it, with its weights where another model has its name. With
+    several numbers of training images these are shown for the largest number; the learning curves follow.
     """
+    models = table.select("model", "pretrained").unique(maintain_order=True)
+    if len(models) > 1:
+        for model, weights in models.iter_rows():
+            name = f"{model} ({weights})" if models["model"].to_list().count(model) > 1 else model
+            mine = (pl.col("model") == model) & (pl.col("pretrained") == weights)
+            yield from tables(*(one.filter(mine).with_columns(model=pl.lit(name)) for one in (table, predictions)))
+        return
     if table["train_per_label"].n_unique() > 1:
         largest = pl.col("train_per_label") == table["train_per_label"].max()
         yield from tables(table.filter(largest), predictions.filter(largest))
@@ -178,7 +186,7 @@ def _perturbed(group: pl.DataFrame, kinds: list[str]) -> Table:
     rows = group.filter((pl.col("class") == "all") & (pl.col("test_data") == "") & pl.col("perturbation").is_in(kinds))
     about = rows.row(0, named=True)
     held_out = "" if about["held_out"] == "none" else f", {about['held_out']} held out"
-    shown = Table(title=f"Accuracy under perturbation: {about['dataset']}{held_out}", **PLAIN)
+    shown = Table(title=f"Accuracy under perturbation: {about['dataset']}{held_out}, {about['model']}", **PLAIN)
     for name in ("Encoder", "Head", "Test", *(kind or "as it is" for kind in kinds)):
         shown.add_column(name, no_wrap=True)
     for _, same in rows.group_by(["encoder_id", "recipe", "head", "chosen_by", "test"], maintain_order=True):
@@ -198,7 +206,8 @@ def _by_kind_and_amount(perturbation: str) -> tuple[str, float]:
 def _seeds(spread: pl.DataFrame) -> Table:
     """Accuracies over seeds. If several values were held out, only the lines of their means."""
     of_means = spread.filter(pl.col("held_out").str.starts_with("mean of "))
-    shown = Table(title=f"Accuracy over {max(spread['seeds'].to_list())} seeds", **PLAIN)
+    title = f"Accuracy over {max(spread['seeds'].to_list())} seeds: {spread['model'][0]}"
+    shown = Table(title=title, **PLAIN)
     for name in ("Held out", "Encoder", "Head", "Test", "Mean", "Deviation", "Lowest", "Highest"):
         shown.add_column(name, no_wrap=True)
     for row in (of_means if len(of_means) else spread).iter_rows(named=True):
@@ -210,7 +219,7 @@ def _seeds(spread: pl.DataFrame) -> Table:
 
 def _means(means: pl.DataFrame) -> Table:
     about, against = means.row(0, named=True), means["difference"].count() > 0
-    title = f"Over the held-out {in_plural(about['split_by'])}"
+    title = f"Over the held-out {in_plural(about['split_by'])}: {about['model']}"
     shown = Table(title=title, caption=LEGEND_MEANS if against else LEGEND_INTERVAL, **PLAIN)
     several = ["Seed"] if means["seed"].n_unique() > 1 else []
     compared = ["Against the study's way"] if against else []

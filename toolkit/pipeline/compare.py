@@ -98,7 +98,8 @@ def compare_all(
     kept = [one for compared in done for one in compared.largest]
     kept_heads.remember_last(plans[0].results / kept_heads.FOLDER, kept)
     of_all = set.intersection(*(set(one.notes) for one in done))
-    pairs = [(plan.source.model, note) for plan, one in zip(plans, done, strict=True) for note in one.notes]
+    names = [f"{plan.source.model} {plan.source.pretrained}".strip() for plan in plans]
+    pairs = [(name, note) for name, one in zip(names, done, strict=True) for note in one.notes]
     notes = [note if note in of_all else f"{model}: {note}" for model, note in pairs]
     return Compared(comparisons, done[0].splits, list(dict.fromkeys(notes)))
 
@@ -171,8 +172,7 @@ def _ready(plan: Plan, keys: list[str], split: Split, wanted: Callable[[EncoderR
 
 def _missing_captions(plan: Plan, cache: Cache, split: Split) -> list[str]:
     """The prompts that the cache lacks; for an encoder with label vectors, the labels that it lacks."""
-    known = split.known_labels(plan.labels.names) if cache.record.has_label_vectors else plan.labels.names
-    captions = cache.record.captions({label: plan.prompts[label] for label in known})
+    captions = plan.captions(cache.record, split)
     return cache.missing_prompts([text for texts in captions.values() for text in texts])
 
 

@@ -17,7 +17,7 @@ from toolkit.data.near_copies import NearCopies, select_without
 from toolkit.data.sources.assemble import AS_IT_LOOKS, Reading
 from toolkit.data.split import NOTHING, Split, select, with_fewer
 from toolkit.encoders.openclip import OpenClip, load
-from toolkit.encoders.record import IMPORTED
+from toolkit.encoders.record import IMPORTED, EncoderRecord
 from toolkit.encoders.source import Source
 from toolkit.errors import EncoderError, MissingEmbeddings, SelectionError, did_you_mean
 from toolkit.pipeline.prompts import Names, make_prompts
@@ -81,6 +81,11 @@ class Plan:
     def texts(self) -> list[str]:
         """Every prompt."""
         return [text for texts in self.prompts.values() for text in texts]
+
+    def captions(self, record: EncoderRecord, split: Split) -> dict[str, list[str]]:
+        """What an encoder embeds for each label: its prompts; with label vectors, the labels that trained them."""
+        known = split.known_labels(self.labels.names) if record.has_label_vectors else self.labels.names
+        return record.captions({label: self.prompts[label] for label in known})
 
     def contents(self) -> Contents:
         """The images' contents, read when needed; shared with other plans on the same data."""

@@ -165,7 +165,7 @@ def _one(splits: list[Split], held_out: str | None) -> Split:
 
 def _read(cache: Cache, split: Split, plan: Plan) -> Embeddings:
     train, base, novel = (_vectors(cache, rows) for rows in (split.train, split.base, split.novel))
-    prompts = {label: cache.read_prompts(some) for label, some in cache.record.captions(plan.prompts).items()}
+    prompts = {label: cache.read_prompts(some) for label, some in plan.captions(cache.record, split).items()}
     return Embeddings(split.held_out, train, base, novel, prompts, cache.record)
 
 

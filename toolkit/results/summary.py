@@ -119,7 +119,7 @@ def in_plural(column: str) -> str:
 def left_out_means(table: pl.DataFrame) -> pl.DataFrame:
     """Mean and worst accuracy over the held-out values, for each encoder and head with several of them.
 
-    `mean_low`, `mean_high` are the ends of the mean's t interval over the values (`intervals.of_mean`).
+    `mean_low`, `mean_high` are the ends of the mean's t interval over the values (`intervals.of_mean`), within 0 and 1.
     """
     means = (
         columns.ordinary(table)
@@ -138,7 +138,7 @@ def left_out_means(table: pl.DataFrame) -> pl.DataFrame:
     ends = pl.DataFrame(
         [of_mean(np.array(each)) for each in means["each"]], schema=["mean_low", "mean_high"], orient="row"
     ).cast(pl.Float64)
-    return means.drop("each").hstack(ends)
+    return means.drop("each").hstack(ends.select(pl.all().clip(0, 1)))
 
 
 OVER_SEEDS = ("seeds", "mean", "deviation", "lowest", "highest")

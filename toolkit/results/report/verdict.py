@@ -99,7 +99,8 @@ def duel(predictions: pl.DataFrame, first: str, second: str, test: str) -> Duel:
     gain, runs = images["gain"].to_numpy(), images["runs"].cast(pl.Int64).to_numpy()
     difference = float(gain.sum() / runs.sum())
     half = Z * math.sqrt(float(((gain - difference * runs) ** 2).sum())) / int(runs.sum())
-    return Duel(test, len(images), difference, difference - half, difference + half, mcnemar(gain > 0, gain < 0))
+    low, high = max(difference - half, -1.0), min(difference + half, 1.0)
+    return Duel(test, len(images), difference, low, high, mcnemar(gain > 0, gain < 0))
 
 
 def _sentence(subject: Subject, way: str, best: dict[str, Entrant], contests: list[Contest]) -> str:
