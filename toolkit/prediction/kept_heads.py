@@ -24,6 +24,7 @@ from toolkit.encoders.record import EncoderRecord
 from toolkit.encoders.source import Source
 from toolkit.errors import CacheError, MissingEmbeddings, ResultsError
 from toolkit.evaluation import columns
+from toolkit.heads import HEADS
 from toolkit.storage.records import as_plain, of_plain, read_record, write_record, write_whole
 
 if TYPE_CHECKING:
@@ -211,7 +212,7 @@ def best(folder: Path, encoder: str | None = None, head: str | None = None) -> t
 
     It is the one of the last `compare` with the highest novel accuracy (base where nothing was held out); where that
     was for several seeds or held-out categories, the kind of encoder and head with the highest mean, and of these the
-    first seed's that is best on base.
+    first seed's that is best on base; of equals the base encoder's, then the first in the tables.
     `encoder` (`base`, `finetuned`, or the start of an identity) and `head` narrow the choice. Raises ResultsError where
     none is left.
     """
@@ -227,9 +228,11 @@ def best(folder: Path, encoder: str | None = None, head: str | None = None) -> t
     if not fitting:
         known = sorted({f"--encoder {s.record.encoder.name} --head {s.record.head}" for s in rivals})
         raise ResultsError(f"The last compare kept no such head. It kept {'; '.join(known)}.")
+    order = [*HEADS, *(one.record.head for one in fitting)]  # a head of another version may have another name
     means: dict[tuple[str, ...], list[float]] = {}
     for kept in fitting:
         means.setdefault(_kind(kept), []).append(_merit(kept))
+    fitting.sort(key=lambda one: (one.record.encoder.name, order.index(one.record.head)))  # of equals the cheapest
     return max(fitting, key=lambda one: (np.mean(means[_kind(one)]), -one.record.seed, _base(one))), len(means)
 
 
