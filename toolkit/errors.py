@@ -4,6 +4,11 @@ import difflib
 from collections.abc import Iterable
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 image`, `2,000 images`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """` Did you mean knn?`, to be put behind a message, or nothing where no known word is near.
 

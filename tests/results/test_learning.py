@@ -107,7 +107,7 @@ def test_what_is_said_follows_from_the_intervals() -> None:
     said = [learning.sentence(answer(*ends)) for ends in ([(-0.1, 0.1), (0.1, 0.2)], [(-0.1, 0.1)], [(-0.2, -0.1)])]
     assert said == [
         "Novel: from 4 images a label on, a probe (x) beats the prompts (y): +15.0 points [+10.0, +20.0] at 4.",
-        "Novel: up to 1 image a label it is not shown that a probe (x) beats the prompts (y): "
+        "Novel: with up to 1 image a label, a probe (x) is not significantly better than the prompts (y): "
         "+0.0 points [−10.0, +10.0] at 1.",
         "Novel: with 1 image a label, a probe (x) loses to the prompts (y): −15.0 points [−20.0, −10.0] at 1.",
     ]

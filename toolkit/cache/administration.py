@@ -1,6 +1,7 @@
 """Manage a cache: list its encoders, verify its files, remove an encoder."""
 
 import hashlib
+import shlex
 import shutil
 import time
 from pathlib import Path
@@ -73,7 +74,7 @@ def folders_of(root: Path, identity: str) -> list[Path]:
         if f.name.startswith(identity) or f.name.rsplit("-", 1)[-1].startswith(identity)
     ]
     if not names:
-        raise CacheError(f"No encoder {identity!r} in {root}: python cli.py cache list shows what is there.")
+        raise CacheError(f"No encoder {identity!r} in {root}: {_list_of(root)} shows what is there.")
     return names
 
 
@@ -82,8 +83,16 @@ def only_encoder(root: Path, identity: str) -> Cache:
     names = folders_of(root, identity)
     record = encoder_record(names[0])
     if len(names) > 1 or record is None:
-        raise CacheError(f"{identity!r} is the start of several encoders: {', '.join(one.name for one in names)}.")
+        raise CacheError(
+            f"{identity!r} is the start of several encoders: {', '.join(one.name for one in names)}. Name one in full; "
+            f"{_list_of(root)} says which is fine-tuned."
+        )
     return Cache(root, record)
+
+
+def _list_of(root: Path) -> str:
+    """The command that lists this cache."""
+    return f"python cli.py cache list --cache {shlex.quote(str(root))}"
 
 
 def _record_state(path: Path) -> str:

@@ -191,7 +191,7 @@ def _require_one_of_its_name(root: Path, record: EncoderRecord) -> None:
 
 def _unproven(by_path: bool) -> str:
     more = ", and that each vector is of the image that its path names today" if by_path else ""
-    return f"Not proven: the weights, preprocessing and precision behind these vectors{more}."
+    return f"Taken on trust: the weights, preprocessing and precision behind these vectors{more}."
 
 
 def _check(found: Vectors, normalised: bool, dimension: int | None) -> None:

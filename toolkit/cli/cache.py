@@ -1,5 +1,6 @@
 """`cache list`, `cache verify`, `cache remove`, `cache import`, `cache export`: manage the cache."""
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import click
 from toolkit.cli.group import Commands
 from toolkit.cli.options import as_json, data_option, option, place_options, reading_options
 from toolkit.cli.output import bars, print_facts, print_json
-from toolkit.cli.plans import reading_of
+from toolkit.cli.plans import asked, reading_of
 
 
 @click.group("cache", cls=Commands)
@@ -112,7 +113,8 @@ def cache_import(
         click.echo(f"  {one['count']:,} {one['reason']} ({one['example']})")
     click.echo(done.unproven)
     weights = f" --pretrained {done.record.pretrained}" if default_tag(name) else ""  # else open_clip's would be meant
-    click.echo(f"Now python cli.py compare --model {name}{weights} --heads logreg,knn compares heads on them.")
+    compare = f"python cli.py compare --model {shlex.quote(name)}{weights} --heads logreg,knn {asked()}".strip()
+    click.echo(f"Now compare heads on them: {compare}")
 
 
 @cache_group.command("export", epilog="Example: python cli.py cache export e24bfa2d vectors.parquet --data photos/")

@@ -13,6 +13,8 @@ from toolkit.cli.plans import reading_of
 
 MOST_VALUES = 12
 """The most values shown for a level; the most frequent ones."""
+MOST_COLUMNS = 8
+"""More splits and labels than these are not shown side by side."""
 LONG = 5_000
 """Up to this many images are read without a progress bar."""
 
@@ -96,11 +98,14 @@ def _plain(text: str) -> Any:
 
 
 def _show_counts(facts: dict[str, Any]) -> None:
-    """Print the number of images of each category, label and split."""
+    """Print the number of images of each category, label and split; of many labels without categories, a line each."""
     from rich.table import Table
 
     columns = list(dict.fromkeys((one["split"], one["label"]) for one in facts["counts"]))
     counts = {(one["split"], one["label"], one["category"]): one["images"] for one in facts["counts"]}
+    if not facts["categories"] and len(columns) > MOST_COLUMNS:
+        _show_labels(counts)
+        return
     table = Table(box=None, header_style="bold")
     table.add_column("Category")
     for split, label in columns:
@@ -110,6 +115,21 @@ def _show_counts(facts: dict[str, Any]) -> None:
         table.add_row(_plain(category or "–"), *[f"{counts.get((*column, category), 0):,}" for column in columns])
     sums = [sum(images for (*place, _), images in counts.items() if tuple(place) == column) for column in columns]
     table.add_row("all", *[f"{one:,}" for one in sums], style="bold")
+    print_table(table)
+
+
+def _show_labels(counts: dict[tuple[str, str, str | None], int]) -> None:
+    """Print a line for each label, with its images of each split."""
+    from rich.table import Table
+
+    splits = list(dict.fromkeys(split for split, _, _ in counts))
+    table = Table("Label", *splits, box=None, header_style="bold")
+    for label in dict.fromkeys(label for _, label, _ in counts):
+        table.add_row(_plain(label), *[f"{counts.get((split, label, None), 0):,}" for split in splits])
+    sums = [sum(images for (of, _, _), images in counts.items() if of == split) for split in splits]
+    table.add_row("all", *[f"{one:,}" for one in sums], style="bold")
+    for column in table.columns[1:]:
+        column.justify = "right"
     print_table(table)
 
 

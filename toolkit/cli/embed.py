@@ -44,13 +44,17 @@ def _facts(done: Any, plan: "Plan") -> dict[str, Any]:
 
 
 def _show(done: Any, plan: "Plan", features: str | None, about: str) -> None:
+    from toolkit.errors import counted
+
     blocks = " with the blocks inside the image tower" if features else ""
     click.echo(
-        f"{about}Embedded {done.embedded:,} images{blocks} and {done.prompts} prompts; "
-        f"{done.cached:,} images were in the cache."
+        f"{about}Embedded {counted(done.embedded, 'image')}{blocks} and {counted(done.prompts, 'prompt')}; "
+        f"{counted(done.cached, 'image')} {'was' if done.cached == 1 else 'were'} in the cache."
     )
     if len(done.skipped):
-        click.echo(f"{len(done.skipped)} images could not be read: {plan.results / 'skipped.csv'} lists them.")
+        click.echo(
+            f"{counted(len(done.skipped), 'image')} could not be read: {plan.results / 'skipped.csv'} lists them."
+        )
     if done.leaks:
         kept = "--keep-leaks keeps them"
         click.echo(f"{done.leaks} test images are also in the training set, byte for byte, and were left out ({kept}).")

@@ -6,7 +6,7 @@ import click
 
 from toolkit.cli.group import Command
 from toolkit.cli.options import as_json, choose_by_option, features_option, plan_options, recipe_options, section
-from toolkit.cli.output import of_each, prefix, print_json
+from toolkit.cli.output import of_each, prefix, print_json, say
 from toolkit.cli.plans import planned, recipe_of
 
 if TYPE_CHECKING:
@@ -25,12 +25,27 @@ def finetune(choose_by: str, features: str | None, as_json: bool, **chosen: Any)
 
     recipe = recipe_of(chosen, choose_by)
     plans = planned(chosen, as_json)
+    if any(plan.has_model() for plan in plans):  # else `run` says what to do instead
+        plans = with_models(plans, as_json)
     done = of_each(plans, lambda plan: run(plan, recipe, blocks=features is not None))
     show_finetuned(done, plans, as_json)
 
 
+def with_models(plans: "list[Plan]", as_json: bool) -> "list[Plan]":
+    """Those that can be fine-tuned; prints a line for each other one, which names imported vectors."""
+    from toolkit.pipeline.finetune import NO_MODEL
+
+    found = [plan for plan in plans if plan.has_model()]
+    for plan in plans:
+        if plan not in found:
+            say(f"{plan.source.model} {NO_MODEL}.", as_json)
+    return found
+
+
 def show_finetuned(done: list[Any], plans: "list[Plan]", as_json: bool) -> None:
     """Print what `finetune` did with each encoder, a line for each held-out value."""
+    from toolkit.data.held_out import NONE, in_words
+
     every = [(one, plan) for trained, plan in zip(done, plans, strict=True) for one in trained]
     if as_json:
         models = [{"model": plan.source.model} if len(plans) > 1 else {} for _, plan in every]
@@ -39,7 +54,7 @@ def show_finetuned(done: list[Any], plans: "list[Plan]", as_json: bool) -> None:
         return
     sizes = len({one.train_per_label for one, _ in every})
     for one, plan in every:
-        without = "" if one.held_out == "none" else f" without {one.held_out}"
+        without = "" if one.held_out == NONE else f" without {in_words(one.held_out, plan.by)}"
         without += f" (seed {one.seed})" if one.seed else ""
         without += f" on {one.train_per_label} a label" if sizes > 1 else ""
         losses = " → ".join(f"{loss:.3f}" for loss in one.losses)

@@ -140,15 +140,28 @@ data_options = section(
         metavar="COLUMN",
         default="category",
         show_default=True,
-        help="The column with the values named by --split, such as generator or camera; label: see docs/data.md.",
+        help="The column with the values named by --split, such as generator or camera; label holds out whole "
+        "labels, as --split half.",
     ),
-    option("--train-per-label", type=click.IntRange(2), default=450, show_default=True, help="First N to train on."),
+    option(
+        "--train-per-label",
+        type=click.IntRange(2),
+        default=450,
+        show_default=True,
+        help="Train on the first N of each label.",
+    ),
     option(
         "--shots",
         metavar="1,2,4,…",
         help="Train on so many of each label, each in its turn, in place of --train-per-label: learning curves.",
     ),
-    option("--test-per-label", type=click.IntRange(1), default=100, show_default=True, help="First N to test on."),
+    option(
+        "--test-per-label",
+        type=click.IntRange(1),
+        default=100,
+        show_default=True,
+        help="Test on the first N of each label.",
+    ),
     option("--full", is_flag=True, help="Every image instead of the first N."),
     option("--keep-leaks", is_flag=True, help="Keep test images whose bytes are in the training set."),
     option("--drop-near-copies", is_flag=True, help="Leave out test images that are near copies of a training image."),
@@ -191,14 +204,15 @@ recipe_options = section(
     "Recipe",
     option(
         "--recipe",
+        metavar="NAME",
         default="study",
         show_default=True,
         help="study, or robust: augmented, averaged, with the prompts as classes; better on what training never saw.",
     ),
-    option("--epochs", type=click.IntRange(1), help="[default: the recipe's; study: 5]"),
-    option("--batch-size", type=click.IntRange(2), help="[default: the recipe's; study: 32]"),
+    option("--epochs", type=click.IntRange(1), help="Passes over the images.  [default: the recipe's; study: 5]"),
+    option("--batch-size", type=click.IntRange(2), help="Images a step.  [default: the recipe's; study: 32]"),
     option("--lr", "learning_rate", type=float, help="Learning rate.  [default: 1e-5; nano: 3e-4]"),
-    option("--temperature", type=float, help="Of the contrastive loss.  [default: 0.07]"),
+    option("--temperature", type=float, help="Temperature of the loss; lower is sharper.  [default: 0.07]"),
     chosen(
         "loss",
         None,
@@ -233,7 +247,13 @@ choose_by_option = chosen(
 )
 head_options = section(
     "Heads",
-    option("--heads", default="zero-shot,logreg,knn,shortcut", show_default=True, help="Which heads to compare."),
+    option(
+        "--heads",
+        default="zero-shot,logreg,knn,shortcut",
+        metavar="A,B,…",
+        show_default=True,
+        help="Which heads to compare; also lda, layer-probes, tip-adapter, clap, cnn.",
+    ),
     choose_by_option,
 )
 beyond_options = section(

@@ -36,7 +36,7 @@ def of_each(plans: "list[Plan]", step: Callable[["Plan"], Any]) -> list[Any]:
 
 def prefix(plan: "Plan", plans: "list[Plan]") -> str:
     """The prefix of a line about one of several encoders: its name and weights."""
-    return f"{plan.source.model} {plan.source.pretrained}: " if len(plans) > 1 else ""
+    return f"{plan.source.model} {plan.source.pretrained or ''}".strip() + ": " if len(plans) > 1 else ""
 
 
 @contextmanager

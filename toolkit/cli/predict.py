@@ -61,8 +61,9 @@ rule_options = options(
 def predict(images: tuple[str, ...], as_json: bool, as_csv: bool, **asked: Any) -> None:
     """Predict the label of IMAGES: files, folders, zips, or - for a list of paths on standard input.
 
-    Uses the head of the last compare with the highest accuracy on novel images. An image is marked far if it is farther
-    from its nearest training image than 99 % of the training images are from theirs.
+    Uses the head of the last compare with the highest accuracy on novel images (on base ones where none are novel). An
+    image is marked far if it is farther from its nearest training image than 99 % of the training images are from
+    theirs.
     """
     from toolkit.data.sources import open_other
     from toolkit.data.sources.loose import open_loose
@@ -85,7 +86,7 @@ def predict(images: tuple[str, ...], as_json: bool, as_csv: bool, **asked: Any) 
         done = run(dataset, request, progress)
     show_predicted(done, dataset.passed_over, as_json, as_csv)
     if not done.read:
-        click.echo(f"Error: none of {len(done.images):,} images could be read.", err=True)
+        click.echo(f"Error: of {len(done.images):,} image files none could be read.", err=True)
         sys.exit(2)
 
 
@@ -159,8 +160,12 @@ def _tops(images: "pl.DataFrame", names: Sequence[str]) -> "list[pl.Series]":
 
 def rests_on(done: "Predicted") -> list[str]:
     """Lines about the head and its measured accuracy."""
+    from toolkit.data.held_out import LABEL, NONE, in_words
+    from toolkit.data.labels import some
+    from toolkit.errors import counted
+
     record = done.head.record
-    held_out = "" if record.held_out == "none" else f" without {record.held_out}"
+    held_out = "" if record.held_out == NONE else f" without {in_words(record.held_out, record.by)}"
     groups = f" ({', '.join(record.train_groups)})" if record.train_groups else ""
     recipe = f" ({record.encoder.trained_on.recipe})" if record.encoder.trained_on else ""
     chosen = f", the best of {done.rivals} of the last compare" if done.rivals > 1 else ""
@@ -169,19 +174,26 @@ def rests_on(done: "Predicted") -> list[str]:
         f"It learned from {record.train_rows:,} images of {record.dataset}{held_out}{groups}.",
         f"Measured accuracy: {'; '.join(_accuracies(done))}. On other kinds of images its accuracy is unknown.",
     ]
+    if record.by == LABEL and record.held_out != NONE:
+        lines.append(f"It answers {some(record.labels.names)} alone, never a label that was held out.")
     if done.rule.note:
         lines += [done.rule.note, *_measured(done)]
     far = int(done.images["far"].sum())
     if far:
-        lines.append(f"{far:,} of {done.read:,} images are far from everything in training: do not trust their labels.")
+        are, whose = ("is", "its label") if far == 1 else ("are", "their labels")
+        of = counted(done.read, "image")
+        lines.append(f"{far:,} of {of} {are} far from everything in training: do not trust {whose}.")
     if done.read and done.images["far"].count() == 0:
         lines.append("The cache no longer holds the training images, so no image can be called far.")
     return lines
 
 
 def _accuracies(done: "Predicted") -> list[str]:
+    from toolkit.data.held_out import LABEL
+
     record = done.head.record
-    names = {"base": "base", "novel": f"{record.held_out} (novel)"}
+    what = "held-out labels, told apart among themselves" if record.by == LABEL else record.held_out
+    names = {"base": "base", "novel": f"{what} (novel)"}
     best = " (it was chosen for this figure, which flatters it)" if done.rivals > 1 else ""
     last = "novel" if "novel" in record.tests else "base"
     return [

@@ -50,10 +50,13 @@ def draw(plan: "Plan", as_json: bool) -> None:
 
 
 def show_written(written: Any, as_json: bool) -> None:
-    """Print the verdict in words, and where the page is."""
+    """Print the verdict in words, what speaks against trusting it, and where the page is."""
     if as_json:
         files = [str(path) for path in written.pictures]
-        print_json({"page": str(written.page), "pictures": files, "verdict": written.headline, "why": written.lead})
+        verdict = {"verdict": written.headline, "why": written.lead, "warning": written.warning}
+        print_json({"page": str(written.page), "pictures": files, **verdict})
         return
     click.echo(f"{written.headline} {written.lead}")
+    for line in filter(None, (written.warning, written.study)):
+        click.echo(line)
     click.echo(f"Written: {written.page} (open it in a browser), {len(written.pictures)} files in its pictures/.")

@@ -6,7 +6,7 @@ import click
 
 from toolkit.cli.compare import show_compared
 from toolkit.cli.embed import show_embedded
-from toolkit.cli.finetune import show_finetuned
+from toolkit.cli.finetune import show_finetuned, with_models
 from toolkit.cli.group import Command
 from toolkit.cli.options import as_json, features_option, head_options, plan_options, recipe_options
 from toolkit.cli.output import of_each
@@ -32,8 +32,9 @@ def run(heads: str, choose_by: str, features: str | None, as_json: bool, **chose
     embedded = of_each(plans, lambda plan: embed(plan, blocks=features is not None))
     if not as_json:
         show_embedded(embedded, plans, as_json, features)
-    finetuned = of_each(plans, lambda plan: finetune(plan, recipe))
+    trainable = with_models(plans, as_json)
+    finetuned = of_each(trainable, lambda plan: finetune(plan, recipe))
     if not as_json:
-        show_finetuned(finetuned, plans, as_json)
+        show_finetuned(finetuned, trainable, as_json)
     show_compared(compare_all(plans, names, choose_by), plans[0], as_json)
     draw(plans[0], as_json)

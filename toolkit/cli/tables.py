@@ -6,6 +6,7 @@ from typing import Any
 import polars as pl
 from rich.table import Table
 
+from toolkit.data.held_out import in_words
 from toolkit.evaluation import columns
 from toolkit.results import learning
 from toolkit.results.classes import HARMONIC_MEAN, MACRO, worst_first
@@ -58,7 +59,7 @@ def tables(table: pl.DataFrame, predictions: pl.DataFrame) -> Iterator[Table]:
         yield from map(_learning, learning.find(table, predictions))
         return
     for _, group in columns.ordinary(table).group_by(columns.COMPARISON, maintain_order=True):
-        yield _comparison(group)
+        yield _comparison(group, table["seed"].n_unique() > 1)
     for _, group in table.group_by(columns.COMPARISON, maintain_order=True):
         kinds = sorted(set(group["perturbation"]) - {""}, key=_by_kind_and_amount)
         for start in range(0, len(kinds), MOST_SIDE_BY_SIDE):
@@ -109,10 +110,12 @@ def _learning(curve: learning.Curve) -> Table:
     return shown
 
 
-def _comparison(group: pl.DataFrame) -> Table:
+def _comparison(group: pl.DataFrame, seeds: bool = False) -> Table:
+    """One comparison's table; with several `seeds` its title says which one."""
     about, labels = group.row(0, named=True), labels_of(group)
-    held_out = "" if about["held_out"] == "none" else f", {about['held_out']} held out"
+    held_out = "" if about["held_out"] == "none" else f", {in_words(about['held_out'], about['split_by'])} held out"
     title = f"{about['dataset']}{held_out}: {about['model']}, trained on {about['train_rows']:,} images"
+    title += f" (seed {about['seed']})" if seeds else ""
     title += f", scored on {about['test_data']}" if about["test_data"] else ""
     shown = Table(title=title, caption=f"{LEGEND}{_flattery(group)}", **PLAIN)
     for name in ("Encoder", "Head", "Test", "Accuracy"):
@@ -227,7 +230,8 @@ def _means(means: pl.DataFrame) -> Table:
         shown.add_column(name, no_wrap=True)
     for row in means.iter_rows(named=True):
         worst = row["worst_category"] if row["test"] == "novel" else f"({row['worst_category']} held out)"
-        mean = f"{row['mean']:.3f} [{row['mean_low']:.2f}–{row['mean_high']:.2f}]"
+        low, high = max(row["mean_low"], 0.0), min(row["mean_high"], 1.0)  # Student's t knows no bounds
+        mean = f"{row['mean']:.3f} [{low:.2f}–{high:.2f}]"
         figures = [mean, f"{row['auc']:.3f}", f"{row['worst']:.3f}", worst, *[_difference(row) for _ in compared]]
         shown.add_row(*[str(row["seed"]) for _ in several], _encoder(row), row["head"], row["test"], *figures)
     return shown

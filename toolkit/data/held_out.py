@@ -11,6 +11,8 @@ from toolkit.errors import SelectionError, did_you_mean
 NONE = "none"
 CATEGORY = "category"
 LABEL, HALF = "label", "half"
+LEAST_FOR_HALF = 4
+"""Half of the labels can be held out from so many on: two are told apart in either part."""
 MOST_VALUES = 200
 """A column with more values than this cannot be split by."""
 HELD_OUT = {"cifake": "cat", "sample": "cat"}
@@ -67,8 +69,11 @@ def _held_out_labels(dataset: Dataset, split: Sequence[str]) -> str:
     if wanted == [NONE]:
         return NONE
     if wanted == [HALF] and HALF not in labels:
-        if len(labels) < 4:
-            raise SelectionError(f"--split half needs 4 labels or more: {len(labels)} leave fewer than 2 in a half.")
+        if len(labels) < LEAST_FOR_HALF:
+            raise SelectionError(
+                f"--split half takes {LEAST_FOR_HALF} labels or more, two to train on and two to hold out, and "
+                f"{dataset.name} has {len(labels)}."
+            )
         return HALF
     for name in wanted:
         if name not in labels:
@@ -93,6 +98,11 @@ def new_labels(labels: Sequence[str], held_out: str, by: str) -> tuple[str, ...]
     return tuple(sorted(labels)[(len(labels) + 1) // 2 :] if held_out == HALF else sorted(held_out.split(",")))
 
 
+def in_words(held_out: str, by: str) -> str:
+    """What is held out, for a sentence: `half` of the labels is no name of a value."""
+    return "half of the labels" if by == LABEL and held_out == HALF else held_out
+
+
 def what_is_held_out(dataset: Dataset, held_out: Sequence[str], by: str = CATEGORY) -> str | None:
     """A line for the user: how values could be held out, if none are; which labels are held out; or which labels have
     no value in the column `by`. None if there is nothing to report."""
@@ -105,6 +115,7 @@ def what_is_held_out(dataset: Dataset, held_out: Sequence[str], by: str = CATEGO
         f"--split-by {name} --split {values[0]} (or all)" if name != CATEGORY else f"--split {values[0]} (or all)"
         for name, values in columns_to_split_by(dataset).items()
     ]
+    ways += [f"--split-by {LABEL} --split {HALF}"] if len(dataset.labels()) >= LEAST_FOR_HALF else []
     could = f"What could be: {'; '.join(ways)}." if ways else "The data has no categories or other columns to split by."
     return f"Nothing is held out, so the results say nothing about images of a new kind. {could}"
 
@@ -131,6 +142,8 @@ def _unknown_column(by: str, data: str, columns: list[str]) -> str:
 
 def _unknown(name: str, data: str, by: str, columns: dict[str, list[str]]) -> str:
     values = columns.get(by, [])
+    if name == HALF and not values:
+        return f"--split {HALF} holds out half of the labels: say --split-by {LABEL} --split {HALF}."
     if not values:
         other = f", or split by another column: --split-by {', '.join(columns)}" if columns else ""
         return f"{data} has no categories, so --split {name} holds nothing out: leave --split out{other}."

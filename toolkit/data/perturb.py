@@ -20,7 +20,7 @@ from PIL import Image, ImageFilter
 
 from toolkit.data.images import decode
 from toolkit.data.manifest import Dataset, hash_rows
-from toolkit.errors import CacheError, SelectionError
+from toolkit.errors import CacheError, SelectionError, did_you_mean
 from toolkit.storage.records import read_record, write_record
 
 VERSION = 1
@@ -28,9 +28,10 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of perturbation: the meaning and range of its amount, and the function that changes an image. `seed` is
-    derived from the image."""
+    """A kind of perturbation: the name, meaning and range of its amount, and the function that changes an image. `seed`
+    is derived from the image."""
 
+    short: str
     amount: str
     low: float
     high: float
@@ -60,10 +61,10 @@ def _noise(image: Image.Image, deviation: float, seed: int) -> Image.Image:
 
 
 KINDS = {
-    "jpeg": Kind("quality", 1, 100, True, _jpeg),
-    "blur": Kind("Gaussian radius in pixels", 0.1, 50, False, _blur),
-    "resize": Kind("factor of width and height", 0.05, 4, False, _resize),
-    "noise": Kind("standard deviation in grey values", 0.1, 128, False, _noise),
+    "jpeg": Kind("QUALITY", "quality", 1, 100, True, _jpeg),
+    "blur": Kind("RADIUS", "Gaussian radius in pixels", 0.1, 50, False, _blur),
+    "resize": Kind("FACTOR", "factor of width and height", 0.05, 4, False, _resize),
+    "noise": Kind("DEVIATION", "standard deviation in grey values", 0.1, 128, False, _noise),
 }
 
 
@@ -90,8 +91,9 @@ def parse(text: str) -> Perturbation:
     """`jpeg:75` -> the perturbation. Raises SelectionError, saying what is allowed."""
     name, _, number = text.strip().partition(":")
     if name not in KINDS:
-        known = ", ".join(f"{name}:{kind.amount.upper().split()[0]}" for name, kind in KINDS.items())
-        raise SelectionError(f"There is no perturbation {text!r}: --perturb takes {known}, as in jpeg:75.")
+        known = ", ".join(f"{name}:{kind.short}" for name, kind in KINDS.items())
+        guess = did_you_mean(name, KINDS)
+        raise SelectionError(f"There is no perturbation {text!r}.{guess} --perturb takes {known}, as in jpeg:75.")
     kind = KINDS[name]
     try:
         amount = float(number)

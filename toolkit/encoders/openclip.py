@@ -299,7 +299,7 @@ def _check_names(origin: Source) -> None:
 
 @contextmanager
 def _readable_errors(origin: Source) -> Iterator[None]:
-    name = f"{origin.model} with weights {origin.pretrained!r}"
+    name = f"{origin.model} ({origin.pretrained})"
     try:
         yield
     except EncoderError:

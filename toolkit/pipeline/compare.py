@@ -8,12 +8,12 @@ import polars as pl
 
 from toolkit.cache.store import Cache, find_encoders
 from toolkit.data import near_copies
-from toolkit.data.held_out import NONE
+from toolkit.data.held_out import NONE, in_words
 from toolkit.data.labels import Labels
 from toolkit.data.split import Split, TestSet
 from toolkit.encoders.features import WITHOUT_MODEL
 from toolkit.encoders.record import IMPORTED, EncoderRecord
-from toolkit.errors import MissingEmbeddings, SelectionError
+from toolkit.errors import MissingEmbeddings, SelectionError, counted
 from toolkit.evaluation import audit, grid
 from toolkit.evaluation.grid import Comparison, Settings
 from toolkit.evaluation.test_sets import NOTHING_BEYOND, Beyond, MoreSets
@@ -131,8 +131,11 @@ def _ready_encoders(plan: Plan, base: Cache, split: Split, heads: Sequence[str])
     keys = split.rows()["sha256"].to_list()
     missing, prompts = base.missing_images(keys), _missing_captions(plan, base, split)
     if missing or prompts:
-        what = f"{len(missing)} images and {len(prompts)} prompts"
-        raise MissingEmbeddings(f"{what} are not embedded yet. Run {plan.command('embed')}")
+        if base.record.pretrained == IMPORTED:
+            what = f"{plan.source.model} names imported vectors, and has none of {counted(len(missing), 'image')}"
+            raise MissingEmbeddings(f"{what}: import these too (python cli.py cache import).")
+        parts = [counted(len(found), noun) for found, noun in ((missing, "image"), (prompts, "prompt")) if found]
+        raise MissingEmbeddings(f"Not embedded yet: {' and '.join(parts)}. Run {plan.command('embed')}")
     finetuned = _ready(plan, keys, split, lambda record: _was_trained_on(record, base.record, split))
     towers = [base.record, *(cache.record for cache in finetuned)]
     blocks = _ready(plan, keys, split, lambda record: any(is_blocks_of(record, tower) for tower in towers))
@@ -140,16 +143,17 @@ def _ready_encoders(plan: Plan, base: Cache, split: Split, heads: Sequence[str])
     watch = partial(plan.progress, "Reading")
     others, notes = read_without_model(plan.dataset, split.rows(), sorted(wanted), plan.cache, watch)
     if not finetuned and base.record.pretrained != IMPORTED:
-        without = "" if split.held_out == NONE else f" without {split.held_out}"
+        without = "" if split.held_out == NONE else f" without {in_words(split.held_out, split.by)}"
         note = f"No encoder is fine-tuned{without} on these images"
-        notes = [f"{note}: {plan.command('finetune')} adds its rows.", *notes]
+        notes = [f"{note}: {plan.command('finetune')} trains one; compare again to see its rows.", *notes]
     return [base, *blocks, *finetuned, *others], notes
 
 
 def _left_out(heads: Sequence[str], encoders: Sequence[Cache]) -> list[str]:
     """A line for each head that needs prompts, if no encoder has text. Raises SelectionError if no head is left."""
     useless = [name for name in heads if not any(fits(name, cache.record) for cache in encoders)]
-    why = f"{encoders[0].record.model} is an image tower alone and embeds no prompts"
+    what = "names imported vectors" if encoders[0].record.pretrained == IMPORTED else "is an image tower alone"
+    why = f"{encoders[0].record.model} {what} and embeds no prompts"
     if len(useless) == len(heads):
         raise SelectionError(f"No head is left: {why}, which {', '.join(useless)} needs. Name a probe: --heads logreg.")
     return [f"{name} is left out: {why}." for name in useless]

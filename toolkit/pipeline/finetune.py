@@ -19,6 +19,8 @@ from toolkit.finetuning.search import Training, make
 from toolkit.pipeline.embed import embed, filled_together
 from toolkit.pipeline.plan import Plan
 
+NO_MODEL = "names imported vectors, without a model to fine-tune"
+
 
 @dataclass(frozen=True)
 class Finetuned:
@@ -39,8 +41,12 @@ def finetune(plan: Plan, recipe: Recipe, blocks: bool = False) -> list[Finetuned
     """Fine-tune once for each split of the plan, and embed everything again with the new encoder.
 
     With `blocks`, also the blocks of its image tower. Finished trainings and vectors in the cache are reused. An
-    encoder without text is trained with label vectors in place of prompts. Raises what `embed` raises.
+    encoder without text is trained with label vectors in place of prompts. Raises EncoderError for imported vectors,
+    and what `embed` raises.
     """
+    if not plan.has_model():
+        compare = plan.command("compare")
+        raise EncoderError(f"{plan.source.model} {NO_MODEL}: {compare} compares heads on them.")
     base = embed(plan)
     of_splits = [(_training(plan, recipe, base.cache.record, split), split) for split in base.splits]
     return [_finetune_one(plan, training, split, blocks) for training, split in of_splits]

@@ -121,15 +121,22 @@ class Plan:
         found = self.find_base()
         if found is None:
             what = f"Nothing of {self.dataset.name} is embedded with {self.source.model} yet"
-            raise MissingEmbeddings(f"{what}: run {self.command('embed')}")
+            known = {one.model for one in find_encoders(self.cache, lambda one: one.name == "base")}
+            guess = did_you_mean(self.source.model, known)
+            raise MissingEmbeddings(f"{what}{f'.{guess} Else' if guess else ':'} run {self.command('embed')}")
         return found
+
+    def has_model(self) -> bool:
+        """Whether the encoder has a model: imported vectors have none."""
+        known = self.find_base()
+        return known is None or known.record.pretrained != IMPORTED
 
     def load(self) -> OpenClip:
         """The base encoder. Raises EncoderError for imported vectors, which have no model."""
-        if (known := self.find_base()) and known.record.pretrained == IMPORTED:
+        if not self.has_model():
             raise EncoderError(
-                f"{self.source.model} names imported vectors, without a model to embed images or to fine-tune: import "
-                "the vectors of all images (python cli.py cache import), or name a model."
+                f"{self.source.model} names imported vectors, without a model to embed images: import the vectors of "
+                "all images (python cli.py cache import), or name a model."
             )
         self.progress(f"Loading {self.source.model}", 0, 1)
         encoder = load(self.source)

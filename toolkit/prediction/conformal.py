@@ -40,8 +40,8 @@ def ranked(scores: np.ndarray, share: float, label: str) -> float:
     if rank > len(scores):
         needed = math.ceil(round(share / (1 - share), 9))
         raise SelectionError(
-            f"{len(scores)} training images of {label} are too few to guarantee {share:g}; at least {needed} are "
-            f"needed: ask for less, or compare on more images (--train-per-label)."
+            f"{len(scores)} images of {label} to calibrate on are too few to guarantee {share:g}: {needed} or more are "
+            "needed. Ask for less, give more (--calibrate), or compare on more images (--train-per-label)."
         )
     return float(np.sort(scores)[rank - 1])
 

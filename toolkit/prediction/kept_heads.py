@@ -24,6 +24,7 @@ from toolkit.encoders.record import EncoderRecord
 from toolkit.encoders.source import Source
 from toolkit.errors import CacheError, MissingEmbeddings, ResultsError
 from toolkit.evaluation import columns
+from toolkit.heads import HEADS
 from toolkit.storage.records import as_plain, of_plain, read_record, write_record, write_whole
 
 if TYPE_CHECKING:
@@ -214,8 +215,9 @@ def best(folder: Path, encoder: str | None = None, head: str | None = None) -> t
 
     It is the head of the last `compare` with the highest novel accuracy (base accuracy if nothing was held out). With
     several seeds or held-out categories, it is the kind of encoder and head with the highest mean; of its heads, the
-    one of the first seed with the highest base accuracy. `encoder` (`base`, `finetuned`, or the start of an identity)
-    and `head` restrict the choice. Raises ResultsError if no head is left.
+    one of the first seed with the highest base accuracy. Of equal kinds, it is the base encoder's, then the first in
+    the tables. `encoder` (`base`, `finetuned`, or the start of an identity) and `head` restrict the choice. Raises
+    ResultsError if no head is left.
     """
     every = find(folder)
     if not every:
@@ -229,9 +231,11 @@ def best(folder: Path, encoder: str | None = None, head: str | None = None) -> t
     if not fitting:
         known = sorted({f"--encoder {s.record.encoder.name} --head {s.record.head}" for s in rivals})
         raise ResultsError(f"The last compare kept no such head. It kept {'; '.join(known)}.")
+    order = [*HEADS, *(one.record.head for one in fitting)]  # a head of another version may have another name
     means: dict[tuple[str, ...], list[float]] = {}
     for kept in fitting:
         means.setdefault(_kind(kept), []).append(_merit(kept))
+    fitting.sort(key=lambda one: (one.record.encoder.name, order.index(one.record.head)))  # of equals the cheapest
     return max(fitting, key=lambda one: (np.mean(means[_kind(one)]), -one.record.seed, _base(one))), len(means)
 
 

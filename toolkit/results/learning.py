@@ -238,7 +238,9 @@ def sentence(answer: Answer) -> str:
     if largest.high < 0:
         return f"{test}: with {_images(largest.size)} a label, {who} loses to {whom}: {_figures([largest])}."
     shown = _figures([largest])
-    return f"{test}: up to {_images(largest.size)} a label it is not shown that {who} beats {whom}: {shown}."
+    return (
+        f"{test}: with up to {_images(largest.size)} a label, {who} is not significantly better than {whom}: {shown}."
+    )
 
 
 def _images(count: int) -> str:

@@ -162,7 +162,8 @@ def _draw_split(dataset: Dataset, share: float, found: Found) -> Dataset:
     hashed = hash_rows(dataset, dataset.rows.select("path"))
     tests = [key is None or int(key[:8], 16) < share * 2**32 for key in hashed["sha256"]]
     drawn = pl.Series("split", ["test" if one else "train" for one in tests], dtype=pl.Categorical)
-    note = f"--test-share {share:g} drew the test split by content: {sum(tests):,} of {len(tests):,} images."
+    drawn_by = "by their bytes, so always the same ones"
+    note = f"--test-share {share:g} drew {sum(tests):,} of {len(tests):,} images as test split, {drawn_by}."
     return replace(dataset, rows=dataset.rows.with_columns(drawn), notes=(*found.notes, note))
 
 

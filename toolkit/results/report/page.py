@@ -40,12 +40,15 @@ Frames = tuple[pl.DataFrame, pl.DataFrame]
 
 @dataclass(frozen=True)
 class Written:
-    """What was written: the page and the pictures' files. `headline` and `lead` are the verdict, short and longer."""
+    """What was written: the page and the pictures' files. `headline` and `lead` are the verdict, short and longer;
+    `warning` says why not to trust it, or nothing; `study`, of which of several studies in this folder it is."""
 
     page: Path
     pictures: list[Path]
     headline: str
     lead: str
+    warning: str
+    study: str
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,15 @@ def write(
     html = render(context)
     write_whole(folder / PAGE, html.encode())
     files = _write_pictures(folder / PICTURES, drawn)
-    return Written(folder / PAGE, files, context["headline"], context["lead"])
+    verdict_in_words = {name: context[name] for name in ("headline", "lead", "warning")}
+    which = _which(shown, number, len(context["others"]) + 1)
+    return Written(folder / PAGE, files, **verdict_in_words, study=which)
+
+
+def _which(shown: Subject, number: int, count: int) -> str:
+    """`This is study 1 of 2 (sample, nano): …`; nothing where there is only one."""
+    about = f"{shown.about['dataset']}, {shown.about['model']}"
+    return f"This is study {number} of {count} ({about}): report --study N shows another." if count > 1 else ""
 
 
 def render(context: Mapping[str, Any]) -> str:
