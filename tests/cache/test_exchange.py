@@ -1,5 +1,6 @@
 """Vectors of other tools become an encoder; exported vectors are imported unchanged."""
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -180,3 +181,8 @@ def test_imported_vectors_have_the_figures_of_the_encoder_that_made_them(
     first, second = (made.filter(model=model) for model in ("fake", "theirs"))
     assert len(second) and set(second["pretrained"]) == {"imported"} and set(second["head"]) == {"knn"}
     assert first.select("path", "predicted", "p_real").equals(second.select("path", "predicted", "p_real"))
+    advice = imported.output.split("Now compare heads on them: python cli.py ")[1]
+    typed = CliRunner().invoke(cli, [*shlex.split(advice), "--train-per-label", "12", "--test-per-label", "4"])
+    assert typed.exit_code == 0, typed.output
+    trained = call(tmp_path, "finetune", *plan, "--model", "theirs")
+    assert trained.exit_code == 2 and "without a model to fine-tune: python cli.py compare" in trained.output

@@ -14,7 +14,7 @@ from trees import coloured_files, write_folder
 
 from toolkit.cache.embedding import embed_images, embed_prompts
 from toolkit.cache.store import Cache
-from toolkit.data.held_out import held_out_values, new_labels
+from toolkit.data.held_out import held_out_values, new_labels, what_is_held_out
 from toolkit.data.labels import Labels
 from toolkit.data.manifest import Dataset
 from toolkit.data.sources import open_data
@@ -59,6 +59,12 @@ def compared(split: Split, cache: Cache) -> Comparison:
 def test_half_of_the_sorted_labels_train_and_the_others_are_new(split: Split) -> None:
     assert set(split.train["label"]) == set(split.base["label"]) == set(BASE)
     assert set(split.novel["label"]) == set(split.new_labels) == set(NEW)
+
+
+def test_a_user_is_told_that_half_of_the_labels_can_be_held_out_and_how(dataset: Dataset) -> None:
+    assert "--split-by label --split half" in str(what_is_held_out(dataset, ["none"]))
+    with pytest.raises(SelectionError, match="say --split-by label --split half"):
+        held_out_values(dataset, ["half"])
 
 
 @given(st.lists(st.text("abc", min_size=1), min_size=4, max_size=30, unique=True))
