@@ -144,7 +144,7 @@ def test_where_labels_are_held_out_predict_measures_and_calibrates_on_those_that
             assert done.exit_code == 0, done.output
             assert "measured on 9 base test images" in done.stderr and "novel" not in done.stderr
             assert {label for one in json.loads(done.stdout) for label in one["open"]} <= {"ant", "bee", "cow"}
-            assert rule is not fresh or "chosen on 12 images of data that trained nothing" in done.stderr
+            assert rule is not fresh or "chosen on 12 images of data that nothing was trained on" in done.stderr
     accuracy = {one.record.head: one.record.tests for one in kept_heads.find(tmp_path / kept_heads.FOLDER)}
     assert {tuple(tests) for tests in accuracy.values()} == {("base",)}
 

@@ -24,7 +24,7 @@ def test_the_limit_is_the_score_of_the_conformal_rank() -> None:
 
 def test_too_few_images_for_a_promise_are_an_error_that_says_how_many_it_takes() -> None:
     assert conformal.ranked(np.arange(99.0), 0.99, "FAKE") == 98
-    with pytest.raises(SelectionError, match="98 images of FAKE .* at least 99"):
+    with pytest.raises(SelectionError, match="98 images of FAKE .* 99 or more"):
         conformal.ranked(np.arange(98.0), 0.99, "FAKE")
 
 
