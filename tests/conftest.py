@@ -1,9 +1,13 @@
 """Fixtures that every test file may ask for."""
 
+import os
 from pathlib import Path
 
 import pytest
 from places import SHARED
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # before numpy and torch: two processes that share two cores take one each
+    os.environ.update({name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")})
 
 
 @pytest.fixture(scope="session")
