@@ -207,7 +207,7 @@ def test_killed_at_random_moments_nothing_is_lost_doubled_or_wrong(tmp_path: Pat
     while kills < KILLS:
         worker = context.Process(target=run_slowly, args=(dataset, rows, root, log))
         worker.start()
-        time.sleep(rng.uniform(0.05, 0.4))
+        time.sleep(rng.uniform(0.05, 0.8))
         if worker.is_alive():
             os.kill(worker.pid or 0, signal.SIGKILL)
             kills += 1
@@ -219,7 +219,8 @@ def test_killed_at_random_moments_nothing_is_lost_doubled_or_wrong(tmp_path: Pat
         kept = set(now)
         if len(kept) == 3000:
             root, kept = tmp_path / f"cache{kills}", set()
-    assert log.stat().st_size - stored <= kills * CHUNK, "more than a segment was embedded in vain for each kill"
+    in_vain = log.stat().st_size - stored
+    assert in_vain <= kills * 2 * CHUNK, "each kill costs at most a segment that is written and one that is filled"
     run_slowly(dataset, rows, root, None)
     encoder = FakeEncoder()
     cache = Cache(root, encoder.record)
