@@ -19,10 +19,12 @@ DRAWS = 4_000
 @dataclass(frozen=True)
 class BestOf:
     """`best` is the row of the most accurate classifier, `p` `[K]` the corrected p-values that a row is as accurate,
-    and `flattery` how much of the best accuracy is expected to come from picking the best on these images."""
+    `exact` `[K]` McNemar's uncorrected ones; `flattery` is how much of the best accuracy is expected to come from
+    picking the best on these images."""
 
     best: int
     p: np.ndarray
+    exact: np.ndarray
     flattery: float
 
 
@@ -35,7 +37,7 @@ def compare_with_best(right: np.ndarray, seed: int = 0) -> BestOf:
     means = right.mean(axis=1)
     best, count = int(means.argmax()), right.shape[1]
     if len(right) == 1:
-        return BestOf(best, np.ones(1), 0.0)
+        return BestOf(best, np.ones(1), np.ones(1), 0.0)
     covariance = np.cov(right.astype(np.float64), ddof=1 if count > 1 else 0) / count
     # Cholesky's factor is unique, where eigenvectors have signs that differ among processors.
     root = np.linalg.cholesky(covariance + 1e-9 * max(float(covariance.max()), 1e-9) * np.eye(len(right)))
@@ -48,7 +50,7 @@ def compare_with_best(right: np.ndarray, seed: int = 0) -> BestOf:
     drawn = means + noise
     picked = drawn.argmax(axis=1)
     flattery = float((drawn - means)[np.arange(DRAWS), picked].mean())
-    return BestOf(best, np.maximum(p, exact), max(flattery, 0.0))
+    return BestOf(best, np.maximum(p, exact), exact, max(flattery, 0.0))
 
 
 def _spread(covariance: np.ndarray) -> np.ndarray:

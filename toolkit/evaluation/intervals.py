@@ -31,18 +31,23 @@ def wilson(successes: float, trials: float) -> Interval:
     return low, 1.0 if successes == trials else min(1.0, centre + half)
 
 
+def t_quantile(freedom: int) -> float:
+    """The two-sided `LEVEL` quantile of Student's t with so many degrees of freedom."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, 0.5 + LEVEL / 2))
+
+
 def of_mean(values: np.ndarray) -> Interval:
     """Student's t interval of the mean of `values` `[K]` at 95 %; not a number for fewer than two.
 
     The values are independent draws of what a claim is about: one for each held-out category, say, where it is about
     categories that nobody trained on.
     """
-    from scipy.special import stdtrit
-
     if len(values) < 2:
         return math.nan, math.nan
     mean, error = float(values.mean()), float(values.std(ddof=1)) / math.sqrt(len(values))
-    half = float(stdtrit(len(values) - 1, 0.5 + LEVEL / 2)) * error
+    half = t_quantile(len(values) - 1) * error
     return mean - half, mean + half
 
 

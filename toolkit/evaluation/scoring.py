@@ -10,7 +10,7 @@ import polars as pl
 from toolkit.data.held_out import LABEL
 from toolkit.evaluation import columns
 from toolkit.evaluation.best_of import compare_with_best
-from toolkit.evaluation.metrics import mcnemar, summarise
+from toolkit.evaluation.metrics import summarise
 
 
 def score(predictions: pl.DataFrame, labels: Sequence[str], seed: int) -> list[dict[str, Any]]:
@@ -52,13 +52,12 @@ def with_p_best(table: pl.DataFrame, predictions: pl.DataFrame) -> pl.DataFrame:
         result = compare_with_best(right)
         for number, key in enumerate(keys):
             is_best = number == result.best
-            exact = None if is_best else mcnemar(right[result.best], right[number])
-            corrected = None if is_best else float(result.p[number])
-            found.append((*key, exact, corrected, result.flattery if is_best else None))
+            p_values = (None, None) if is_best else (float(result.exact[number]), float(result.p[number]))
+            found.append((*key, *p_values, result.flattery if is_best else None))
     filled = ("p_best", "p_best_corrected", "selection_bias")
     names = pl.Schema([*_schema(table, columns.KEY).items(), *((f"{name}_found", pl.Float64()) for name in filled)])
-    p_values = pl.DataFrame(found, schema=names, orient="row").with_columns(tested=pl.lit(True))
-    joined = table.join(p_values, on=columns.KEY, how="left", nulls_equal=True, maintain_order="left")
+    tested = pl.DataFrame(found, schema=names, orient="row").with_columns(tested=pl.lit(True))
+    joined = table.join(tested, on=columns.KEY, how="left", nulls_equal=True, maintain_order="left")
     chosen = [pl.when(pl.col("tested")).then(f"{name}_found").otherwise(name).alias(name) for name in filled]
     return joined.with_columns(chosen).select(table.columns)
 

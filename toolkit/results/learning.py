@@ -9,8 +9,8 @@ from typing import Any
 import polars as pl
 
 from toolkit.evaluation import columns
-from toolkit.evaluation.intervals import Z
-from toolkit.results.report.entrants import STUDY, encoder_name, way_of
+from toolkit.evaluation.intervals import Z, t_quantile
+from toolkit.results.report.entrants import STUDY, encoder_name, newest, way_of
 
 SIZE = "train_per_label"
 QUESTION = [name for name in columns.QUESTION if name != SIZE]
@@ -131,7 +131,8 @@ def find(table: pl.DataFrame, predictions: pl.DataFrame) -> list[Curve]:
     rows = rows.filter(pl.col(SIZE).n_unique().over(QUESTION) > 1)
     if rows.is_empty():
         return []
-    rows = _newest(_named(rows))
+    # An entrant may occur twice: with two ways of choosing, or fine-tuned again.
+    rows = newest(_named(rows), [*STUDY, *TESTED, "entrant"])
     images = columns.ordinary(predictions).join(rows.select(columns.KEY), on=columns.KEY, how="semi", nulls_equal=True)
     tested = _tested(images)
     studies = rows.group_by(STUDY, maintain_order=True).agg(pl.col("created").max())
@@ -193,12 +194,6 @@ def _named(rows: pl.DataFrame) -> pl.DataFrame:
     return named.with_columns(entrant=pl.concat_str("encoder", "recipe", "head", same_each_time, separator="\x1f"))
 
 
-def _newest(rows: pl.DataFrame) -> pl.DataFrame:
-    """The latest rows of each entrant, which may occur twice: with two ways of choosing, or fine-tuned again."""
-    by = [*STUDY, *TESTED, "entrant"]
-    return rows.with_row_index("row").sort("created", "row").unique(by, keep="last").sort("row").drop("row")
-
-
 def _curve(found: _Found, rows: pl.DataFrame, right: pl.DataFrame) -> Curve:
     kinds = {name: rows.schema[name] for name in STUDY}
     studies = pl.DataFrame(list(found.studies.values()), schema=kinds)
@@ -213,14 +208,12 @@ def _gain(size: int, pairs: pl.DataFrame) -> Gain:
     The interval combines two variances: that of the test images, each counted once (a ratio of sums over images,
     Cochran 1977, section 6.4), and, with several seeds, that of the seeds' means (Student's t).
     """
-    from scipy.stats import t
-
     mean = float(pairs["gain"].mean())  # type: ignore[arg-type]
     images = pairs.group_by("path").agg(gain=pl.col("gain").sum(), runs=pl.len().cast(pl.Int64))
     of_images = float(((images["gain"] - mean * images["runs"]) ** 2).sum()) / len(pairs) ** 2
     means = pairs.group_by("seed").agg(pl.col("gain").mean())["gain"]
     count = len(means)
-    of_seeds = float(means.var()) / count * float(t.ppf(0.975, count - 1)) ** 2 if count > 1 else 0.0  # type: ignore[arg-type]
+    of_seeds = float(means.var()) / count * t_quantile(count - 1) ** 2 if count > 1 else 0.0  # type: ignore[arg-type]
     half = math.sqrt(Z**2 * of_images + of_seeds)
     return Gain(size, mean, max(mean - half, -1.0), min(mean + half, 1.0))
 

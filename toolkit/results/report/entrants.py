@@ -148,7 +148,7 @@ def subject(table: pl.DataFrame, predictions: pl.DataFrame, number: int = 1) -> 
         raise SelectionError(f"There is no study {number}: --study takes 1 (the newest) to {len(found)}.")
     about = found[number - 1]
     rows = with_entrants(_of(table, about))
-    plain = _newest(columns.ordinary(rows))
+    plain = newest(columns.ordinary(rows), ["entrant", *REPETITION, "test", "class"])
     kept = plain.select(columns.KEY).unique()
     images = with_entrants(_of(predictions, about)).join(kept, on=columns.KEY, how="semi", nulls_equal=True)
     changed = rows.join(columns.ordinary(rows), on=columns.KEY, how="anti", nulls_equal=True)
@@ -190,9 +190,9 @@ def _of(table: pl.DataFrame, about: dict[str, Any]) -> pl.DataFrame:
     return table.filter(pl.all_horizontal(pl.col(name).eq_missing(pl.lit(about[name])) for name in STUDY))
 
 
-def _newest(table: pl.DataFrame) -> pl.DataFrame:
-    """Only the last rows of an encoder that was fine-tuned several times; in the order of the table."""
-    by = ["entrant", *REPETITION, "test", "class"]
+def newest(table: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
+    """Of rows that are equal in `by`, as of an encoder that was fine-tuned several times, only the last; in the order
+    of the table."""
     numbered = table.with_row_index("row").sort("created", "row").unique(by, keep="last", maintain_order=True)
     return numbered.sort("row").drop("row")
 
