@@ -64,9 +64,7 @@ def main(table: str, model_name: str, weights: str, device: str, precision: str)
                     image, text = model.encode_image(batch.to(device)), model.encode_text(texts)
                 logits = normalize(image.float(), dim=-1) @ normalize(text.float(), dim=-1).T / TEMPERATURE
                 own = torch.arange(len(logits), device=device)
-                loss = (
-                    torch.nn.functional.cross_entropy(logits, own) + torch.nn.functional.cross_entropy(logits.T, own)
-                ) / 2
+                loss = (cross_entropy(logits, own) + cross_entropy(logits.T, own)) / 2
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
