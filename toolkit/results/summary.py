@@ -193,7 +193,7 @@ def against_study(predictions: pl.DataFrame) -> pl.DataFrame:
     """
     several = [*columns.QUESTION, "study", "seed", "test"]
     names = [*LEFT_OUT, *AGAINST]
-    is_study = pl.all_horizontal(pl.col(name) == value for name, value in STUDIED_ROW.items())
+    is_study = pl.all_horizontal(pl.col(name).is_in(values) for name, values in STUDIED_ROW.items())
     right = columns.ordinary(predictions).with_columns(right=(pl.col("label") == pl.col("predicted")).cast(pl.Int8))
     studied = right.filter(is_study).select(*several, "held_out", "path", studied="right")
     rows = []
