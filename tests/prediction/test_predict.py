@@ -98,7 +98,9 @@ def test_a_test_image_gets_the_very_probability_that_compare_gave_it(study: Path
 def test_the_default_is_the_head_with_the_lowest_log_loss_on_left_out_categories(study: Path) -> None:
     table = pl.read_csv(study / "results/results.csv").filter((pl.col("class") == "all") & (pl.col("test") == "novel"))
     base = table.filter(pl.col("encoder").is_in(["base", "blocks"]))
-    losses = {(e, h): json.loads(choice)["log_loss"] for e, h, choice in base.select("encoder", "head", "choice").rows()}
+    losses = {
+        (e, h): json.loads(choice)["log_loss"] for e, h, choice in base.select("encoder", "head", "choice").rows()
+    }
     picked = pick.best(study / "results/heads")
     assert (picked.head.record.encoder.name, picked.head.record.head) == min(losses, key=losses.__getitem__)
     assert picked.rivals == len(ON_LAST_LAYER + ON_BLOCKS) and picked.log_loss == min(losses.values())

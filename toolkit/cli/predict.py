@@ -176,8 +176,8 @@ def rests_on(done: "Predicted") -> list[str]:
     ]
     if done.pick.log_loss is not None and done.pick.seen:
         lines.append(
-            "Fine-tuned encoders saw the training images, so these cannot rate their heads. --encoder finetuned takes one "
-            "as it is; finetune --choose leaves some images out, and rates its zero-shot."
+            "Fine-tuned encoders saw the training images, so these cannot rate their heads. --encoder finetuned takes "
+            "one as it is; finetune --choose leaves some images out, and rates its zero-shot."
         )
     if record.by == LABEL and record.held_out != NONE:
         lines.append(f"It answers {some(record.labels.names)} alone, never a label that was held out.")

@@ -34,7 +34,7 @@ def choice_of(head: Head, trained_on: TrainedOn | None) -> dict[str, Any]:
     of_recipe = trained_on.choice
     choice = {"by": of_recipe["by"], **head.choice_, "recipe": dict(of_recipe)} if of_recipe else dict(head.choice_)
     if of_recipe and not head.learns:
-        return {**choice, "log_loss": of_recipe["log_loss"]}
+        return {**choice, "log_loss": of_recipe.get("log_loss")}
     by = {"by": f"{choice['by']}{BY_SEEN}"} if choice.get("by") in BY_CATEGORY_OR_FOLDS else {}
     seen = {"log_loss": None, "log_loss_seen": choice["log_loss"]} if "log_loss" in choice else {}
     return {**choice, **by, **seen, "left_out": SEEN}
