@@ -9,6 +9,7 @@ from rich.table import Table
 
 from toolkit.data.held_out import in_words
 from toolkit.evaluation import columns
+from toolkit.evaluation.left_out import BY_SEEN, SEEN
 from toolkit.results import learning
 from toolkit.results.classes import HARMONIC_MEAN, MACRO, worst_first
 from toolkit.results.published import study_figure
@@ -169,10 +170,13 @@ def _of_each_label(shown: Table, group: pl.DataFrame, labels: list[str]) -> Tabl
 
 
 def _flattery(group: pl.DataFrame) -> str:
-    """What picking the best row is expected to add to its accuracy, for each test set that has more than one row."""
+    """What picking the best row is expected to add to its accuracy, for each test set that has more than one row; and
+    whether heads chose their settings on images that the encoder was trained on."""
     best = group.filter((pl.col("class") == "all") & (pl.col("selection_bias") > 0))
     said = [f"{row['selection_bias']:.3f} on {row['test']}" for row in best.iter_rows(named=True)]
-    return f"\nPicking the best flatters it by about {', '.join(said)}." if said else ""
+    flattery = f"\nPicking the best flatters it by about {', '.join(said)}." if said else ""
+    seen = group["chosen_by"].str.ends_with(BY_SEEN).any()
+    return flattery + (f"\nHeads on fine-tuned encoders: {SEEN.replace('the encoder', 'it')}." if seen else "")
 
 
 def _line(rows: pl.DataFrame, labels: list[str]) -> list[str]:
