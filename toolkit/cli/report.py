@@ -56,7 +56,10 @@ def show_written(written: Any, as_json: bool) -> None:
         verdict = {"verdict": written.headline, "why": written.lead, "warning": written.warning}
         print_json({"page": str(written.page), "pictures": files, **verdict})
         return
+    from toolkit.results.report.verdict import PICKED
+
     click.echo(f"{written.headline} {written.lead}")
+    click.echo(PICKED)
     for line in filter(None, (written.warning, written.study)):
         click.echo(line)
     click.echo(f"Written: {written.page} (open it in a browser), {len(written.pictures)} files in its pictures/.")

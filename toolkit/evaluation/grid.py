@@ -15,7 +15,7 @@ from toolkit.data.labels import Labels
 from toolkit.data.split import Split, TestSet
 from toolkit.encoders.record import EncoderRecord
 from toolkit.errors import SelectionError
-from toolkit.evaluation import columns, provenance
+from toolkit.evaluation import columns, left_out, provenance
 from toolkit.evaluation.scoring import score, with_harmonic_mean, with_p_best
 from toolkit.heads import Head, fits, make_head
 from toolkit.heads.neighbours import remembering
@@ -78,13 +78,16 @@ def fit(split: Split, encoders: Sequence[Cache], settings: Settings) -> Fitted:
         if not names:
             continue
         vectors, labels = cache.read_images(split.train["sha256"].to_list()), split.train["label"].to_numpy()
-        prompts = _prompts(cache, split.known_labels(settings.labels.names), settings)
+        known = split.known_labels(settings.labels.names)
+        prompts = _prompts(cache, known, settings)
         chosen = record.trained_on.choice if record.trained_on else None
         for name in names:
             head = make_head(name, prompts, settings.choose_by, settings.seed, chosen, record.blocks)
             head.fit(vectors, labels, groups=split.groups())
-            if chosen:  # add what the encoder's recipe chose to the head's own choice
-                head.choice_ = {"by": chosen["by"], **head.choice_, "recipe": chosen}
+            head.choice_ = left_out.choice_of(head, record.trained_on)
+            if record.trained_on is None:
+                folds = settings.choose_by, settings.seed
+                head.choice_ |= left_out.said(head, vectors, labels, split.groups(), known, *folds)
             if record.has_label_vectors and head.needs_prompts:
                 head.choice_ = {**head.choice_, "prompts": "none: a trained vector a label"}
             fitted[record.identity, name] = head
@@ -152,7 +155,9 @@ def tabulate(
             scored = mine.filter(
                 pl.all_horizontal(pl.col(n) == v for n, v in zip(columns.TEST, one.key(), strict=True))
             )
-            found = score(scored, list(one.labels) or list(settings.labels), settings.seed)
+            labels = list(one.labels) or list(settings.labels)
+            at = head.choice_.get("threshold") if set(labels) == {str(label) for label in head.classes_} else None
+            found = score(scored, labels, settings.seed, at)
             rows += [{**row, **chosen, **of_set[one.key()]} for row in found]
     table = pl.DataFrame(rows, schema=columns.schema(columns.RESULTS))
     return with_harmonic_mean(with_p_best(table, predictions))

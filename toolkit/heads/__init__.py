@@ -34,7 +34,8 @@ class Head(Protocol):
 
     `reads` names the kinds of vectors it can be fitted on (`encoders.record.Sees`), `needs_prompts` whether it compares
     images with prompts, `learns` whether its predictions depend on training images. Its constructor may take any of
-    `prompts`, `choose_by`, `seed`, `blocks`, `temperature` and `margin`; `make_head` passes those that it takes.
+    `prompts`, `choose_by`, `seed`, `blocks`, `temperature` and `margin`; `make_head` passes those that it takes. A head
+    that learns has `left_out_` (`base.LeftOut`) after `fit`, and its `log_loss` in `choice_`.
     """
 
     reads: ClassVar[frozenset[str]]

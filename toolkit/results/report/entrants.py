@@ -29,7 +29,10 @@ REFERENCES = {Sees.PIXELS: "a small network on the pixels", Sees.FILE_FACTS: "a 
 
 @dataclass(frozen=True)
 class Score:
-    """Accuracy on one test set: of one run with its 95 % interval, of several the mean with the worst and best run."""
+    """Accuracy on one test set: of one run with its 95 % interval, of several the mean with the worst and best run.
+
+    `at_threshold` is the mean accuracy at the thresholds that left-out training images chose.
+    """
 
     mean: float
     low: float
@@ -38,6 +41,7 @@ class Score:
     auc: float | None
     standing: str
     study: float | None
+    at_threshold: float | None = None
 
 
 @dataclass(frozen=True)
@@ -233,4 +237,5 @@ def _score(rows: pl.DataFrame) -> Score:
         None if auc is None else float(auc),  # type: ignore[arg-type]
         standing(first["accuracy"], p_against_best(first)) if single else "",
         study,
+        rows[columns.AT_THRESHOLD].mean(),  # type: ignore[arg-type]
     )

@@ -154,6 +154,7 @@ def _contents(
         "test_names": words.test_names(shown),
         "test_name": {test: words.test_name(shown, test) for test in shown.tests},
         "entrants": shown.entrants,
+        "thresholds": words.has_thresholds(shown),
         "scale": _scale(shown),
         "chance": _chance(shown),
         "large_drop": LARGE_DROP,

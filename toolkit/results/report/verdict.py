@@ -11,11 +11,14 @@ from toolkit.results.report.entrants import REPETITION, WAYS, Entrant, Subject
 
 ALPHA = 0.05
 
+PICKED = (
+    "Each way is represented by its most accurate head. It was picked on these same test images, which flatters every "
+    "way a little."
+)
 RULE = (
     "The ways are compared from the cheapest to the most expensive. The more expensive one wins only if it is "
     f"significantly more accurate (p < {ALPHA}): on novel images, or, where there is no significant difference on "
-    "those, on base. Otherwise the cheaper one stays. Each way is represented by its most accurate head. It was picked "
-    "on these same test images, which flatters every way a little."
+    f"those, on base. Otherwise the cheaper one stays. {PICKED}"
 )
 
 
