@@ -1,6 +1,7 @@
 """Contrastive fine-tuning of both towers: the training loop, with a checkpoint after each epoch."""
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +17,7 @@ from toolkit.encoders.class_token import encode_image
 from toolkit.encoders.openclip import OpenClip, arithmetic
 from toolkit.encoders.record import EncoderRecord, TrainedOn
 from toolkit.errors import CacheError, EncoderError, SelectionError
-from toolkit.finetuning import checkpoints
+from toolkit.finetuning import checkpoints, cost
 from toolkit.finetuning.augment import augment
 from toolkit.finetuning.checkpoints import Checkpoint, CheckpointRecord
 from toolkit.finetuning.losses import encode_captions, loss_of
@@ -57,7 +58,9 @@ def finetune(
     losses = resume(run, folder)
     log.info("%s: %d images, epochs %d to %d", folder, len(train), len(losses) + 1, recipe.epochs)
     while len(losses) < recipe.epochs:
+        began = time.perf_counter()
         losses.append(_run_epoch(run, len(losses), on_progress))
+        cost.note_epoch(folder, len(losses) - 1, time.perf_counter() - began, run.parameters, encoder.device)
         log.info("epoch %d: mean loss %.4f", len(losses), losses[-1])
         if len(losses) < recipe.epochs and distributed.rank() == 0:
             save(run, folder, losses)
