@@ -1,5 +1,6 @@
 """Accuracy against cost: the chart with its frontier, and the table and words beside it."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -68,8 +69,8 @@ def _seconds(entrant: Entrant) -> float:
 
 def _machines(shown: Subject) -> str:
     """Where the seconds were measured, and a warning if that was on several machines."""
-    names = shown.table["measured_on"].unique().sort().to_list()
-    apart = sorted({name.split(" (fp")[0].split(" (bf")[0].split(" (tf")[0] for name in names if name})
-    if len(apart) > 1 or any(" + " in one for one in apart):
-        return f"They come from several machines and compare badly: {'; '.join(sorted(filter(None, names)))}."
-    return f"Measured on {names[-1]}."
+    names = [name for name in shown.table["measured_on"].unique().sort().to_list() if name]
+    machines = {re.sub(r" \(\w+\)$", "", name) for name in names}
+    if len(machines) > 1 or any(" + " in one for one in machines):
+        return f"Seconds come from several machines and do not compare well: {'; '.join(names)}."
+    return f"Measured on {names[-1]}." if names else ""

@@ -15,10 +15,10 @@ from toolkit.errors import ResultsError, SelectionError, did_you_mean
 from toolkit.results import run_records, tables
 from toolkit.results.classes import labels_of_row
 from toolkit.results.report import again, by_label, charts, cost_chart, encoders, parts, pictures, verdict, words
-from toolkit.results.report.price import sentence
 from toolkit.results.report.entrants import WAYS, Subject, studies, subject
 from toolkit.results.report.parts import Detail
 from toolkit.results.report.pictures import Picture
+from toolkit.results.report.price import sentence
 from toolkit.results.workbook import LARGE_DROP
 from toolkit.storage.records import write_whole
 
@@ -224,7 +224,7 @@ def _lead(shown: Subject, reached: verdict.Verdict | None) -> str:
     """The verdict, and the price of the most expensive way against the best cheaper one."""
     if reached is None:
         return "No way of using CLIP was compared."
-    return " ".join([reached.sentence, *[sentence(shown, one) for one in reached.contests[-1:]]]).strip()
+    return " ".join([reached.sentence, *[sentence(shown, one, figures=False) for one in reached.contests[-1:]]]).strip()
 
 
 def _detail(shown: Subject, reached: verdict.Verdict | None, noted: Mapping[str, Any], held_out: str | None) -> Detail:

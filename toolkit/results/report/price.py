@@ -4,39 +4,33 @@ from collections.abc import Sequence
 
 from toolkit.results.costs import duration
 from toolkit.results.report.entrants import WAYS, Entrant, Subject
-from toolkit.results.report.verdict import Contest, Duel, points, signed
+from toolkit.results.report.verdict import Contest, Duel, signed
 from toolkit.results.report.words import test_name
 
 NAMES = {"prompt": "the prompts", "probe": "the probe", "finetune": "fine-tuning"}
 
 
-def sentence(shown: Subject, contest: Contest) -> str:
-    """The challenger's price against the holder's, and what it buys; empty if one of the two is not known."""
+def sentence(shown: Subject, contest: Contest, figures: bool = True) -> str:
+    """The challenger's price against the holder's, and what it buys, on the first test set with a significant
+    difference; with `figures`, also that difference with its interval. Empty if one of the two is not known."""
     mine, theirs = (_seconds(entrant) for entrant in (contest.challenger, contest.holder))
     if not mine or not theirs:
         return ""
-    name = NAMES[contest.challenger.way]
+    name, telling = NAMES[contest.challenger.way], contest.telling or next(iter(contest.duels.values()))
     times = f"{_times(mine / theirs)} {NAMES[contest.holder.way]}"
     price = f"{name[0].upper()}{name[1:]} costs {times} ({duration(mine)} against {duration(theirs)})"
-    return f"{price} and {_bought(shown, contest, mine - theirs)}."
+    where = f"on {test_name(shown, telling.test)}"
+    found = f": {signed(telling.difference)} points {where} ({signed(telling.low)} to {signed(telling.high)})"
+    return f"{price} and {_bought(telling, mine - theirs, where)}{found if figures else ''}."
 
 
-def _bought(shown: Subject, contest: Contest, extra: float) -> str:
-    """What the extra seconds buy, on the first test set with a significant difference."""
-    telling = next((one for one in contest.duels.values() if one.sure), None)
-    if telling is None:
-        first = next(iter(contest.duels.values()))
-        return (
-            f"gains nothing that chance would not explain: {signed(first.difference)} points {_interval(shown, first)}"
-        )
+def _bought(telling: Duel, extra: float, where: str) -> str:
+    if not telling.sure:
+        return "gains nothing that chance would not explain"
     if telling.difference < 0:
-        return f"loses {points(-telling.difference)} points {_interval(shown, telling)}"
-    each = f": {duration(extra / (100 * telling.difference))} a point" if extra > 0 else ""
-    return f"gains {points(telling.difference)} points {_interval(shown, telling)}{each}"
-
-
-def _interval(shown: Subject, one: Duel) -> str:
-    return f"on {test_name(shown, one.test)} ({signed(one.low)} to {signed(one.high)})"
+        return f"loses accuracy {where}"
+    each = f", {duration(extra / (100 * telling.difference))} for each point" if extra > 0 else ""
+    return f"gains accuracy {where}{each}"
 
 
 def _times(ratio: float) -> str:
