@@ -1,12 +1,11 @@
 """What rows cost, where people read it: page, workbook, terminal."""
 
 import itertools
-from collections.abc import Mapping
 from pathlib import Path
 
 import polars as pl
 import pytest
-from folders import Images, store, study
+from folders import SECONDS, Images, Seconds, priced, store, study
 
 from toolkit.cli.tables import tables as terminal_tables
 from toolkit.evaluation import columns
@@ -15,29 +14,14 @@ from toolkit.results.costs import cost_table, duration, in_words
 from toolkit.results.report import page, price, verdict
 from toolkit.results.report.entrants import Subject, subject
 
-SECONDS = {("base", "zero-shot"): 0.01, ("base", "logreg"): 2.0, ("finetuned", "zero-shot"): 90.0}
-SECONDS |= {("finetuned", "logreg"): 82.0}
-"""Seconds until (encoder, head) can answer: a half of it embedding."""
-
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Images:
     return Images(tmp_path_factory.mktemp("data"))
 
 
-def folder(
-    home: Path, images: Images, seconds: Mapping[tuple[str, str], float] = SECONDS, on: str = "a (fp32)"
-) -> Path:
-    """A results folder whose rows cost `seconds`; those that are not in it have no cost."""
-    made = store(home, study(images))
-    table, predictions = tables.read(made)
-    total = pl.concat_list("encoder", "head").map_elements(
-        lambda pair: seconds.get((pair[0], pair[1])), return_dtype=pl.Float64
-    )
-    half = {name: total / 4 for name in ("training_seconds", "fitting_seconds")}
-    paid = table.with_columns(embedding_seconds=total / 2, **half, answer_ms=total * 2, measured_on=pl.lit(on))
-    tables.store(made, paid.with_columns(images_labelled=pl.lit(900, pl.Int64)), predictions)
-    return made
+def folder(home: Path, images: Images, seconds: Seconds = SECONDS, on: str = "a (fp32)") -> Path:
+    return priced(store(home, study(images)), seconds, on)
 
 
 def shown(where: Path) -> Subject:

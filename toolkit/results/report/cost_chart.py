@@ -28,6 +28,7 @@ def section(shown: Subject, contests: Sequence[Contest]) -> dict[str, Any]:
         "test": words.test_name(shown, shown.decides),
         "machines": _machines(shown),
         "duration": duration,
+        "count": lambda value: f"{value / 1e6:,.1f} M" if value >= 1e6 else f"{value:,.0f}",
         "bars": words.bars(shown),
     }
 

@@ -20,7 +20,8 @@ def sentence(shown: Subject, contest: Contest, figures: bool = True) -> str:
     times = f"{_times(mine / theirs)} {NAMES[contest.holder.way]}"
     price = f"{name[0].upper()}{name[1:]} costs {times} ({duration(mine)} against {duration(theirs)})"
     where = f"on {test_name(shown, telling.test)}"
-    found = f": {signed(telling.difference)} points {where} ({signed(telling.low)} to {signed(telling.high)})"
+    said = "points" if telling.sure else f"points {where}"
+    found = f": {signed(telling.difference)} {said} ({signed(telling.low)} to {signed(telling.high)})"
     return f"{price} and {_bought(telling, mine - theirs, where)}{found if figures else ''}."
 
 
