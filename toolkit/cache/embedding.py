@@ -275,8 +275,14 @@ def _claimed_chunks(work: _Work, missing: list[str]) -> Iterator[tuple[FileLock,
 
 def _prepare(work: _Work, encoder: Encoder, keys: Sequence[str]) -> list[tuple[str, np.ndarray]]:
     """Read, check and decode a few images; failures are recorded and left out."""
-    with work.turn if work.small_files else nullcontext():
+    with work.turn if work.small_files and shares_cores(encoder) else nullcontext():
         return [(key, pixels) for key in keys if (pixels := _prepare_one(work, encoder, key)) is not None]
+
+
+def shares_cores(encoder: Encoder) -> bool:
+    """Whether the model computes on the cores that read. Small images are then read by one thread at a time, since more
+    would only take turns with the model's; a GPU waits for every core's reading."""
+    return getattr(encoder, "device", "cpu") == "cpu"
 
 
 def _prepare_one(work: _Work, encoder: Encoder, key: str) -> np.ndarray | None:
