@@ -124,11 +124,6 @@ def test_unknown_data_is_one_clear_line(tmp_path: Path, name: str, content: str 
     assert "\n" not in str(caught.value)
 
 
-def test_a_folder_without_splits_is_one_clear_line(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="--test-share 0.2 draws"):
-        open_data(write_folder(tmp_path / "x", {"REAL/1.jpg": jpeg(1), "FAKE/1.jpg": jpeg(2)}))
-
-
 def reason(data_set: Path, path: str) -> str:
     with pytest.raises(ImageError) as caught:
         open_data(data_set).read(path)
