@@ -69,7 +69,7 @@ def compare(plan: Plan, heads: Sequence[str], choose_by: str = "category", beyon
     comparisons, notes = [], []
     for split in splits:
         settings = _settings(plan, heads, choose_by, split)
-        encoders, said = _ready_encoders(plan, base, split, heads)
+        encoders, said = ready_encoders(plan, base, split, heads)
         said += _left_out(heads, encoders)
         more = extra.of(plan.dataset, split, encoders, plan.test_per_label, plan.keep_leaks)
         comparisons.append(compare_split(split, encoders, settings, more))
@@ -126,7 +126,7 @@ def _settings(plan: Plan, heads: Sequence[str], choose_by: str, split: Split) ->
     return Settings(*of_plan, tuple(heads), choose_by, split.seed, *sizes, plan.keep_leaks)
 
 
-def _ready_encoders(plan: Plan, base: Cache, split: Split, heads: Sequence[str]) -> tuple[list[Cache], list[str]]:
+def ready_encoders(plan: Plan, base: Cache, split: Split, heads: Sequence[str]) -> tuple[list[Cache], list[str]]:
     """The caches that contain all of the split's images, the base encoder's first; and lines for the user."""
     keys = split.rows()["sha256"].to_list()
     missing, prompts = base.missing_images(keys), _missing_captions(plan, base, split)
