@@ -12,7 +12,7 @@ from toolkit.data.held_out import NONE, in_words
 from toolkit.data.labels import Labels
 from toolkit.data.split import Split, TestSet
 from toolkit.encoders.features import WITHOUT_MODEL
-from toolkit.encoders.record import IMPORTED, EncoderRecord
+from toolkit.encoders.record import IMPORTED, EncoderRecord, Sees
 from toolkit.errors import MissingEmbeddings, SelectionError, counted
 from toolkit.evaluation import audit, grid
 from toolkit.evaluation.grid import Comparison, Settings
@@ -194,8 +194,8 @@ def _was_trained_on(record: EncoderRecord, base: EncoderRecord, split: Split) ->
 
 
 def _keep_heads(plan: Plan, comparison: Comparison, split: Split, encoders: Sequence[Cache]) -> None:
-    """Store the heads on embeddings, for `predict`."""
-    caches = [cache for cache in encoders if cache.record.sees not in WITHOUT_MODEL]
+    """Store the heads that look at the picture, for `predict`: file facts say nothing about images of other origin."""
+    caches = [cache for cache in encoders if cache.record.sees != Sees.FILE_FACTS]
     labels = Labels.of(split.known_labels(plan.labels.names), None if split.new_labels else plan.labels.positive)
     kept_heads.keep(plan.results / kept_heads.FOLDER, comparison, split, caches, plan.source, labels)
 

@@ -20,6 +20,7 @@ from toolkit.cache.store import Cache
 from toolkit.data.held_out import CATEGORY
 from toolkit.data.labels import Labels
 from toolkit.data.split import Split
+from toolkit.encoders.features import WITHOUT_MODEL
 from toolkit.encoders.record import EncoderRecord
 from toolkit.encoders.source import Source
 from toolkit.errors import CacheError, MissingEmbeddings, ResultsError
@@ -216,8 +217,8 @@ def best(folder: Path, encoder: str | None = None, head: str | None = None) -> t
     It is the head of the last `compare` with the highest novel accuracy (base accuracy if nothing was held out). With
     several seeds or held-out categories, it is the kind of encoder and head with the highest mean; of its heads, the
     one of the first seed with the highest base accuracy. Of equal kinds, it is the base encoder's, then the first in
-    the tables. `encoder` (`base`, `finetuned`, or the start of an identity) and `head` restrict the choice. Raises
-    ResultsError if no head is left.
+    the tables. `encoder` (`base`, `finetuned`, or the start of an identity) and `head` restrict the choice; a head
+    that does without CLIP is taken by name alone. Raises ResultsError if no head is left.
     """
     every = find(folder)
     if not every:
@@ -227,7 +228,8 @@ def best(folder: Path, encoder: str | None = None, head: str | None = None) -> t
     except (CacheError, KeyError):
         last = {kept.key for kept in every}
     rivals = [kept for kept in every if kept.key in last] or every
-    fitting = [kept for kept in rivals if _fits(kept, encoder, head)]
+    clip = [kept for kept in rivals if kept.record.encoder.sees not in WITHOUT_MODEL]
+    fitting = [kept for kept in (rivals if encoder or head else clip) if _fits(kept, encoder, head)]
     if not fitting:
         known = sorted({f"--encoder {s.record.encoder.name} --head {s.record.head}" for s in rivals})
         raise ResultsError(f"The last compare kept no such head. It kept {'; '.join(known)}.")

@@ -29,8 +29,8 @@ class Row:
     images: Sequence[Picture]
 
 
-def drawn(read: Read, path: str, sha256: str, lines: Sequence[str]) -> Picture:
-    """The picture at `path`, if its bytes are still those with this hash."""
+def drawn(read: Read, path: str, sha256: str | None, lines: Sequence[str]) -> Picture:
+    """The picture at `path`, if its bytes are still those with this hash, where one is known."""
     return Picture(path, lines, *picture(read, path, sha256))
 
 

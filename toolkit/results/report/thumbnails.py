@@ -86,11 +86,11 @@ def _thumbnail(row: dict[str, Any], p: str, read: Read) -> Thumbnail:
     return Thumbnail(path, row["category"] or "", row["label"], row["predicted"], row[p], source, reason)
 
 
-def picture(read: Read, path: str, sha256: str) -> tuple[str, str]:
+def picture(read: Read, path: str, sha256: str | None) -> tuple[str, str]:
     """The image at `path` as a `data:` address; or an empty one, and the reason."""
     try:
         data = read(path)
-        if hashlib.sha256(data).hexdigest() != sha256:
+        if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
             raise ImageError("its bytes are no longer those that were scored")
         return data_address(decode(data)), ""
     except (ImageError, OSError, KeyError) as error:
