@@ -17,7 +17,7 @@ MOST = 10
 
 @click.command(cls=Command, epilog="Example: python cli.py data suspects --data photos/ --full --split none")
 @plan_options
-@option("--head", default="logreg", show_default=True, metavar="NAME", help="The probe: logreg, lda, knn, …")
+@option("--head", default="lda", show_default=True, metavar="NAME", help="The probe: lda, logreg, knn, …")
 @option(
     "--leave-out",
     "left_out",

@@ -45,7 +45,7 @@ def _require_probe(head: str, cache: Cache) -> None:
     if made.needs_prompts or not made.learns or not fits(head, cache.record):
         raise SelectionError(
             f"{head} is no probe on the vectors of {cache.record.name} {cache.record.model}, so it cannot tell what "
-            "the labels of the other images say: --head takes logreg, lda or knn; on blocks layer-probes, too."
+            "the other images say: --head takes lda, logreg, layer-probes or knn."
         )
 
 

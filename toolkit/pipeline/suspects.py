@@ -36,7 +36,7 @@ class Found:
     page: Path
 
 
-def find_suspects(plan: Plan, head: str = "logreg", left_out: str = "folds") -> Found:
+def find_suspects(plan: Plan, head: str = "lda", left_out: str = "folds") -> Found:
     """Rank the plan's training and test images by how much a probe contradicts their labels; works from the cache.
 
     Takes the blocks of the image tower where they are embedded, else its last layer; never a fine-tuned encoder, which
