@@ -10,6 +10,7 @@ from benchmarks.memory import memory, memory_once
 from benchmarks.near_copies import near_copies
 from benchmarks.others import others
 from benchmarks.reading import reading
+from benchmarks.suspects import suspects
 
 
 @click.group()
@@ -17,7 +18,7 @@ def benchmarks() -> None:
     """Each prints one table and, with --json, writes the same figures."""
 
 
-for command in (embedding, reading, finetuning, comparing, others, feel, memory, memory_once, near_copies):
+for command in (embedding, reading, finetuning, comparing, others, feel, memory, memory_once, near_copies, suspects):
     benchmarks.add_command(command)
 
 if __name__ == "__main__":

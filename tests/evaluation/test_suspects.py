@@ -116,7 +116,7 @@ def test_the_command_writes_a_table_that_can_be_corrected_and_read_again(embedde
     home, words = embedded
     result = call("data", "suspects", *words)
     assert result.exit_code == 0, result.output
-    assert "blocks nano" in result.output
+    assert "lda on the blocks of nano" in result.output
     written = pl.read_csv(home / "results/suspects.csv")
     right = written.with_columns(label=pl.col("path").str.split("/").list.get(-2))
     right.write_csv(home / "data/corrected.csv")

@@ -108,6 +108,14 @@ def test_another_model_is_compared_where_there_is_one_each_and_told_apart_where_
     assert [change.difference for change in found.changes] == [0, 0]
 
 
+def test_two_encoders_of_one_recipe_are_told_apart_and_how_a_head_chose_is_not() -> None:
+    twins = [predictions([right] * 20, encoder_id=name) for name, right in (("one", True), ("two", False))]
+    found = against(pl.concat(twins), pl.concat(twins))
+    assert [change.difference for change in found.changes] == [0, 0]
+    by_folds = predictions([True] * 20, chosen_by="folds", encoder_id="other")
+    assert against(by_folds, twins[0]).changes[0].difference == 0
+
+
 def test_of_several_old_sets_of_images_the_one_with_most_in_common_counts() -> None:
     old = pl.concat([predictions([False] * 30, images="part"), predictions([True] * 50, images="whole")])
     (change,) = against(predictions([True] * 50, images="new"), old).changes

@@ -56,7 +56,9 @@ def _show(found: "Found") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    click.echo(f"Scored by {found.head} on {found.encoder.name} {found.encoder.model}, never trained on the image.")
+    click.echo(
+        f"Scored by {found.head} on the {found.encoder.sees} of {found.encoder.model}, never trained on the image."
+    )
     shown = Table("Split", "Rank", "Label", "P(label)", "Rather", "Image", box=None, header_style="bold")
     for split in ("train", "test"):
         mine = found.images.filter(pl.col("split") == split)

@@ -66,10 +66,13 @@ def _encoder(plan: Plan, split: Split, head: str) -> Cache:
 
 def _lead(plan: Plan, done: Found) -> list[str]:
     held_out = plan.held_out()[0]
-    without = "" if held_out == NONE else f" ({held_out} is in the test images alone)"
+    only = (
+        [] if held_out == NONE else [f"No training image is of {held_out}, so the probe judges its test images worse."]
+    )
     return [
-        f"{plan.dataset.name}: the images whose label a probe contradicts most that was not trained on them "
-        f"({done.head} on {done.encoder.name} {done.encoder.model}){without}. The worst come first.",
+        f"The images of {plan.dataset.name} whose label a probe contradicts most: {done.head} on the "
+        f"{done.encoder.sees} of {done.encoder.model}. No probe was trained on the image that it judges.",
+        *only,
         f"A high rank is a reason to look, not a proof. {TABLE} has every image: correct its column label.",
     ]
 
@@ -89,6 +92,7 @@ def _row(plan: Plan, found: pl.DataFrame, of: str) -> gallery.Row:
 
 
 def _lines(one: dict[str, Any]) -> list[str]:
-    """`1 · REAL`, `P 0.002`, and what the image looks like instead."""
-    label = one["label"] if one["suggested"] == one["label"] else f"{one['label']} → {one['suggested']}?"
-    return [f"{one['rank']} · {label}", f"P({one['label']}) {one['p_label']:.3f}", one["category"] or ""]
+    """`1 · REAL`, `→ FAKE?` where another label is likelier, P(label), and the category."""
+    rather = [f"→ {one['suggested']}?"] if one["suggested"] != one["label"] else []
+    category = [one["category"]] if one["category"] else []
+    return [f"{one['rank']} · {one['label']}", *rather, f"P {one['p_label']:.3f}", *category]

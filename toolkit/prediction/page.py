@@ -34,7 +34,7 @@ def _rows(done: Predicted, read: Read) -> Iterator[gallery.Row]:
         mine = readable.filter(pl.col("label").eq_missing(pl.lit(label, pl.String)))
         if len(mine):
             shown = [_picture(row, done, read) for row in mine.head(each).iter_rows(named=True)]
-            few = f", the least sure {len(shown)}" if len(shown) < len(mine) else ", the least sure first"
+            few = f"; the {len(shown)} least sure ones" if len(shown) < len(mine) else ", the least sure first"
             yield gallery.Row(label or UNSURE, f"{counted(len(mine), 'picture')}{few}.", shown)
     if unreadable := done.images.drop_nulls("reason").select("path", "reason").to_dicts():
         shown = [gallery.Picture(one["path"], [Path(one["path"]).name], "", one["reason"]) for one in unreadable]

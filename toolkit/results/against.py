@@ -23,8 +23,11 @@ ROW = ["encoder", "recipe", "head", *TEST]
 REPEATED = ["split_by", "held_out", "seed"]
 """Which run of a row an image was scored in."""
 
-ALONE = ["dataset", "model", "pretrained", "train_per_label", "chosen_by"]
+ALONE = ["dataset", "model", "pretrained", "train_per_label"]
 """These only tell rows apart where either side has several: a new model may be set against the old one."""
+
+TWINS = ["chosen_by", "encoder_id"]
+"""These only tell rows apart that would be one otherwise, as those of two encoders fine-tuned with one recipe."""
 
 HASH = "images"
 
@@ -115,8 +118,7 @@ def against(new: pl.DataFrame, old: pl.DataFrame) -> Against:
     counts. Raises ResultsError where nothing is in common.
     """
     key = ROW + [name for name in ALONE if max(new[name].n_unique(), old[name].n_unique()) > 1]
-    if _is_ambiguous(new, key) or _is_ambiguous(old, key):
-        key.append("encoder_id")
+    key += [name for name in TWINS if _has_several(new, key, name) or _has_several(old, key, name)]
     mine, theirs = _scored(new, key), _scored(old, key)
     by = [*key, *REPEATED]
     pairs = mine.join(theirs, on=[*by, "sha256"], how="inner", nulls_equal=True, suffix="_old", maintain_order="left")
@@ -131,10 +133,10 @@ def against(new: pl.DataFrame, old: pl.DataFrame) -> Against:
     return Against(changes, only_new, only_old, other)
 
 
-def _is_ambiguous(predictions: pl.DataFrame, key: Sequence[str]) -> bool:
-    """Whether two encoders share a row, as two that were fine-tuned with one recipe in different settings."""
-    encoders = predictions.group_by(*key, *REPEATED, HASH).agg(pl.col("encoder_id").n_unique())
-    return bool((encoders["encoder_id"] > 1).any())
+def _has_several(predictions: pl.DataFrame, key: Sequence[str], name: str) -> bool:
+    """Whether one row on one set of images has several values of the column `name`."""
+    values = predictions.group_by(*key, *REPEATED, HASH).agg(pl.col(name).n_unique())
+    return bool((values[name] > 1).any())
 
 
 def _scored(predictions: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:

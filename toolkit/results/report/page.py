@@ -12,6 +12,7 @@ import polars as pl
 
 from toolkit.data.labels import some
 from toolkit.errors import ResultsError, SelectionError, did_you_mean
+from toolkit.evaluation import columns
 from toolkit.results import run_records, tables
 from toolkit.results.against import TOLD, Against
 from toolkit.results.against import against as since
@@ -85,7 +86,7 @@ def write(
     if table.is_empty():
         raise ResultsError(f"{folder} holds no results yet: run python cli.py compare first.")
     shown = subject(table, predictions, number)
-    changes = since(shown.predictions, tables.read_predictions(against)) if against else None
+    changes = since(shown.predictions, columns.ordinary(tables.read_predictions(against))) if against else None
     reached = verdict.reach(shown)
     noted = run_records.read(folder)
     detail = _detail(shown, reached, noted, held_out)
