@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import click
 import numpy as np
 from PIL import Image
 
-from benchmarks.turns import Goal, in_turns, report, rounds_and_json
+from benchmarks.turns import Goal, in_turns, on_device, report, rounds_and_json, settle
 
 WITH_BLOCKS = "toolkit, with blocks"
 SIZES = {"small": ((32, 32), 1000, 0.97), "large": ((1024, 768), 300, 0.93)}
@@ -21,8 +22,18 @@ SIZES = {"small": ((32, 32), 1000, 0.97), "large": ((1024, 768), 300, 0.93)}
 @click.option("--model", default="ViT-B-32", show_default=True, help="ViT-B-32 has random weights; nano its own.")
 @click.option("--data", help="With --images data: the images, as cli.py takes them.")
 @click.option("--count", type=int, help="How many images.  [default: small 1000, large 300, data all]")
+@on_device
 @rounds_and_json
-def embedding(kind: str, model: str, data: str | None, count: int | None, rounds: int, out: Path | None) -> None:
+def embedding(
+    kind: str,
+    model: str,
+    data: str | None,
+    count: int | None,
+    device: str,
+    precision: str,
+    rounds: int,
+    out: Path | None,
+) -> None:
     """Embed images end to end. Goals: 0.97 of the bare forward pass on small ones, 0.93 on large ones, 0.90 of nano.
     With the blocks of the image tower, at most 1.1 times the time without."""
     from toolkit.data.sources import open_data
@@ -33,7 +44,7 @@ def embedding(kind: str, model: str, data: str | None, count: int | None, rounds
             size, usual, _ = SIZES[kind]
             data = str(write_photographs(home / "images", count or usual, size))
         assert data is not None, "--images data needs --data"
-        compared(open_data(data), made(model, home), home, (kind, count), (rounds, out))
+        compared(open_data(data), made(model, home, device, precision), home, (kind, count), (rounds, out))
 
 
 def compared(dataset: Any, encoder: Any, home: Path, images: tuple[str, int | None], how: tuple[int, Any]) -> None:
@@ -43,6 +54,7 @@ def compared(dataset: Any, encoder: Any, home: Path, images: tuple[str, int | No
     from toolkit.cache.embedding import embed_images
     from toolkit.cache.store import Cache
     from toolkit.data.manifest import hash_rows
+    from toolkit.encoders.openclip import arithmetic
     from toolkit.pipeline.embed import filled_together
 
     rows = dataset.rows.head(images[1] or len(dataset.rows))
@@ -54,9 +66,10 @@ def compared(dataset: Any, encoder: Any, home: Path, images: tuple[str, int | No
     numbers = itertools.count()
 
     def bare() -> None:
-        with torch.inference_mode():
+        with torch.inference_mode(), arithmetic(encoder.device, encoder.source.precision):
             for start in range(0, len(rows), encoder.batch_size):
                 encoder.model.encode_image(tensors[: min(encoder.batch_size, len(rows) - start)])
+            settle(encoder.device)
 
     def toolkit() -> None:
         caches.append(Cache(home / f"cache{len(caches)}", encoder.record))
@@ -82,7 +95,8 @@ def compared(dataset: Any, encoder: Any, home: Path, images: tuple[str, int | No
         Goal("least cosine to the plain loop", least_cosine(caches[-1].read_images(keys), plain[0]), at_least=0.9999),
     ]
     size = f"{len(rows):,} images ({images[0]})"
-    report(f"Embedding {size}, {encoder.source.model}", timings, goals, len(rows), how[1])
+    where = f"{encoder.device} {encoder.source.precision}"
+    report(f"Embedding {size}, {encoder.source.model}, {where}", timings, goals, len(rows), how[1])
 
 
 def plainly(dataset: Any, paths: list[str], encoder: Any) -> np.ndarray:
@@ -90,7 +104,10 @@ def plainly(dataset: Any, paths: list[str], encoder: Any) -> np.ndarray:
     import torch
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
+    from toolkit.encoders.openclip import arithmetic
+
     preprocess = image_transform_v2(PreprocessCfg(**encoder.preprocessing), is_train=False)
+    readers = 0 if encoder.device == "cpu" else min(8, os.cpu_count() or 1)
 
     class Files(torch.utils.data.Dataset):  # type: ignore[type-arg]
         def __len__(self) -> int:
@@ -100,10 +117,10 @@ def plainly(dataset: Any, paths: list[str], encoder: Any) -> np.ndarray:
             return preprocess(Image.open(io.BytesIO(dataset.read(paths[number]))))
 
     vectors = []
-    with torch.inference_mode():
-        for batch in torch.utils.data.DataLoader(Files(), batch_size=encoder.batch_size):
-            vectors.append(encoder.model.encode_image(batch))
-    return np.asarray(torch.cat(vectors).numpy())
+    with torch.inference_mode(), arithmetic(encoder.device, encoder.source.precision):
+        for batch in torch.utils.data.DataLoader(Files(), batch_size=encoder.batch_size, num_workers=readers):
+            vectors.append(encoder.model.encode_image(batch.to(encoder.device)))
+    return np.asarray(torch.cat(vectors).float().cpu().numpy())
 
 
 def encoder_input(encoder: Any, data: bytes) -> Any:
@@ -117,21 +134,25 @@ def least_cosine(first: np.ndarray, second: np.ndarray) -> float:
     return float(((first * second).sum(axis=1) / lengths).min())
 
 
-def made(model: str, home: Path) -> Any:
+def made(model: str, home: Path, device: str = "cpu", precision: str = "fp32") -> Any:
     """nano with its own weights, or another of open_clip's with random ones, as an encoder of the toolkit's."""
+    from toolkit.encoders import openclip
+
+    weights = None if model == "nano" else str(random_weights(model, home))
+    return openclip.load(openclip.source(model, weights, precision, device))
+
+
+def random_weights(model: str, home: Path) -> Path:
+    """Weights as open_clip draws them with seed 0, in a file."""
     import open_clip
     import torch
     from safetensors.torch import save_file
 
-    from toolkit.encoders import openclip
-
-    if model == "nano":
-        return openclip.load(openclip.source("nano", device="cpu"))
     torch.manual_seed(0)
     weights = open_clip.create_model(model, pretrained=None, load_weights=False).state_dict()
     file = home / "random.safetensors"
     save_file({name: tensor.contiguous() for name, tensor in weights.items()}, file)
-    return openclip.load(openclip.source(model, str(file), device="cpu"))
+    return file
 
 
 def write_photographs(root: Path, count: int, size: tuple[int, int]) -> Path:

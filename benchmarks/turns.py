@@ -5,6 +5,7 @@ import os
 import platform
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -89,10 +90,12 @@ def report(title: str, timings: Mapping[str, Timing], goals: list[Goal], count: 
 
 
 def machine() -> str:
-    """The processor and how many cores there are."""
+    """The processor, how many cores there are, and the GPU if torch, once imported, sees one."""
     names = [line for line in _cpuinfo().splitlines() if line.startswith("model name")]
     name = names[0].partition(":")[2].strip() if names else platform.processor() or platform.machine()
-    return f"{name}, {os.cpu_count()} cores"
+    torch = sys.modules.get("torch")
+    card = f", {torch.cuda.get_device_name()}" if torch and torch.cuda.is_available() else ""
+    return f"{name}, {os.cpu_count()} cores{card}"
 
 
 def _cpuinfo() -> str:
@@ -105,6 +108,21 @@ def _cpuinfo() -> str:
 def today() -> str:
     """The date, UTC."""
     return datetime.now(UTC).strftime("%Y-%m-%d")
+
+
+def settle(device: str) -> None:
+    """Wait until the device has done what it was given: a GPU works behind the program's back."""
+    if device == "cuda":
+        import torch
+
+        torch.cuda.synchronize()
+
+
+def on_device(command: Callable[..., None]) -> Callable[..., None]:
+    """The options for where a model runs and in which arithmetic."""
+    device = click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+    precision = click.option("--precision", default="fp32", show_default=True, help="As --precision of cli.py.")
+    return device(precision(command))
 
 
 def rounds_and_json(command: Callable[..., None]) -> Callable[..., None]:

@@ -214,4 +214,4 @@ def test_results_go_to_standard_output_and_the_log_to_standard_error(tmp_path: P
     narrow = run("compare", *places, "--model", "nano", "--heads", "knn", FORCE_COLOR="1", COLUMNS="80").stdout
     table = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", narrow).split("★ the most")[0]
     assert "recall" in table and "F1" not in table and max(map(len, table.splitlines()[1:])) <= 80
-    assert re.search(r"base +knn +base +[\d.]+ \[.*\] ★ +\d\.\d\d +\d\.\d\d +\d\.\d\d +\d\.\d\d", table)
+    assert re.search(r"base +knn +base +[\d.]+ \[.*\] ★ +\d\.\d{3}( +\d\.\d\d){4}", table)

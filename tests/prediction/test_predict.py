@@ -6,7 +6,9 @@ import json
 import os
 import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -23,10 +25,10 @@ from toolkit.cli import main as cli
 from toolkit.cli import predicted
 from toolkit.data.labels import Labels
 from toolkit.data.sources.loose import open_loose
-from toolkit.encoders.record import Sees
+from toolkit.encoders.record import Sees, TrainedOn
 from toolkit.errors import EncoderError, ResultsError
 from toolkit.heads import HEADS, WORDS, head_class, make_head, stored
-from toolkit.prediction import calibration, copies, kept_heads
+from toolkit.prediction import calibration, copies, kept_heads, pick
 from toolkit.prediction import predict as predicting
 from toolkit.prediction.kept_heads import HeadRecord
 from toolkit.prediction.predict import Request, load_again
@@ -94,47 +96,79 @@ def test_a_test_image_gets_the_very_probability_that_compare_gave_it(study: Path
     np.testing.assert_allclose([one["p_real"] for one in found], known["p_real"], atol=1e-5)
 
 
-def test_the_default_is_the_head_with_the_best_novel_accuracy(study: Path) -> None:
+def test_the_default_is_the_head_with_the_lowest_log_loss_on_left_out_categories(study: Path) -> None:
     table = pl.read_csv(study / "results/results.csv").filter((pl.col("class") == "all") & (pl.col("test") == "novel"))
-    best = table.filter(pl.col("accuracy") == table["accuracy"].max())
-    chosen, rivals = kept_heads.best(study / "results/heads")
-    assert (chosen.record.encoder.name, chosen.record.head) in set(best.select("encoder", "head").iter_rows())
-    assert rivals == len(ON_LAST_LAYER + ON_BLOCKS)
-    assert chosen.record.tests["novel"]["accuracy"] == table["accuracy"].max()
+    base = table.filter(pl.col("encoder").is_in(["base", "blocks"]))
+    losses = {
+        (e, h): json.loads(choice)["log_loss"] for e, h, choice in base.select("encoder", "head", "choice").rows()
+    }
+    picked = pick.best(study / "results/heads")
+    assert (picked.head.record.encoder.name, picked.head.record.head) == min(losses, key=losses.__getitem__)
+    assert picked.rivals == len(ON_LAST_LAYER + ON_BLOCKS) and picked.log_loss == min(losses.values())
+    assert picked.seen == picked.unrated == picked.rivals - len(losses), "heads on an encoder that saw the images"
 
 
-def record(folder: Path, head: str, held_out: str, seed: int, base: float, novel: float | None) -> None:
-    key = f"{head}{held_out}{seed}"
-    tests = {"base": {"accuracy": base}} | ({"novel": {"accuracy": novel}} if novel is not None else {})
+def record(
+    folder: Path, head: str, held_out: str, seed: int, loss: float | None, novel: float = 0.5, **trained: Any
+) -> None:
+    key = f"{head}{held_out}{seed}{trained.get('recipe', '')}"
+    choice = json.dumps({"log_loss": loss, **trained.pop("choice", {})})
+    tests = {"base": {"accuracy": 0.5}, "novel": {"accuracy": novel}}
     of_rows = {"dataset": "made", "held_out": held_out, "by": "category", "seed": seed, "train_groups": ()}
-    of_head = {"train_rows": 2, "chosen_by": "", "choice": "{}", "code_version": "", "tests": tests}
+    of_head = {"train_rows": 2, "chosen_by": "", "choice": choice, "code_version": "", "tests": tests}
     files = {"rows_file": "", "rows_sha256": "", "far_beyond": None}
     labels = Labels.of(["FAKE", "REAL"])
-    about = HeadRecord(key, head, FakeEncoder().record, "none", labels, **of_rows, **of_head, **files)
+    tuned = {"base_identity": "", "checkpoint": "", "settings": {}, "seed": 0, "held_out": "cat", "train_sha256": ""}
+    trained_on = TrainedOn(**tuned, **trained, train_categories=(), train_rows=2) if trained else None
+    encoder = replace(FakeEncoder().record, trained_on=trained_on)
+    about = HeadRecord(key, head, encoder, "none", labels, **of_rows, **of_head, **files)
     write_record(folder / f"{key}.json", as_plain(about))
 
 
-def test_over_several_categories_and_seeds_the_mean_decides_and_not_the_luckiest(tmp_path: Path) -> None:
-    for head, held_out, seed, base, novel in [
-        ("steady", "cat", 0, 0.8, 0.8),
-        ("steady", "dog", 0, 0.7, 0.8),
-        ("steady", "dog", 1, 0.9, 0.8),
-        ("lucky", "cat", 0, 0.9, 0.9),
-        ("lucky", "dog", 0, 0.9, 0.6),
+def test_over_several_categories_and_seeds_the_mean_decides_and_no_test_image(tmp_path: Path) -> None:
+    for head, held_out, seed, loss, novel in [
+        ("steady", "dog", 1, 0.1, 0.9),
+        ("steady", "dog", 0, 0.3, 0.9),
+        ("steady", "cat", 0, 0.4, 0.6),
+        ("lucky", "cat", 0, 0.2, 1.0),
+        ("lucky", "dog", 0, 0.5, 1.0),
     ]:
-        record(tmp_path, head, held_out, seed, base, novel)
-    chosen, rivals = kept_heads.best(tmp_path)
-    assert (chosen.key, rivals) == ("steadycat0", 2), "of the best kind, the first seed's that is best on base"
-    assert kept_heads.best(tmp_path, head="lucky")[1] == 1
+        record(tmp_path, head, held_out, seed, loss, novel)
+    picked = pick.best(tmp_path)
+    assert (picked.head.key, picked.rivals, picked.unrated) == ("steadycat0", 2, 0)
+    assert picked.log_loss == pytest.approx((0.1 + 0.3 + 0.4) / 3)
+    assert pick.best(tmp_path, head="lucky").rivals == 1
     with pytest.raises(ResultsError, match="--encoder base --head lucky; --encoder base --head steady"):
-        kept_heads.best(tmp_path, head="knn")
+        pick.best(tmp_path, head="knn")
 
 
-def test_where_nothing_was_held_out_base_decides_and_only_the_last_comparison_counts(tmp_path: Path) -> None:
-    for head, base in [("a", 0.7), ("b", 0.8), ("old", 0.9)]:
-        record(tmp_path, head, "none", 0, base, None)
+def test_a_score_on_images_that_the_encoder_was_trained_on_never_decides(tmp_path: Path) -> None:
+    record(tmp_path, "logreg", "cat", 0, 0.6)
+    record(tmp_path, "logreg", "cat", 0, 0.03, novel=1.0, recipe="study")
+    record(tmp_path, "knn", "cat", 0, 0.01, recipe="study")
+    record(tmp_path, "zero-shot", "cat", 0, None, recipe="study")
+    picked = pick.best(tmp_path)
+    assert (picked.head.key, picked.unrated, picked.seen) == ("logregcat0", 3, 3)
+    assert picked.chosen_by == "log loss 0.600 on left-out training images; 3 others cannot be rated so"
+    tuned = pick.best(tmp_path, encoder="finetuned")
+    assert (tuned.head.record.head, tuned.log_loss) == ("zero-shot", None), "the first in the order of the tables"
+    assert tuned.chosen_by.startswith("not chosen by category: the encoder trained on these images")
+
+
+def test_what_a_recipe_chose_without_a_third_of_the_categories_rates_its_zero_shot(tmp_path: Path) -> None:
+    recipe = {"by": "category", "log_loss": 0.4}
+    record(tmp_path, "logreg", "cat", 0, 0.6)
+    record(tmp_path, "zero-shot", "cat", 0, 0.4, recipe="robust chosen", choice={"recipe": recipe})
+    record(tmp_path, "logreg", "cat", 0, 0.03, recipe="robust chosen", choice={"recipe": recipe})
+    picked = pick.best(tmp_path)
+    assert (picked.head.record.head, picked.log_loss, picked.seen) == ("zero-shot", 0.4, 1)
+
+
+def test_only_the_last_comparison_counts(tmp_path: Path) -> None:
+    for head, loss in [("a", 0.7), ("b", 0.5), ("old", 0.1)]:
+        record(tmp_path, head, "none", 0, loss)
     write_record(tmp_path / kept_heads.LAST, {"heads": ["anone0", "bnone0"]})
-    assert kept_heads.best(tmp_path)[0].key == "bnone0"
+    assert pick.best(tmp_path).head.key == "bnone0"
 
 
 def test_new_images_are_embedded_once_and_the_second_time_no_model_is_loaded(
@@ -201,13 +235,15 @@ def test_csv_is_a_table_whose_text_is_never_a_formula(
 def test_what_it_rests_on_is_said(study: Path, tmp_path: Path) -> None:
     (tmp_path / "[red]new.jpg").write_bytes(jpeg(1))
     output = " ".join(call("predict", tmp_path, *places(study)).output.split())
-    rivals = len(kept_heads.find(study / "results/heads"))
-    assert f"the best of {rivals} of the last compare" in output and "48 images of cifake without cat" in output
-    assert "which flatters it" in output and "[red]new.jpg" in output
+    chosen = pick.best(study / "results/heads")
+    assert f": {chosen.chosen_by}. It learned from 48 images of cifake without cat" in output
+    assert "Fine-tuned encoders saw the training images" in output and "[red]new.jpg" in output
+    tuned = objects(study, tmp_path, "--encoder", "finetuned", "--head", "logreg")
+    assert tuned[0]["chosen_by"] == "not chosen by category: the encoder trained on these images"
 
 
 def test_an_image_is_far_where_it_lies_beyond_99_percent_of_the_training_images(study: Path, tmp_path: Path) -> None:
-    about, _ = kept_heads.best(study / "results/heads", "base", "logreg")
+    about = pick.best(study / "results/heads", "base", "logreg").head
     cache = Cache(study / "cache", about.record.encoder)
     training = cache.read_images(kept_heads.training_rows(about)["sha256"].to_list()).astype(np.float64)
     training /= np.linalg.norm(training, axis=1, keepdims=True)
@@ -227,12 +263,12 @@ def test_an_image_is_far_where_it_lies_beyond_99_percent_of_the_training_images(
 
 
 def test_alpha_abstains_and_the_calibration_images_did_not_train_the_head(study: Path, tmp_path: Path) -> None:
-    about, _ = kept_heads.best(study / "results/heads", "base", "logreg")
+    about = pick.best(study / "results/heads", "base", "logreg").head
     cache = Cache(study / "cache", about.record.encoder)
     rule = calibration.abstaining(about, kept_heads.load(about, cache), cache, 0.2)
     assert rule.head.model_.n_features_in_ and "NOT guaranteed" not in rule.note
     assert "fitted on 36 training images and calibrated on 12 others" in rule.note
-    knn, _ = kept_heads.best(study / "results/heads", "base", "knn")
+    knn = pick.best(study / "results/heads", "base", "knn").head
     fitted = calibration.abstaining(knn, kept_heads.load(knn, cache), cache, 0.2).head
     assert len(fitted.vectors_) == 36
 
@@ -251,7 +287,7 @@ def test_blocks_saw_no_image_of_ours_so_their_calibration_is_guaranteed(study: P
 
 def test_a_fine_tuned_head_is_calibrated_on_images_that_trained_nothing(study: Path, tmp_path: Path) -> None:
     write_folder(tmp_path / "more", cifake_files(20, 6))
-    about, _ = kept_heads.best(study / "results/heads", "finetuned", "logreg")
+    about = pick.best(study / "results/heads", "finetuned", "logreg").head
     seen = set(kept_heads.rows_of(about)["sha256"])
     fresh = {
         hashlib.sha256(path.read_bytes()).hexdigest()
@@ -293,7 +329,7 @@ def test_too_little_data_for_the_promise_is_one_line(study: Path) -> None:
 def test_the_operating_point_comes_from_scores_of_left_out_categories_which_are_kept(
     study: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    about, _ = kept_heads.best(study / "results/heads", "base", "logreg")
+    about = pick.best(study / "results/heads", "base", "logreg").head
     cache = Cache(study / "cache", about.record.encoder)
     rows = kept_heads.training_rows(about)
     vectors, y = cache.read_images(rows["sha256"].to_list()), rows["label"].to_numpy()
@@ -356,7 +392,7 @@ def test_neighbours_stay_in_the_cache_so_that_saved_heads_are_small(study: Path)
     small = [head for head in found if head.record.head in ("zero-shot", "logreg", "knn", "tip-adapter")]
     assert len({head.record.head for head in small}) == 4  # a linear model of every class on all blocks is larger
     assert max((head.folder / f"{head.key}.safetensors").stat().st_size for head in small) < 10_000
-    about, _ = kept_heads.best(study / "results/heads", "base", "knn")
+    about = pick.best(study / "results/heads", "base", "knn").head
     cache = Cache(study / "cache", about.record.encoder)
     assert kept_heads.load(about, cache).vectors_.shape == (48, cache.record.dimension)
 
@@ -429,13 +465,13 @@ def test_a_head_of_another_scikit_learn_is_refused_and_foreign_objects_are_not_s
 
 def test_an_encoder_that_has_become_another_is_refused(study: Path, tmp_path: Path) -> None:
     heads = Path(shutil.copytree(study / "results/heads", tmp_path / "heads"))
-    about, _ = kept_heads.best(heads, "base", "logreg")
+    about = pick.best(heads, "base", "logreg").head
     path = heads / f"{about.key}.json"
     record = read_record(path)
     record["encoder"]["identity"] = "0" * 16
     write_record(path, record)
     with pytest.raises(EncoderError, match="not the encoder"):
-        load_again(kept_heads.best(heads, "base", "logreg")[0], study / "cache")
+        load_again(pick.best(heads, "base", "logreg").head, study / "cache")
 
 
 def test_a_network_on_pixels_predicts_where_it_is_asked_for_and_is_never_the_default(tmp_path: Path) -> None:
@@ -445,7 +481,7 @@ def test_a_network_on_pixels_predicts_where_it_is_asked_for_and_is_never_the_def
     known = pl.read_csv(tmp_path / "results/predictions.csv").filter(pl.col("head") == "cnn")
     found = objects(tmp_path, *[tmp_path / "cifake" / path for path in known["path"]], "--head", "cnn")
     assert [one["p_real"] for one in found] == pytest.approx(known["p_real"].to_list(), abs=1e-6)
-    assert kept_heads.best(tmp_path / "results/heads")[0].record.head == "logreg"
+    assert pick.best(tmp_path / "results/heads").head.record.head == "logreg"
 
 
 def test_every_head_has_words_for_people() -> None:

@@ -38,9 +38,9 @@ output_options = section(
 device = chosen("device", "auto", "Where the model runs.")
 rule_options = options(
     option(
-        "--encoder", metavar="NAME", help="base, finetuned, or the start of an identity.  [default: the best head's]"
+        "--encoder", metavar="NAME", help="base, finetuned, or the start of an identity.  [default: the chosen head's]"
     ),
-    option("--head", metavar="NAME", help="zero-shot, logreg, knn, …  [default: the best of the last compare]"),
+    option("--head", metavar="NAME", help="zero-shot, logreg, knn, …  [default: chosen by left-out categories]"),
     option(
         "--alpha",
         type=click.FloatRange(0, 1, min_open=True, max_open=True),
@@ -78,7 +78,7 @@ def predict(
 ) -> None:
     """Predict the label of IMAGES: files, folders, zips, or - for a list of paths on standard input.
 
-    Uses the head of the last compare with the highest accuracy on novel images (on base ones where none are novel). An
+    Uses the head of the last compare that left-out training categories rate best (log loss); no test image decides. An
     image is marked far if it is farther from its nearest training image than 99 % of the training images are from
     theirs.
     """
@@ -168,6 +168,7 @@ def show_predicted(done: "Predicted", others: "pl.DataFrame", as_json: bool, as_
         say(line, as_json or as_csv)
     record = done.head.record
     about = {"encoder": record.encoder.name, "head": record.head, "encoder_id": record.encoder.identity}
+    about["chosen_by"] = done.pick.chosen_by
     names = record.labels.names
     if as_json:
         print_json([{**_as_object(row, names), **about} for row in images.iter_rows(named=True)])
@@ -208,12 +209,16 @@ def rests_on(done: "Predicted") -> list[str]:
     record = done.head.record
     held_out = "" if record.held_out == NONE else f" without {in_words(record.held_out, record.by)}"
     groups = f" ({', '.join(record.train_groups)})" if record.train_groups else ""
-    chosen = f", the best of {done.rivals} of the last compare" if done.rivals > 1 else ""
     lines = [
-        f"{_in_words(record)}{chosen}. "
+        f"{_in_words(record)}: {done.pick.chosen_by}. "
         f"It learned from {record.train_rows:,} images of {record.dataset}{held_out}{groups}.",
         f"Measured accuracy: {'; '.join(_accuracies(done))}. On other kinds of images its accuracy is unknown.",
     ]
+    if done.pick.log_loss is not None and done.pick.seen:
+        lines.append(
+            "Fine-tuned encoders saw the training images, so these cannot rate their heads. --encoder finetuned takes "
+            "one as it is; finetune --choose leaves some images out, and rates its zero-shot."
+        )
     if record.by == LABEL and record.held_out != NONE:
         lines.append(f"It answers {some(record.labels.names)} alone, never a label that was held out.")
     if done.rule.note:
@@ -247,11 +252,8 @@ def _accuracies(done: "Predicted") -> list[str]:
     record = done.head.record
     what = "held-out labels, told apart among themselves" if record.by == LABEL else record.held_out
     names = {"base": "base", "novel": f"{what} (novel)"}
-    best = " (it was chosen for this figure, which flatters it)" if done.rivals > 1 else ""
-    last = "novel" if "novel" in record.tests else "base"
     return [
         f"{names[test]} {figures['accuracy']:.3f} [{figures['accuracy_low']:.2f}–{figures['accuracy_high']:.2f}]"
-        f"{best if test == last else ''}"
         for test, figures in record.tests.items()
     ]
 

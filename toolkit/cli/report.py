@@ -65,7 +65,10 @@ def show_written(written: Any, as_json: bool) -> None:
         changes = {"changes": as_facts(written.changes)} if written.changes else {}
         print_json({"page": str(written.page), "pictures": files, **verdict, **changes})
         return
+    from toolkit.results.report.verdict import PICKED
+
     click.echo(f"{written.headline} {written.lead}")
+    click.echo(PICKED)
     for line in filter(None, (written.warning, written.study)):
         click.echo(line)
     if written.changes:

@@ -1,5 +1,6 @@
 """The results as tables for a terminal."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,7 +9,8 @@ from rich.table import Table
 
 from toolkit.data.held_out import in_words
 from toolkit.evaluation import columns
-from toolkit.results import learning
+from toolkit.evaluation.left_out import BY_SEEN, SEEN
+from toolkit.results import costs, learning
 from toolkit.results.classes import HARMONIC_MEAN, MACRO, worst_first
 from toolkit.results.published import study_figure
 from toolkit.results.summary import (
@@ -84,11 +86,16 @@ def encoders(table: pl.DataFrame, predictions: pl.DataFrame) -> Table | None:
         return None
     rows = side_by_side(table, predictions, shown := subject(table, predictions))
     made = Table(title="Encoders side by side: one head each, chosen without test images", **PLAIN)
-    for name in ("Encoder", "Head", *shown.tests, f"Difference on {shown.decides}", "p, corrected"):
+    tests = [name for test in shown.tests for name in (test, "AUC")]
+    for name in ("Encoder", "Head", *tests, f"Difference on {shown.decides}", "p, corrected"):
         made.add_column(name, no_wrap=name != "Encoder")
     for row in rows:
         scores = [row.entrant.scores.get(test) for test in shown.tests]
-        figures = [f"{one.mean:.3f} [{one.low:.2f}–{one.high:.2f}]" if one else "" for one in scores]
+        figures = [
+            figure
+            for one in scores
+            for figure in ((f"{one.mean:.3f} [{one.low:.2f}–{one.high:.2f}]", _auc(one.auc)) if one else ("", ""))
+        ]
         duel = row.duel
         against = f"{duel.difference:+.3f} [{duel.low:+.3f}, {duel.high:+.3f}]" if duel else "best"
         made.add_row(row.name, row.entrant.head, *figures, against, "" if row.p is None else p_value(row.p))
@@ -120,7 +127,10 @@ def _comparison(group: pl.DataFrame, seeds: bool = False) -> Table:
     shown = Table(title=title, caption=f"{LEGEND}{_flattery(group)}", **PLAIN)
     for name in ("Encoder", "Head", "Test", "Accuracy"):
         shown.add_column(name, no_wrap=name != "Encoder")
-    return _averages(shown, group) if len(labels) > MOST_LABELS else _of_each_label(shown, group, labels)
+    made = _averages(shown, group) if len(labels) > MOST_LABELS else _of_each_label(shown, group, labels)
+    cost = costs.in_words(group)
+    made.caption = "\n".join(filter(None, [str(made.caption), cost]))
+    return made
 
 
 def _averages(shown: Table, group: pl.DataFrame) -> Table:
@@ -150,6 +160,7 @@ def _hardest(group: pl.DataFrame) -> list[str]:
 
 def _of_each_label(shown: Table, group: pl.DataFrame, labels: list[str]) -> Table:
     """A line for each head and test set with the figures of two labels side by side."""
+    shown.add_column("AUC", justify="right")
     for label in labels:
         for name in (f"{label} prec.", "recall", "F1", "images"):
             shown.add_column(name, justify="right")
@@ -162,15 +173,18 @@ def _of_each_label(shown: Table, group: pl.DataFrame, labels: list[str]) -> Tabl
 
 
 def _flattery(group: pl.DataFrame) -> str:
-    """What picking the best row is expected to add to its accuracy, for each test set that has more than one row."""
+    """What picking the best row is expected to add to its accuracy, for each test set that has more than one row; and
+    whether heads chose their settings on images that the encoder was trained on."""
     best = group.filter((pl.col("class") == "all") & (pl.col("selection_bias") > 0))
     said = [f"{row['selection_bias']:.3f} on {row['test']}" for row in best.iter_rows(named=True)]
-    return f"\nPicking the best flatters it by about {', '.join(said)}." if said else ""
+    flattery = f"\nPicking the best flatters it by about {', '.join(said)}." if said else ""
+    seen = group["chosen_by"].str.ends_with(BY_SEEN).any()
+    return flattery + (f"\nHeads on fine-tuned encoders: {SEEN.replace('the encoder', 'it')}." if seen else "")
 
 
 def _line(rows: pl.DataFrame, labels: list[str]) -> list[str]:
     first: dict[str, Any] = rows.row(0, named=True)
-    cells = _first_cells(first)
+    cells = [*_first_cells(first), _auc(first["roc_auc"])]
     for label in labels:
         row = rows.filter(pl.col("class") == label).row(0, named=True)
         cells += [f"{row['precision']:.2f}", f"{row['recall']:.2f}", f"{row['f1']:.2f}", f"{row['support']:,}"]
@@ -182,6 +196,11 @@ def _first_cells(row: dict[str, Any]) -> list[str]:
     mark = {"best": "★", "≈ best": "≈"}.get(standing(row["accuracy"], p_against_best(row)), " ")
     interval = f"{row['accuracy']:.3f} [{row['accuracy_low']:.2f}–{row['accuracy_high']:.2f}] {mark}"
     return [_encoder(row), row["head"], row["test"], interval.rstrip()]
+
+
+def _auc(value: float | None) -> str:
+    """Three digits; nothing where images of one label alone have no AUC."""
+    return "" if value is None or math.isnan(value) else f"{value:.3f}"
 
 
 def _perturbed(group: pl.DataFrame, kinds: list[str]) -> Table:
@@ -211,11 +230,11 @@ def _seeds(spread: pl.DataFrame) -> Table:
     of_means = spread.filter(pl.col("held_out").str.starts_with("mean of "))
     title = f"Accuracy over {max(spread['seeds'].to_list())} seeds: {spread['model'][0]}"
     shown = Table(title=title, **PLAIN)
-    for name in ("Held out", "Encoder", "Head", "Test", "Mean", "Deviation", "Lowest", "Highest"):
+    for name in ("Held out", "Encoder", "Head", "Test", "Mean", "Deviation", "Lowest", "Highest", "AUC"):
         shown.add_column(name, no_wrap=True)
     for row in (of_means if len(of_means) else spread).iter_rows(named=True):
         test = row["perturbation"] or row["test_data"]
-        figures = [f"{row[name]:.3f}" for name in ("mean", "deviation", "lowest", "highest")]
+        figures = [*(f"{row[name]:.3f}" for name in ("mean", "deviation", "lowest", "highest")), _auc(row["auc"])]
         shown.add_row(row["held_out"], _encoder(row), row["head"], f"{row['test']} {test}".strip(), *figures)
     return shown
 

@@ -6,6 +6,8 @@ S, F, N = pl.String, pl.Float64, pl.Int64
 
 Kind = type[pl.DataType] | pl.DataType
 
+AT_THRESHOLD = "accuracy_at_chosen_threshold"
+
 RESULTS: dict[str, tuple[Kind, str]] = {
     "dataset": (S, "Name of the data set."),
     "held_out": (
@@ -86,7 +88,8 @@ RESULTS: dict[str, tuple[Kind, str]] = {
     "chosen_by": (
         S,
         "How it chose, by cross-validation: `category` holds out one training category at a time, `folds` random "
-        "fifths; `default`: a label has only one image, so that there was no cross-validation.",
+        "fifths; `default`: a label has only one image, so that there was no cross-validation. With `(seen)` behind it "
+        "it is no choice by category: the fine-tuned encoder was trained on the images that the head left out.",
     ),
     "code_version": (S, "Version of the toolkit and a hash over its code."),
     "config_hash": (S, "Hash over the settings of this comparison."),
@@ -114,6 +117,47 @@ RESULTS: dict[str, tuple[Kind, str]] = {
         "Only for the most accurate row: how much of its accuracy is expected to come from choosing the best row.",
     ),
     "harmonic_mean": (F, "Harmonic mean of base and novel accuracy, on rows of `all`; filled if labels are held out."),
+    "chosen_threshold": (
+        F,
+        "Of two labels, the P(second label) above which left-out training images choose to call an image so: the bias "
+        "of the log odds with the lowest log loss on them. Empty if the encoder was trained on these images.",
+    ),
+    AT_THRESHOLD: (
+        F,
+        "`accuracy` with `chosen_threshold` in place of a half. Whether it pays is in `choice`: `log_loss_with_bias` "
+        "below `log_loss`.",
+    ),
+    f"{AT_THRESHOLD}_low": (F, "Lower end of Wilson's 95 % interval."),
+    f"{AT_THRESHOLD}_high": (F, "Upper end of this interval."),
+    "embedding_seconds": (
+        F,
+        "Wall seconds to embed the training images and prompts that this row needs: the mean for one of all that its "
+        "encoder's cache holds, times their number. Rows of one encoder share them. Empty if not measured.",
+    ),
+    "training_seconds": (
+        F,
+        "Wall seconds of fine-tuning the encoder, the search for its settings included; 0 if it was not fine-tuned. "
+        "Rows of one encoder share them. Empty if not measured.",
+    ),
+    "fitting_seconds": (
+        F,
+        "Wall seconds to choose and fit the head in this comparison. The first head that needs a library loads it "
+        "(about 0.1 s).",
+    ),
+    "answer_ms": (
+        F,
+        "Milliseconds to answer for one image: to read and embed it (mean over the cache), and the head's share in a "
+        "batch of 64.",
+    ),
+    "parameters_trained": (N, "Parameters trained on images: the encoder's and the head's."),
+    "bytes_an_image": (N, "Bytes of an image's vector in the cache."),
+    "bytes_embedded": (N, "Bytes of the vectors of all images that this row needs, to train and to test."),
+    "bytes_checkpoint": (N, "Bytes of the fine-tuned weights; 0 if the encoder was not fine-tuned."),
+    "images_labelled": (N, "Labelled images that the row needs; 0 for prompts on the encoder as published."),
+    "measured_on": (
+        S,
+        "The processor or GPU that measured the seconds, several joined by `+`; in brackets the encoder's precision.",
+    ),
 }
 
 PREDICTIONS: dict[str, tuple[Kind, str]] = {
@@ -151,8 +195,17 @@ PREDICTIONS: dict[str, tuple[Kind, str]] = {
     "p_label": (F, "P(`label`)."),
 }
 
-LATER = ("log_loss", "top_calibration_error", "top5_accuracy", "p_best_corrected", "selection_bias", "harmonic_mean")
+LATER = (
+    *("log_loss", "top_calibration_error", "top5_accuracy", "p_best_corrected", "selection_bias", "harmonic_mean"),
+    *("chosen_threshold", AT_THRESHOLD, f"{AT_THRESHOLD}_low", f"{AT_THRESHOLD}_high"),
+)
 """Figures that rows of earlier versions lack; they stay empty, though they could be computed."""
+
+TIMES = ("embedding_seconds", "training_seconds", "fitting_seconds", "answer_ms")
+"""What no other run repeats to the digit, and no prediction tells; as `created`."""
+
+PREPARING = ("embedding_seconds", "training_seconds", "fitting_seconds")
+"""Their sum is the time until a row can answer."""
 
 SIZES = ["model", "pretrained", "train_per_label", "test_per_label"]
 QUESTION = ["dataset", "labels", "split_by", *SIZES]
@@ -180,11 +233,20 @@ def brought_up_to_date(table: pl.DataFrame, wanted: dict[str, tuple[Kind, str]])
     """
     if "split_by" not in table.columns:
         table = table.with_columns(split_by=pl.lit("category"))
+    if {"recipe", "head", "chosen_by"} <= set(table.columns):
+        table = table.with_columns(_by_seen())
     new = [pl.lit("" if kind == S else None, dtype=kind).alias(name) for name, (kind, _) in wanted.items()]
     whole = table.with_columns(column for column in new if column.meta.output_name() not in table.columns)
     if set(whole.columns) != set(wanted):
         return table
     return with_probabilities(whole.select(list(wanted))) if wanted is PREDICTIONS else whole.select(list(wanted))
+
+
+def _by_seen() -> pl.Expr:
+    """`chosen_by` of trained heads on fine-tuned encoders, which earlier versions called `category` or `folds`."""
+    trained = (pl.col("recipe").fill_null("") != "") & (pl.col("head") != "zero-shot")
+    seen = trained & pl.col("chosen_by").is_in(["category", "folds"])
+    return pl.when(seen).then(pl.col("chosen_by") + " (seen)").otherwise("chosen_by").alias("chosen_by")
 
 
 def with_probabilities(predictions: pl.DataFrame) -> pl.DataFrame:

@@ -10,21 +10,33 @@ import polars as pl
 from toolkit.data.held_out import LABEL
 from toolkit.evaluation import columns
 from toolkit.evaluation.best_of import compare_with_best
+from toolkit.evaluation.intervals import named as interval
+from toolkit.evaluation.intervals import wilson
 from toolkit.evaluation.metrics import summarise
 
 
-def score(predictions: pl.DataFrame, labels: Sequence[str], seed: int) -> list[dict[str, Any]]:
+def score(
+    predictions: pl.DataFrame, labels: Sequence[str], seed: int, threshold: float | None = None
+) -> list[dict[str, Any]]:
     """The rows of the table, one per key and class, without the columns that only `compare` knows (choice, hashes).
 
     `predictions` has the columns of `columns.PREDICTIONS`; `labels` are the classes, in the order of `probabilities`.
+    With two of them, `threshold` is the P(second label) that left-out training rows chose, if they chose one.
     """
     rows = []
     for key, group in columns.with_probabilities(predictions).group_by(columns.KEY, maintain_order=True):
         named = dict(zip(columns.KEY, key, strict=True))
         y, predicted = (group[name].to_numpy() for name in ("label", "predicted"))
         probabilities = group["probabilities"].list.to_array(len(labels)).to_numpy()
-        rows += [{**named, **metrics} for metrics in summarise(y, predicted, probabilities, labels, seed)]
+        at = {} if threshold is None else _at(threshold, probabilities[:, 1], y == labels[1])
+        rows += [{**named, **metrics, **at} for metrics in summarise(y, predicted, probabilities, labels, seed)]
     return rows
+
+
+def _at(threshold: float, p: np.ndarray, positive: np.ndarray) -> dict[str, float]:
+    """The accuracy if an image has the second label where its `p` `[N]` is above the threshold."""
+    right, name = int(((p > threshold) == positive).sum()), columns.AT_THRESHOLD
+    return {"chosen_threshold": threshold, name: right / len(p), **interval(name, wilson(right, len(p)))}
 
 
 def rescore(table: pl.DataFrame, predictions: pl.DataFrame) -> list[dict[str, Any]]:
@@ -34,7 +46,7 @@ def rescore(table: pl.DataFrame, predictions: pl.DataFrame) -> list[dict[str, An
         labels = group.filter(pl.col("class") != "all")["class"].to_list()
         wanted = pl.DataFrame([key], schema=_schema(table, columns.KEY), orient="row")
         mine = predictions.join(wanted, on=columns.KEY, how="semi", nulls_equal=True, maintain_order="left")
-        rows += score(mine, labels, group["seed"][0])
+        rows += score(mine, labels, group["seed"][0], group["chosen_threshold"][0])
     return rows
 
 

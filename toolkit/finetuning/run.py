@@ -1,7 +1,9 @@
 """A training run: model, optimizer and weight average, saved after each epoch and resumed from there."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     import torch
     from torch.optim.swa_utils import AveragedModel
 
+KEPT_PIXELS = 1 << 29
+
 
 @dataclass(frozen=True)
 class Run:
@@ -33,11 +37,18 @@ class Run:
     train: pl.DataFrame
     prompts: Mapping[str, Sequence[str]]
     recipe: Recipe
+    prepared: Callable[[int], np.ndarray]
+    """The number of a training row -> its image `[3, H, W]` uint8, as the model takes it."""
 
     @property
     def steps(self) -> int:
         """Batches an epoch."""
         return len(order_in_batches(len(self.train), 0, self.recipe))
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers are trained."""
+        return sum(parameter.numel() for parameter in self.encoder.model.parameters() if parameter.requires_grad)
 
     def weights(self) -> "dict[str, torch.Tensor]":
         """The current result of the run as a state dict: the averaged weights if there are any, else the model's."""
@@ -56,7 +67,19 @@ def start(
     assert recipe.learning_rate is not None
     fused = encoder.device in ("cpu", "cuda")  # one pass over the weights per step, instead of one per operation
     optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=fused)
-    return Run(encoder, optimizer, averaged(encoder.model, recipe.average), dataset, train, prompts, recipe)
+    average = averaged(encoder.model, recipe.average)
+    return Run(encoder, optimizer, average, dataset, train, prompts, recipe, _prepared(encoder, dataset, train))
+
+
+def _prepared(encoder: OpenClip, dataset: Dataset, train: pl.DataFrame) -> Callable[[int], np.ndarray]:
+    """Reads and prepares an image of `train`; the last `KEPT_PIXELS` bytes of them are kept for the next epoch."""
+    paths = train["path"].to_list()
+
+    @lru_cache(KEPT_PIXELS // (3 * math.prod(encoder.image_size)))
+    def prepared(row: int) -> np.ndarray:
+        return encoder.prepare(dataset.read(paths[row]))
+
+    return prepared
 
 
 def order_in_batches(rows: int, epoch: int, recipe: Recipe) -> list[np.ndarray]:
@@ -109,7 +132,9 @@ def resume(run: Run, folder: Path) -> list[float]:
             prefix = f"optimizer.{name}."
             fields = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
             if fields:
-                step = {"step": fields.pop("step")}
+                # It counts steps where it computes: on a GPU only the fused optimizer does so.
+                counter_at = parameter.device if run.optimizer.defaults["fused"] else "cpu"
+                step = {"step": fields.pop("step").to(counter_at)}
                 # The fused optimizer needs the memory layout of the weights, some of which are channels-last.
                 laid_out = {key: torch.empty_like(parameter).copy_(value) for key, value in fields.items()}
                 run.optimizer.state[parameter] = step | laid_out

@@ -1,6 +1,8 @@
 """Contrastive fine-tuning of both towers: the training loop, with a checkpoint after each epoch."""
 
 import logging
+import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from toolkit.data.images import decode
 from toolkit.data.manifest import Dataset
 from toolkit.data.split import training_set_sha256
 from toolkit.encoders.class_token import encode_image
 from toolkit.encoders.openclip import OpenClip, arithmetic
 from toolkit.encoders.record import EncoderRecord, TrainedOn
 from toolkit.errors import CacheError, EncoderError, SelectionError
-from toolkit.finetuning import checkpoints
+from toolkit.finetuning import checkpoints, cost
 from toolkit.finetuning.augment import augment
 from toolkit.finetuning.checkpoints import Checkpoint, CheckpointRecord
 from toolkit.finetuning.losses import encode_captions, loss_of
@@ -26,6 +27,10 @@ from toolkit.storage import distributed
 
 if TYPE_CHECKING:
     import torch
+
+CHEAP, WORTH_SAVING = 1.0, 3
+"""If saving an epoch takes longer than `CHEAP` seconds, the next one is saved after `WORTH_SAVING` times as long a
+training: a GPU may train an epoch in less time than a disk takes to write weights and optimizer."""
 
 log = logging.getLogger(__name__)
 
@@ -56,11 +61,18 @@ def finetune(
     run = start(encoder, dataset, train, prompts, recipe)
     losses = resume(run, folder)
     log.info("%s: %d images, epochs %d to %d", folder, len(train), len(losses) + 1, recipe.epochs)
+    saved, saving = time.monotonic(), 0.0
     while len(losses) < recipe.epochs:
+        began = time.perf_counter()
         losses.append(_run_epoch(run, len(losses), on_progress))
+        cost.note_epoch(folder, len(losses) - 1, time.perf_counter() - began, run.parameters, encoder.device)
         log.info("epoch %d: mean loss %.4f", len(losses), losses[-1])
-        if len(losses) < recipe.epochs and distributed.rank() == 0:
+        began = time.monotonic()
+        worth_it = saving < CHEAP or began - saved >= WORTH_SAVING * saving
+        if worth_it and len(losses) < recipe.epochs and distributed.rank() == 0:
             save(run, folder, losses)
+            saved = time.monotonic()
+            saving = saved - began
     record = CheckpointRecord(trained_on, prompts, tuple(train["sha256"]), tuple(losses), distributed.world())
     return finish(folder, run.weights(), record)
 
@@ -188,10 +200,9 @@ def _batches(run: Run, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     captions = _captions(labels, run.prompts, np.random.default_rng([run.recipe.seed, epoch, 1]))
 
     def pixels(row: int) -> np.ndarray:
-        image = run.encoder.preprocess(decode(run.dataset.read(paths[row])))
-        return augment(image, run.recipe.augment, np.random.default_rng([run.recipe.seed, epoch, 2, row]))
+        return augment(run.prepared(row), run.recipe.augment, np.random.default_rng([run.recipe.seed, epoch, 2, row]))
 
-    with ThreadPoolExecutor(2) as readers:
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as readers:
         ahead: list[tuple[np.ndarray, Iterator[np.ndarray]]] = []
         for batch in order_in_batches(len(paths), epoch, run.recipe):
             ahead.append((batch, readers.map(pixels, distributed.part_of_batch(batch))))

@@ -1,6 +1,7 @@
 """What heads share: scaling to unit length, softmax, and the folds of cross-validation."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -106,3 +107,30 @@ def log_loss(probabilities: np.ndarray, codes: np.ndarray) -> float:
     """Mean of -log P(right class); `[N, classes]` and class numbers `[N]`."""
     right = probabilities[np.arange(len(codes)), codes]
     return float(-np.log(np.clip(right, 1e-12, None)).mean())
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """What a head says of training rows that a fit with its chosen settings did not see.
+
+    `rows` `[M]` are their numbers among the training rows, `folds` `[M]` the numbers of the folds that they were left
+    out in, `probabilities` `[M, classes]` in the order of the head's classes. A fitted head has one as `left_out_`;
+    None where nothing could be left out.
+    """
+
+    rows: np.ndarray
+    folds: np.ndarray
+    probabilities: np.ndarray
+
+    @classmethod
+    def of(cls, outs: Sequence[np.ndarray], probabilities: Sequence[np.ndarray]) -> "LeftOut | None":
+        """From the row numbers and the probabilities of each fold; None without folds."""
+        if not outs:
+            return None
+        numbers = np.repeat(np.arange(len(outs)), [len(out) for out in outs])
+        return cls(np.concatenate(outs), numbers, np.concatenate(probabilities))
+
+    def log_loss(self, codes: np.ndarray) -> float:
+        """The mean over the folds of their log loss; `codes` `[N]` are the class numbers of all training rows."""
+        each = [self.folds == number for number in np.unique(self.folds)]
+        return float(np.mean([log_loss(self.probabilities[fold], codes[self.rows[fold]]) for fold in each]))

@@ -14,7 +14,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from toolkit.encoders.record import Sees
-from toolkit.heads.base import softmax, unit
+from toolkit.heads.base import LeftOut, fold_numbers, softmax, unit, usable_folds
 from toolkit.heads.zero_shot import ZeroShot
 
 STEPS = 1000
@@ -26,29 +26,48 @@ class ClassAdaptiveProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     The prototypes minimise the mean log loss on the training rows plus a penalty: the mean over classes of a weight
     times the squared distance to the class's prompts (unit length). The weight is the mean probability that zero-shot
     gives to the right class on the class's training images, so good prompts are kept. `choice_` has these weights.
+    Nothing is chosen by cross-validation; it only says, as `log_loss`, what to expect of a category that is left out.
     """
 
     reads = frozenset({Sees.LAST_LAYER})
     needs_prompts = True
     learns = True
 
-    def __init__(self, prompts: Mapping[str, np.ndarray] | None = None, temperature: float = 0.07):
+    def __init__(
+        self,
+        prompts: Mapping[str, np.ndarray] | None = None,
+        temperature: float = 0.07,
+        choose_by: str = "category",
+        seed: int = 0,
+    ):
         self.prompts = prompts
         self.temperature = temperature
+        self.choose_by = choose_by
+        self.seed = seed
 
     def fit(self, X: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None) -> "ClassAdaptiveProbe":
-        """Fit on `X` `[N, D]` and `y` `[N]`; `groups` are not used. Raises ValueError for a class without prompts."""
+        """Fit on `X` `[N, D]` and `y` `[N]`; `groups` `[N]` are the folds that its log loss is measured on.
+
+        Raises ValueError for a class without prompts."""
         X, y = validate_data(self, X, y, dtype=np.float32)
         check_classification_targets(y)
         prompts = ZeroShot(self.prompts, self.temperature).fit(X, y)
         self.classes_ = prompts.classes_
         codes = np.searchsorted(self.classes_, y)
-        zero_shot, belongs = prompts.predict_proba(X), codes[:, None] == np.arange(len(self.classes_))
-        held = (zero_shot * belongs).sum(axis=0) / np.maximum(1, belongs.sum(axis=0))
-        self.prototypes_ = self._prototypes(unit(X), belongs, held, prompts.weights_)
+        self.prototypes_, held = self._fitted(X, codes, prompts)
+        folds = usable_folds(codes, fold_numbers(codes, groups, self.choose_by, self.seed)[0])
+        left_out = [self._shares(X[out], self._fitted(X[fit], codes[fit], prompts)[0]) for fit, out in folds]
+        self.left_out_ = LeftOut.of([out for _, out in folds], left_out)
         weights = {str(label): round(float(weight), 4) for label, weight in zip(self.classes_, held, strict=True)}
-        self.choice_: dict[str, Any] = {"held_to_prompts": weights}
+        loss = round(self.left_out_.log_loss(codes), 4) if self.left_out_ else None
+        self.choice_: dict[str, Any] = {"held_to_prompts": weights, "log_loss": loss}
         return self
+
+    def _fitted(self, X: np.ndarray, codes: np.ndarray, prompts: ZeroShot) -> tuple[np.ndarray, np.ndarray]:
+        """The prototypes `[classes, D]` for these rows, and each class's weight of the penalty `[classes]`."""
+        belongs = codes[:, None] == np.arange(len(prompts.classes_))
+        held = (prompts.predict_proba(X) * belongs).sum(axis=0) / np.maximum(1, belongs.sum(axis=0))
+        return self._prototypes(unit(X), belongs, held, prompts.weights_), held
 
     def _prototypes(self, X: np.ndarray, belongs: np.ndarray, held: np.ndarray, start: np.ndarray) -> np.ndarray:
         """The optimal prototypes `[classes, D]` of unit length, starting from the prompts `start`."""
@@ -69,11 +88,18 @@ class ClassAdaptiveProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         found = minimize(objective, start.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": STEPS})
         return unit(found.x.reshape(start.shape))
 
+    @property
+    def parameters_(self) -> int:
+        """How many numbers were trained."""
+        return int(self.prototypes_.size)
+
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """`[N, D]` -> `[N, classes]` float64."""
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float32, reset=False)
-        return softmax((unit(X) @ self.prototypes_.T).astype(np.float64) / self.temperature)
+        return self._shares(validate_data(self, X, dtype=np.float32, reset=False), self.prototypes_)
+
+    def _shares(self, X: np.ndarray, prototypes: np.ndarray) -> np.ndarray:
+        return softmax((unit(X) @ prototypes.T).astype(np.float64) / self.temperature)
 
     def predict(self, X: np.ndarray) -> np.ndarray:
         """The most likely class of each row; in a tie, the first."""

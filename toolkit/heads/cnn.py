@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from toolkit.encoders.features import SIDE
 from toolkit.encoders.record import Sees
-from toolkit.heads.base import fold_numbers, log_loss, usable_folds
+from toolkit.heads.base import LeftOut, fold_numbers, log_loss, usable_folds
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,14 +61,23 @@ class SmallCNN(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def _choose(self, X: np.ndarray, codes: np.ndarray, numbers: np.ndarray) -> tuple[int, float | None]:
-        """The number of epochs with the lowest mean log loss on the held-out rows, and that loss."""
+        """The number of epochs with the lowest mean log loss on the held-out rows, and that loss. Sets `left_out_`."""
         usable = usable_folds(codes, numbers)
         runs = [_train(X[fit], codes[fit], self.seed) for fit, _ in usable]
         losses: list[float] = []
+        self.left_out_: LeftOut | None = None
         while runs and len(losses) < self.most_epochs and len(losses) - int(np.argmin([*losses, np.inf])) <= PATIENCE:
             found = [_probabilities(next(run), X[out]) for run, (_, out) in zip(runs, usable, strict=True)]
-            losses.append(float(np.mean([log_loss(p, codes[out]) for p, (_, out) in zip(found, usable, strict=True)])))
+            loss = float(np.mean([log_loss(p, codes[out]) for p, (_, out) in zip(found, usable, strict=True)]))
+            if loss < min(losses, default=np.inf):
+                self.left_out_ = LeftOut.of([out for _, out in usable], found)
+            losses.append(loss)
         return (int(np.argmin(losses)) + 1, round(min(losses), 4)) if losses else (self.most_epochs, None)
+
+    @property
+    def parameters_(self) -> int:
+        """How many numbers were trained."""
+        return int(sum(weights.size for weights in self.weights_.values()))
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """`[N, 3 x 32 x 32]` -> `[N, classes]` float64."""

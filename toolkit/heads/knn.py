@@ -8,7 +8,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from toolkit.heads import partitioned
-from toolkit.heads.base import VECTORS, fold_numbers, log_loss, unit
+from toolkit.heads.base import VECTORS, LeftOut, fold_numbers, unit
 from toolkit.heads.neighbours import Found, nearest, search_outside_their_fold
 
 K_GRID = (1, 3, 5, 9, 15, 25, 51, 101)
@@ -28,6 +28,7 @@ class NearestNeighbours(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     reads = VECTORS
     needs_prompts = False
     learns = True
+    parameters_ = 0
 
     def __init__(self, choose_by: str = "category", k_grid: tuple[int, ...] = K_GRID, seed: int = 0):
         self.choose_by = choose_by
@@ -49,7 +50,9 @@ class NearestNeighbours(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def _choose(self, numbers: np.ndarray) -> dict[str, Any]:
-        """The `k` and weighting with the lowest log loss; the neighbours of each row are searched outside its fold."""
+        """The `k` and weighting with the lowest log loss, and `left_out_`; the neighbours of each row are searched
+        outside its fold."""
+        self.left_out_: LeftOut | None = None
         largest_fold = int(np.bincount(numbers).max())
         grid = [k for k in self.k_grid if k <= len(numbers) - largest_fold] or [1]
         if numbers.max() == 0:
@@ -62,8 +65,9 @@ class NearestNeighbours(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         for weighting in WEIGHTINGS:
             for k in grid:
                 shares = self._shares(similarities[:, :k], neighbours[:, :k], weighting)
-                scored.append((_mean_over_folds(shares, self.codes_[queries], numbers[queries]), k, weighting))
-        loss, k, weighting = min(scored, key=lambda one: one[0])
+                left_out = LeftOut(queries, numbers[queries], shares)
+                scored.append((left_out.log_loss(self.codes_), k, weighting, left_out))
+        loss, k, weighting, self.left_out_ = min(scored, key=lambda one: one[0])
         return {"k": k, "weighting": weighting, "log_loss": round(loss, 4)}
 
     def _outside_their_fold(self, numbers: np.ndarray, queries: np.ndarray, k: int) -> Found:
@@ -97,7 +101,3 @@ class NearestNeighbours(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """The most likely class of each row; in a tie, the first."""
         check_is_fitted(self)
         return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
-
-
-def _mean_over_folds(shares: np.ndarray, codes: np.ndarray, numbers: np.ndarray) -> float:
-    return float(np.mean([log_loss(shares[numbers == n], codes[numbers == n]) for n in np.unique(numbers)]))

@@ -16,7 +16,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from threadpoolctl import threadpool_limits
 
-from toolkit.heads.base import VECTORS, fold_numbers, log_loss, softmax, unit, usable_folds
+from toolkit.heads.base import VECTORS, LeftOut, fold_numbers, log_loss, softmax, unit, usable_folds
 
 GRID = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 DEFAULT = 1.0
@@ -81,7 +81,7 @@ class LayerProbes(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         folds = usable_folds(codes[rows], numbers[rows])
         with threadpool_limits(1, user_api="blas"):  # a block's products are too small for two threads to pay
             choices = [_choose(block[rows], codes[rows], folds, self.grid) for block in self._split(X)]
-            self._combine(choices, codes[rows], folds)
+            self._combine(choices, codes, [rows[out] for _, out in folds])
             self._fit_all(self._split(X), codes, choices)
         self.choice_ = {
             "C": [choice.C for choice in choices],
@@ -101,19 +101,19 @@ class LayerProbes(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise ValueError(f"blocks of {widths} columns do not make {X.shape[1]} columns")
         return [unit(block) for block in np.split(X, np.cumsum(widths)[:-1], axis=1)]
 
-    def _combine(self, choices: Sequence[_Choice], codes: np.ndarray, folds: Folds) -> None:
-        """Learn weights `[blocks]` and intercepts `[classes]` from the probes' logits on the held-out rows."""
+    def _combine(self, choices: Sequence[_Choice], codes: np.ndarray, outs: Sequence[np.ndarray]) -> None:
+        """Learn weights `[blocks]` and intercepts `[classes]` from the probes' logits on each fold's held-out rows
+        `outs`. Sets `left_out_`."""
         logits = np.stack([choice.logits for choice in choices])
-        held_out = [codes[out] for _, out in folds]
-        fold = np.repeat(np.arange(len(folds)), [len(part) for part in held_out])
-        truth = np.concatenate([*held_out, np.array([], dtype=np.int64)])
+        fold = np.repeat(np.arange(len(outs)), [len(out) for out in outs])
+        truth = codes[np.concatenate([*outs, np.array([], dtype=np.int64)])]
         self.weights_, self.bias_ = _stack(logits, truth)
-        losses = []
-        for number in range(len(folds)):
-            inside = fold == number
+        shares = []
+        for inside in [fold == number for number in range(len(outs))]:
             weights, bias = _stack(logits[:, ~inside], truth[~inside])
-            losses.append(log_loss(softmax(_added(logits[:, inside], weights, bias)), truth[inside]))
-        self.log_loss_ = round(float(np.mean(losses)), 4) if losses else None
+            shares.append(softmax(_added(logits[:, inside], weights, bias)))
+        self.left_out_ = LeftOut.of(outs, shares)
+        self.log_loss_ = round(self.left_out_.log_loss(codes), 4) if self.left_out_ else None
 
     def _fit_all(self, blocks: Sequence[np.ndarray], codes: np.ndarray, choices: Sequence[_Choice]) -> None:
         """Merge the weighted probes into one linear model: `coef_` `[classes, D]`, `intercept_` `[classes]`."""
@@ -135,6 +135,11 @@ class LayerProbes(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             if choice.C in ends and weight > 0.5 / len(choices) and len(self.grid) > 1
         ]
         return [f"layer-probes: C is at the edge of its grid for block {', '.join(map(str, at))}."] if at else []
+
+    @property
+    def parameters_(self) -> int:
+        """How many numbers were trained."""
+        return int(self.coef_.size + self.intercept_.size)
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """`[N, D]` -> `[N, classes]` float64."""

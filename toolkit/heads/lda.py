@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from toolkit.heads.base import (
     VECTORS,
+    LeftOut,
     fold_numbers,
     log_loss,
     row_space,
@@ -67,13 +68,21 @@ class DiscriminantAnalysis(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         rows = rows_to_choose_on(X, self.seed)
         whole = _Gaussians(X, codes)
         choosing = whole if len(rows) == len(X) else _Gaussians(X[rows], codes[rows])
-        temperature, loss = _temperature(list(choosing.left_out(numbers[rows])))
+        held_out = list(choosing.left_out(numbers[rows]))
+        temperature, loss = _temperature([(logits, choosing.codes[out]) for logits, out in held_out])
+        shares = [softmax(logits / temperature) for logits, _ in held_out]
+        self.left_out_ = LeftOut.of([rows[out] for _, out in held_out], shares)
         weights, constants = whole.linear()
         self.coef_, self.intercept_ = np.ascontiguousarray(weights.T) / temperature, constants / temperature
         self.choice_: dict[str, Any] = {"temperature": temperature, "log_loss": loss, "by": how}
         if len(rows) < len(X):
             self.choice_["chosen_on"] = len(rows)
         return self
+
+    @property
+    def parameters_(self) -> int:
+        """How many numbers were trained."""
+        return int(self.coef_.size + self.intercept_.size)
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """`[N, D]` -> `[N, classes]` float64."""
@@ -106,7 +115,7 @@ class _Gaussians:
         return weights, constants - self.middle @ weights
 
     def left_out(self, numbers: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """For each fold: logits `[H, classes]` of its rows, fitted on the other rows, and class numbers `[H]`.
+        """For each fold: logits `[H, classes]` of its rows, fitted on the other rows, and the rows' numbers `[H]`.
 
         Sums over the other rows are the total minus the fold's sums, so one pass over the rows serves all folds. A
         fold is skipped if the other rows have only one row per class, which gives no covariance.
@@ -115,7 +124,7 @@ class _Gaussians:
             if len(np.unique(self.codes[fitting])) < len(fitting):
                 of_fold = _moments(self.rows[out], self.codes[out], self.codes.max() + 1)
                 weights, constants = _solve(*(all_ - its for all_, its in zip(self.moments, of_fold, strict=True)))
-                yield self.rows[out] @ weights + constants, self.codes[out]
+                yield self.rows[out] @ weights + constants, out
 
 
 def _moments(X: np.ndarray, codes: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

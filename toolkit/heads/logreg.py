@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from threadpoolctl import threadpool_limits
 from toolkit.heads import streamed
 from toolkit.heads.base import (
     VECTORS,
+    LeftOut,
     fold_numbers,
     is_wide,
     log_loss,
@@ -35,8 +37,9 @@ DEFAULT = 1.0
 FEW_VALUES = 1 << 20
 
 Folds = list[tuple[np.ndarray, np.ndarray]]
-Step = tuple[float, np.ndarray]
-"""The mean log loss over the folds, and the weights `[D + 1, M]` of a fit on every row; `M` is 1 for two classes."""
+Step = tuple[float, np.ndarray, list[np.ndarray]]
+"""The mean log loss over the folds; the weights `[D + 1, M]` of a fit on every row, where `M` is 1 for two classes; and
+each fold's probabilities `[H, classes]`."""
 
 
 def _one_thread(X: np.ndarray) -> AbstractContextManager[Any]:
@@ -54,7 +57,8 @@ def _path(
     for strength in grid:
         family.solve(strength)
         found = [family.probabilities(problem, out) for problem, out in enumerate(outs)]
-        yield float(np.mean([log_loss(p, codes[out]) for p, out in zip(found, outs, strict=True)])), family.whole[:, 0]
+        loss = float(np.mean([log_loss(p, codes[out]) for p, out in zip(found, outs, strict=True)]))
+        yield loss, family.whole[:, 0], found
 
 
 def _with_weights(strength: float, classes: np.ndarray, weights: np.ndarray) -> LogisticRegression:
@@ -108,7 +112,7 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         numbers, how = fold_numbers(codes, groups, self.choose_by, self.seed)
         rows = rows_to_choose_on(X, self.seed)
         some, basis = row_space(X[rows]) if is_wide(X) else (X, None)
-        strength, loss, start = self._chosen(some, codes[rows], numbers[rows])
+        strength, loss, start = self._chosen(some, codes[rows], numbers[rows], rows)
         self.choice_: dict[str, Any] = {"C": strength, "log_loss": loss, "by": how}
         if len(rows) < len(X):
             self.choice_["chosen_on"] = len(rows)
@@ -124,18 +128,23 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def _chosen(
-        self, X: np.ndarray, codes: np.ndarray, numbers: np.ndarray
+        self, X: np.ndarray, codes: np.ndarray, numbers: np.ndarray, rows: np.ndarray
     ) -> tuple[float, float | None, np.ndarray | None]:
-        """`C`, its mean log loss over the folds, and the weights of a fit on every row.
+        """`C`, its mean log loss over the folds, and the weights of a fit on every row. Sets `left_out_`, in which `X`
+        are the training rows `rows`.
 
         The search stops when the loss has risen `PATIENCE` times in a row. Without folds, `C` is the value of the grid
         nearest to `DEFAULT`, and loss and weights are None.
         """
         usable = usable_folds(codes, numbers)
+        self.left_out_: LeftOut | None = None
         if not usable:
             return min(self.grid, key=lambda one: abs(np.log(one / DEFAULT))), None, None
-        losses, starts = [], []
-        for loss, start in _path(X, codes, numbers, usable, self.grid):
+        losses: list[float] = []
+        starts = []
+        for loss, start, found in _path(X, codes, numbers, usable, self.grid):
+            if loss < min(losses, default=np.inf):
+                self.left_out_ = LeftOut.of([rows[out] for _, out in usable], found)
             losses.append(loss)
             starts.append(start)
             if len(losses) > PATIENCE and (np.diff(losses[-PATIENCE - 1 :]) > 0).all():
@@ -155,8 +164,14 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             weights = streamed.solve_several(X, codes, strength, start.astype(np.float64))
         self.model_ = _with_weights(strength, self.classes_, weights)
         self.choice_ = {**part.choice_, "chosen_on": len(rows)}
+        self.left_out_ = replace(part.left_out_, rows=rows[part.left_out_.rows]) if part.left_out_ else None
         self.notes_ = [streamed.note(len(X), len(rows))]
         return self
+
+    @property
+    def parameters_(self) -> int:
+        """How many numbers were trained."""
+        return int(self.model_.coef_.size + self.model_.intercept_.size)
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """`[N, D]` -> `[N, classes]` float64."""

@@ -13,7 +13,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from toolkit.encoders.record import Sees
-from toolkit.heads.base import fold_numbers, log_loss, usable_folds
+from toolkit.heads.base import LeftOut, fold_numbers, usable_folds
 
 DEPTHS = (0, 1, 2, 3, 4, 6, 8)
 SMALLEST_LEAF = 5
@@ -48,8 +48,10 @@ class Shortcut(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         numbers, how = fold_numbers(y, groups, self.choose_by, self.seed)
         self.classes_, codes = np.unique(y, return_inverse=True)
         some = np.sort(np.random.default_rng(self.seed).permutation(len(X))[:MOST_ROWS])
-        losses = [self._loss(X[some], codes[some], numbers[some], depth) for depth in self.depths]
+        tried = [self._left_out(X, codes, numbers, some, depth) for depth in self.depths]
+        losses = [left_out.log_loss(codes) if left_out else 0.0 for left_out in tried]
         best = int(np.argmin(losses))
+        self.left_out_ = tried[best]
         self.model_ = self._tree(self.depths[best]).fit(X, codes)
         self.choice_: dict[str, Any] = {"depth": self.depths[best], "log_loss": round(losses[best], 4), "by": how}
         self._fit_alone(X, codes, some, numbers)
@@ -81,12 +83,13 @@ class Shortcut(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         stump = {"max_depth": depth} if depth else {"min_impurity_decrease": 1.0}  # no split can gain that much
         return DecisionTreeClassifier(min_samples_leaf=SMALLEST_LEAF, random_state=self.seed, **stump)
 
-    def _loss(self, X: np.ndarray, codes: np.ndarray, numbers: np.ndarray, depth: int) -> float:
-        usable = usable_folds(codes, numbers)
-        losses = [
-            log_loss(_shares(self._tree(depth).fit(X[fit], codes[fit]), X[out]), codes[out]) for fit, out in usable
-        ]
-        return float(np.mean(losses)) if losses else 0.0
+    def _left_out(
+        self, X: np.ndarray, codes: np.ndarray, numbers: np.ndarray, some: np.ndarray, depth: int
+    ) -> LeftOut | None:
+        """What trees of this depth say of the rows `some`, each fitted without a fold of them."""
+        folds = [(some[fit], some[out]) for fit, out in usable_folds(codes[some], numbers[some])]
+        shares = [_shares(self._tree(depth).fit(X[fit], codes[fit]), X[out]) for fit, out in folds]
+        return LeftOut.of([out for _, out in folds], shares)
 
     @property
     def importances_(self) -> np.ndarray:

@@ -25,6 +25,8 @@ OF_SCIKIT_LEARN = {
     "sklearn.preprocessing": ("StandardScaler",),
 }
 """The scikit-learn estimators that a head may contain, by module."""
+NOT_STORED = "left_out_"
+"""What the head said of training rows: `predict` needs none of it."""
 
 
 @cache
@@ -99,7 +101,7 @@ def _plain(value: Any, tensors: dict[str, np.ndarray]) -> Any:
     name = f"{type(value).__module__}.{type(value).__qualname__}"
     if name not in trusted():
         raise TypeError(f"a head cannot be stored with a {name} in it")
-    state = [[key, _plain(one, tensors)] for key, one in vars(value).items()]
+    state = [[key, _plain(one, tensors)] for key, one in vars(value).items() if key != NOT_STORED]
     return {"is": "object", "class": name, "of": state}
 
 

@@ -13,7 +13,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from toolkit.encoders.record import Sees
-from toolkit.heads.base import fold_numbers, log_loss, softmax, unit, usable_folds
+from toolkit.heads.base import LeftOut, fold_numbers, log_loss, softmax, unit, usable_folds
 from toolkit.heads.zero_shot import ZeroShot
 
 SHARPNESSES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
@@ -39,6 +39,7 @@ class TipAdapter(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     reads = frozenset({Sees.LAST_LAYER})
     needs_prompts = True
     learns = True
+    parameters_ = 0
 
     def __init__(
         self,
@@ -69,14 +70,25 @@ class TipAdapter(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def _choose(self, numbers: np.ndarray) -> dict[str, Any]:
-        """The `alpha` and `beta` with the lowest mean log loss over the folds, and that loss."""
-        losses = [self._losses(fitting, out) for fitting, out in self._some(usable_folds(self.codes_, numbers))]
-        if not losses:
+        """The `alpha` and `beta` with the lowest mean log loss over the folds, and that loss. Sets `left_out_`."""
+        usable = list(self._some(usable_folds(self.codes_, numbers)))
+        self.left_out_ = None
+        if not usable:
             return {**DEFAULT, "alpha": DEFAULT["alpha"] * PAPERS_TEMPERATURE / self.temperature, "log_loss": None}
-        mean = np.mean(losses, axis=0)
+        mean = np.mean([self._losses(fitting, out) for fitting, out in usable], axis=0)
         sharpness, share = np.unravel_index(mean.argmin(), mean.shape)
         alpha = SHARES[share] * len(self.classes_) / len(self.codes_)
-        return {"alpha": alpha, "beta": SHARPNESSES[sharpness], "log_loss": round(float(mean.min()), 4)}
+        beta = SHARPNESSES[sharpness]
+        left_out = [self._left_out(fitting, out, SHARES[share], beta) for fitting, out in usable]
+        self.left_out_ = LeftOut.of([out for _, out in usable], left_out)
+        return {"alpha": alpha, "beta": beta, "log_loss": round(float(mean.min()), 4)}
+
+    def _left_out(self, fitting: np.ndarray, out: np.ndarray, share: float, beta: float) -> np.ndarray:
+        """P `[O, classes]` of the rows `out`, with the rows `fitting` as cache. Votes for one sharpness are quick to
+        count again, and those for all of them are too many to keep."""
+        votes = _votes(self.vectors_[out], self.vectors_[fitting], self.codes_[fitting], len(self.classes_), (beta,))[0]
+        alpha = share * len(self.classes_) / len(fitting)
+        return softmax(self.zero_shot_.logits(self.vectors_[out]) + alpha * votes)
 
     def _some(self, folds: list[tuple[np.ndarray, np.ndarray]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """The folds, with a random sample of their held-out rows: `MOST_QUERIES` in total."""

@@ -117,7 +117,7 @@ def compare_split(
     sets = [*split.test_sets(), *more]
     fitted = grid.fit(split, encoders, settings)
     predictions = grid.predict(fitted, split, encoders, settings, sets)
-    return Comparison(grid.tabulate(predictions, fitted, split, settings, sets), predictions, fitted)
+    return Comparison(grid.tabulate(predictions, fitted, split, encoders, settings, sets), predictions, fitted)
 
 
 def _settings(plan: Plan, heads: Sequence[str], choose_by: str, split: Split) -> Settings:

@@ -20,12 +20,10 @@ from toolkit.cache.store import Cache
 from toolkit.data.held_out import CATEGORY
 from toolkit.data.labels import Labels
 from toolkit.data.split import Split
-from toolkit.encoders.features import WITHOUT_MODEL
 from toolkit.encoders.record import EncoderRecord
 from toolkit.encoders.source import Source
 from toolkit.errors import CacheError, MissingEmbeddings, ResultsError
 from toolkit.evaluation import columns
-from toolkit.heads import HEADS
 from toolkit.storage.records import as_plain, of_plain, read_record, write_record, write_whole
 
 if TYPE_CHECKING:
@@ -169,7 +167,7 @@ def _write_record(path: Path, record: dict[str, Any]) -> None:
 
 
 def remember_last(folder: Path, comparisons: "Iterable[Comparison]") -> None:
-    """Record which heads the last `compare` fitted; `best` chooses among them."""
+    """Record which heads the last `compare` fitted; `pick.best` chooses among them."""
     keys = {_key(row) for comparison in comparisons for row in comparison.table.iter_rows(named=True)}
     _write_record(folder / LAST, {"heads": sorted(keys)})
 
@@ -209,36 +207,6 @@ def find(folder: Path) -> list[KeptHead]:
         except CacheError:
             continue
     return found
-
-
-def best(folder: Path, encoder: str | None = None, head: str | None = None) -> tuple[KeptHead, int]:
-    """The head to predict with, and the number of kinds of heads that it was chosen from.
-
-    It is the head of the last `compare` with the highest novel accuracy (base accuracy if nothing was held out). With
-    several seeds or held-out categories, it is the kind of encoder and head with the highest mean; of its heads, the
-    one of the first seed with the highest base accuracy. Of equal kinds, it is the base encoder's, then the first in
-    the tables. `encoder` (`base`, `finetuned`, or the start of an identity) and `head` restrict the choice; a head
-    that does without CLIP is taken by name alone. Raises ResultsError if no head is left.
-    """
-    every = find(folder)
-    if not every:
-        raise ResultsError(f"No head is kept in {folder}: run python cli.py compare (or run) first.")
-    try:
-        last = set(read_record(folder / LAST)["heads"])
-    except (CacheError, KeyError):
-        last = {kept.key for kept in every}
-    rivals = [kept for kept in every if kept.key in last] or every
-    clip = [kept for kept in rivals if kept.record.encoder.sees not in WITHOUT_MODEL]
-    fitting = [kept for kept in (rivals if encoder or head else clip) if _fits(kept, encoder, head)]
-    if not fitting:
-        known = sorted({f"--encoder {s.record.encoder.name} --head {s.record.head}" for s in rivals})
-        raise ResultsError(f"The last compare kept no such head. It kept {'; '.join(known)}.")
-    order = [*HEADS, *(one.record.head for one in fitting)]  # a head of another version may have another name
-    means: dict[tuple[str, ...], list[float]] = {}
-    for kept in fitting:
-        means.setdefault(_kind(kept), []).append(_merit(kept))
-    fitting.sort(key=lambda one: (one.record.encoder.name, order.index(one.record.head)))  # of equals the cheapest
-    return max(fitting, key=lambda one: (np.mean(means[_kind(one)]), -one.record.seed, _base(one))), len(means)
 
 
 def load(kept: KeptHead, cache: Cache) -> Any:
@@ -338,25 +306,3 @@ def _key(row: Mapping[str, Any]) -> str:
     """A hash of 16 hex characters over the columns that identify a head."""
     parts = [row[name] for name in columns.KEY if name not in columns.TEST]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
-
-
-def _fits(kept: KeptHead, encoder: str | None, head: str | None) -> bool:
-    record = kept.record
-    named = encoder is None or record.encoder.name == encoder or record.encoder.identity.startswith(encoder)
-    return named and head in (None, record.head)
-
-
-def _kind(kept: KeptHead) -> tuple[str, ...]:
-    """The kind of a head: heads of one kind differ only in the held-out value and the seed."""
-    record, encoder = kept.record, kept.record.encoder
-    recipe = encoder.trained_on.recipe if encoder.trained_on else ""
-    return encoder.model, encoder.pretrained, encoder.name, recipe, record.head, record.chosen_by
-
-
-def _base(kept: KeptHead) -> float:
-    return float(kept.record.tests["base"]["accuracy"])
-
-
-def _merit(kept: KeptHead) -> float:
-    tests = kept.record.tests
-    return float(tests["novel" if "novel" in tests else "base"]["accuracy"])

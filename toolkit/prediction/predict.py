@@ -23,9 +23,10 @@ from toolkit.encoders.features import WITHOUT_MODEL
 from toolkit.encoders.record import IMPORTED, Encoder
 from toolkit.errors import EncoderError, MissingEmbeddings, SelectionError
 from toolkit.finetuning.loading import Loaders
-from toolkit.prediction import calibration, kept_heads
+from toolkit.prediction import calibration, kept_heads, pick
 from toolkit.prediction.calibration import Fresh, Rule
 from toolkit.prediction.kept_heads import KeptHead
+from toolkit.prediction.pick import Pick
 
 ROWS_AT_ONCE = 1024
 """So many images are predicted at once: vectors of a large folder do not fit into memory."""
@@ -62,12 +63,15 @@ class Predicted:
     `images` has a row for each image, in the order given. Columns: path; label (null if unreadable or if `open` has not
     exactly one label); p_real, the positive label's probability, if there is one; open, the possible labels, joined by
     `|`; far and distance, the cosine distance to the nearest training image; reason, why it could not be read;
-    probabilities, a list in the order of the head's labels. `head` was chosen from `rivals` kinds of heads."""
+    probabilities, a list in the order of the head's labels. `pick` says how the head was chosen."""
 
     images: pl.DataFrame
-    head: KeptHead
+    pick: Pick
     rule: Rule
-    rivals: int
+
+    @property
+    def head(self) -> KeptHead:
+        return self.pick.head
 
     @property
     def read(self) -> int:
@@ -81,7 +85,8 @@ def predict(dataset: Dataset, request: Request, progress: Progress = lambda stag
     Vectors are read from the encoder's cache and stored there, so that predicting again loads no model. Raises
     ResultsError if no head fits, EncoderError if its encoder cannot be loaded again, and what a rule raises.
     """
-    about, rivals = kept_heads.best(request.results / kept_heads.FOLDER, request.encoder, request.head)
+    picked = pick.best(request.results / kept_heads.FOLDER, request.encoder, request.head)
+    about = picked.head
     cache = Cache(request.cache, about.record.encoder)
     vectors_of = _Vectors(about, cache, request, progress)
     rule = _rule(about, vectors_of, request)
@@ -89,7 +94,7 @@ def predict(dataset: Dataset, request: Request, progress: Progress = lambda stag
     with vectors_of.ready(dataset, dataset.rows) as (rows, home):
         slices = list(rows.iter_slices(ROWS_AT_ONCE)) or [rows]
         parts = [_frame(part, _vectors(part, home), rule, about, distances) for part in slices]
-    return Predicted(pl.concat(parts), about, rule, rivals)
+    return Predicted(pl.concat(parts), picked, rule)
 
 
 class _Vectors:

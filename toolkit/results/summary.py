@@ -18,7 +18,7 @@ ROW = [*columns.COMPARISON, "study", "encoder", "recipe", "encoder_id", "head", 
 LEFT_OUT = [name for name in ROW if name not in ("held_out", "encoder_id", "images")] + ["test"]
 """The columns that identify a line of the means over held-out values."""
 
-SHARED = ("accuracy", "accuracy_low", "accuracy_high", "roc_auc", "p_best", "p_best_corrected")
+SHARED = ("accuracy", "accuracy_low", "accuracy_high", "roc_auc", columns.AT_THRESHOLD, "p_best", "p_best_corrected")
 PER_CLASS = ("precision", "recall", "f1", "support")
 STUDIED = ("precision", "recall")
 ALPHA = 0.05
@@ -141,17 +141,17 @@ def left_out_means(table: pl.DataFrame) -> pl.DataFrame:
     return means.drop("each").hstack(ends.select(pl.all().clip(0, 1)))
 
 
-OVER_SEEDS = ("seeds", "mean", "deviation", "lowest", "highest")
+OVER_SEEDS = ("seeds", "mean", "deviation", "lowest", "highest", "auc")
 
 
 def over_seeds(table: pl.DataFrame) -> pl.DataFrame:
     """Mean and spread of the accuracy over seeds, for each encoder, head and test set with several seeds.
 
     The columns are those of `ROW` except `seed`, `images` and `encoder_id`, those of `columns.TEST`, and `OVER_SEEDS`;
-    `deviation` is the sample standard deviation. If several values were held out, rows with `held_out` = `mean of N`
-    give the same for the mean over those values.
+    `deviation` is the sample standard deviation, `auc` the mean AUC. If several values were held out, rows with
+    `held_out` = `mean of N` give the same for the mean over those values.
     """
-    each = table.filter(pl.col("class") == "all").with_columns(figure=pl.col("accuracy"))
+    each = table.filter(pl.col("class") == "all").with_columns(figure=pl.col("accuracy"), auc=pl.col("roc_auc"))
     means = left_out_means(table).with_columns(
         held_out=pl.concat_str(pl.lit("mean of "), pl.col("categories")),
         figure=pl.col("mean"),
@@ -161,7 +161,7 @@ def over_seeds(table: pl.DataFrame) -> pl.DataFrame:
     by = [name for name in ROW if name not in ("seed", "encoder_id", "images")] + columns.TEST
     figure = pl.col("figure")
     return (
-        pl.concat([frame.select(*by, "seed", "figure") for frame in (each, means)])
+        pl.concat([frame.select(*by, "seed", "figure", "auc") for frame in (each, means)])
         .group_by(by, maintain_order=True)
         .agg(
             seeds=pl.col("seed").n_unique(),
@@ -169,6 +169,7 @@ def over_seeds(table: pl.DataFrame) -> pl.DataFrame:
             deviation=figure.std(),
             lowest=figure.min(),
             highest=figure.max(),
+            auc=pl.col("auc").mean(),
         )
         .filter(pl.col("seeds") > 1)
     )
@@ -193,7 +194,7 @@ def against_study(predictions: pl.DataFrame) -> pl.DataFrame:
     """
     several = [*columns.QUESTION, "study", "seed", "test"]
     names = [*LEFT_OUT, *AGAINST]
-    is_study = pl.all_horizontal(pl.col(name) == value for name, value in STUDIED_ROW.items())
+    is_study = pl.all_horizontal(pl.col(name).is_in(values) for name, values in STUDIED_ROW.items())
     right = columns.ordinary(predictions).with_columns(right=(pl.col("label") == pl.col("predicted")).cast(pl.Int8))
     studied = right.filter(is_study).select(*several, "held_out", "path", studied="right")
     rows = []

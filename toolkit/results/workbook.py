@@ -14,7 +14,7 @@ import xlsxwriter
 from xlsxwriter.utility import xl_col_to_name
 
 from toolkit.evaluation import columns
-from toolkit.results import class_sheets, learning
+from toolkit.results import class_sheets, costs, learning
 from toolkit.results.classes import HARMONIC_MEAN, MACRO, has_more_than_two
 from toolkit.results.sheets import Formats, write_table
 from toolkit.results.summary import (
@@ -29,6 +29,7 @@ from toolkit.results.summary import (
 
 LARGE_DROP, SMALL_DROP = 0.10, 0.03
 SHEETS_OF_PAPER = 4
+ONLY_OF_MANY = [name for name in MACRO if name != "roc_auc"]
 
 ABOUT_SUMMARY = (
     "Base: test images of categories that training saw. Novel: images of the held-out category, which it never saw. "
@@ -54,6 +55,8 @@ TERMS = {
     "from, to": "The ends of the 95 % interval (Wilson's) of the accuracy to their left.",
     "Standing": "best: the most accurate row of its group on these images. ≈ best: not distinguishable from it (p at "
     "least 0.05, corrected for picking the best of all rows on these images). Empty: worse than it.",
+    "Accuracy at chosen threshold": "The same head where it calls an image by the threshold that left-out training "
+    "images chose; the accuracy beside it is at P = 0.5. Empty for fine-tuned encoders, which saw these images.",
     "Changed by, Loss": "What was done to the test images before they were embedded, and how much accuracy that costs.",
     "Against the study's way": "Mean accuracy minus that of zero-shot on the encoder fine-tuned by the recipe study, "
     "on the same images; from, to: its paired 95 % interval for these categories, images being drawn anew.",
@@ -71,8 +74,9 @@ HEAD = {"bold": True, "bg_color": "#E8EEF4", "bottom": 1, "text_wrap": True, "va
 
 CHANGED = {"dataset": "Data", "held_out": "Held out", "model": "Model", "encoder": "Encoder", "head": "Head"}
 CHANGED |= {"recipe": "Recipe", "seed": "Seed", "test": "Test", "perturbation": "Changed by", "test_data": "Test data"}
-CHANGED |= {"accuracy": "Accuracy", "accuracy_low": "from", "accuracy_high": "to", "unchanged": "Unchanged accuracy"}
-CHANGED |= {"loss": "Loss", "support": "Images", "labels": "Labels", "study": AFTER_CLASSES["study"]}
+CHANGED |= {"accuracy": "Accuracy", "accuracy_low": "from", "accuracy_high": "to", "roc_auc": "ROC AUC"}
+CHANGED |= {"unchanged": "Unchanged accuracy", "loss": "Loss", "support": "Images", "labels": "Labels"}
+CHANGED |= {"study": AFTER_CLASSES["study"]}
 
 
 def workbook_bytes(table: pl.DataFrame, predictions: pl.DataFrame | None = None) -> bytes:
@@ -97,6 +101,8 @@ def workbook_bytes(table: pl.DataFrame, predictions: pl.DataFrame | None = None)
         }
         _summary_sheet(book.add_worksheet("Summary"), table, formats)
         class_sheets.add(book, table, predictions, formats)
+        if len(paid := costs.cost_table(table)):
+            _cost_sheet(book.add_worksheet("Cost"), paid, formats)
         _results_sheet(book.add_worksheet("Results"), table, formats)
         if len(means := left_out_means(table)):
             _means_sheet(book.add_worksheet("Leave-one-out"), means, predictions, formats)
@@ -121,7 +127,9 @@ def summary_headings(labels: list[str], first: Collection[str] = ()) -> dict[str
     for test, title in (("base", "Base"), ("novel", "Novel")):
         names |= {f"{test}_accuracy": f"{title} accuracy", f"{test}_accuracy_low": f"{title} from"}
         names |= {f"{test}_accuracy_high": f"{title} to", f"{test}_standing": f"{title} standing"}
-        names |= {f"{test}_{name}": f"{title} {heading[0].lower()}{heading[1:]}" for name, heading in MACRO.items()}
+        names |= {f"{test}_roc_auc": f"{title} ROC AUC"}
+        names |= {f"{test}_{columns.AT_THRESHOLD}": f"{title} accuracy at chosen threshold"}
+        names |= {f"{test}_{name}": f"{title} {MACRO[name][0].lower()}{MACRO[name][1:]}" for name in ONLY_OF_MANY}
     names |= {
         "harmonic_mean": HARMONIC_MEAN,
         "drop": "Drop",
@@ -144,7 +152,7 @@ def _summary_sheet(sheet: Any, table: pl.DataFrame, formats: Formats) -> None:
         name: heading
         for name, heading in summary_headings(two_labels_of(table), telling).items()
         if name in wide.columns
-        and (many or name.partition("_")[2] not in MACRO)
+        and (many or name.partition("_")[2] not in ONLY_OF_MANY)
         and not (_may_lack(name) and wide[name].null_count() == len(wide))
     }
     sheet.write_string(0, 0, ABOUT_SUMMARY, formats["note"])
@@ -158,8 +166,9 @@ def _summary_sheet(sheet: Any, table: pl.DataFrame, formats: Formats) -> None:
 
 
 def _may_lack(name: str) -> bool:
-    """Whether a column is left out where it is empty: the study's own figures, and those of more than two labels."""
-    return name.startswith("study_") or name.partition("_")[2] in MACRO or name == "harmonic_mean"
+    """Whether a column is left out where it is empty: the study's figures, AUC and threshold, those of many labels."""
+    lack = (*ONLY_OF_MANY, "roc_auc", columns.AT_THRESHOLD)
+    return name.startswith("study_") or name.partition("_")[2] in lack or name == "harmonic_mean"
 
 
 def _telling(wide: pl.DataFrame) -> list[str]:
@@ -194,6 +203,12 @@ def _results_sheet(sheet: Any, table: pl.DataFrame, formats: Formats) -> None:
     sheet.autofilter(0, 0, max(len(table), 1), len(table.columns) - 1)
 
 
+def _cost_sheet(sheet: Any, paid: pl.DataFrame, formats: Formats) -> None:
+    sheet.write_string(0, 0, costs.ABOUT, formats["note"])
+    write_table(sheet, 1, paid, formats, costs.HEADINGS)
+    sheet.freeze_panes(2, list(costs.HEADINGS).index("head") + 1)
+
+
 def _means_sheet(sheet: Any, means: pl.DataFrame, predictions: pl.DataFrame | None, formats: Formats) -> None:
     names = {"dataset": "Data", "model": "Model", "encoder": "Encoder", "head": "Head", "recipe": "Recipe"}
     names |= {"test": "Test", "categories": "Categories", "mean": "Mean accuracy"}
@@ -215,7 +230,8 @@ def _seeds_sheet(sheet: Any, spread: pl.DataFrame, formats: Formats) -> None:
     names = {"dataset": "Data", "held_out": "Held out", "model": "Model", "encoder": "Encoder", "head": "Head"}
     names |= {"recipe": "Recipe", "test": "Test", "perturbation": "Perturbation", "test_data": "Test data"}
     names |= {"seeds": "Seeds", "mean": "Mean accuracy", "deviation": "Standard deviation", "lowest": "Lowest"}
-    names |= {"highest": "Highest"} | {name: text for name, text in AFTER_CLASSES.items() if name != "seed"}
+    names |= {"highest": "Highest", "auc": "Mean AUC"}
+    names |= {name: text for name, text in AFTER_CLASSES.items() if name != "seed"}
     sheet.write_string(0, 0, ABOUT_SEEDS, formats["note"])
     write_table(sheet, 1, spread.select(list(names)), formats, names)
     sheet.freeze_panes(2, 5)

@@ -17,11 +17,10 @@ SAME = [name for name in columns.QUESTION if name not in ("model", "pretrained")
 
 RULE = (
     "Each encoder is represented by one head, chosen without the test images. For a frozen encoder it is the head with "
-    "the lowest cross-validated log loss on the training images, or the prompts where no other was compared. For a "
-    "fine-tuned one it is the head that it was trained with, since every head looks good on images that trained the "
-    "encoder. Each is compared with the most accurate of them on the same images; p is that of the exact McNemar test, "
-    "corrected for the number of comparisons (Holm 1979). The most accurate one was picked on these images, which "
-    "flatters it a little."
+    "the lowest log loss on left-out training images. For a fine-tuned one it is the head that it was trained with, "
+    "since every head looks good on images that trained the encoder. Each is compared with the most accurate of them "
+    "on the same images; p is that of the exact McNemar test, corrected for the number of comparisons (Holm 1979). The "
+    "most accurate one was picked on these images, which flatters it a little."
 )
 
 
@@ -116,7 +115,7 @@ def _one_an_encoder(rival: Subject, decides: str) -> list[Entrant]:
 def _rank(entrant: Entrant, tuned: bool, losses: Mapping[str, float]) -> tuple[bool, float]:
     name = entrant.head.split(" ")[0]  # behind it may stand how it chose
     prompts = name in HEADS and head_class(name).needs_prompts
-    return (not prompts if tuned else prompts), losses.get(entrant.key, float("inf"))
+    return tuned and not prompts, losses.get(entrant.key, float("inf"))
 
 
 def _left_out_losses(table: pl.DataFrame) -> dict[str, float]:

@@ -17,18 +17,18 @@ from toolkit.results import run_records, tables
 from toolkit.results.against import TOLD, Against
 from toolkit.results.against import against as since
 from toolkit.results.classes import labels_of_row
-from toolkit.results.report import again, by_label, charts, encoders, parts, pictures, verdict, words
+from toolkit.results.report import again, by_label, charts, cost_chart, encoders, parts, pictures, verdict, words
 from toolkit.results.report.entrants import WAYS, Subject, studies, subject
 from toolkit.results.report.parts import Detail
 from toolkit.results.report.pictures import Picture
+from toolkit.results.report.price import sentence
 from toolkit.results.report.templating import templates
 from toolkit.results.workbook import LARGE_DROP
 from toolkit.storage.records import write_whole
 
 PAGE, PICTURES = "report.html", "pictures"
-OURS = (
-    r"(base-against-novel|roc|confusion|leave-one-out|(head|label|map)-\d+|(robustness|learning)-[a-z0-9-]+)\.(svg|png)"
-)
+ONE_OF_A_KIND = "base-against-novel|cost|roc|confusion|leave-one-out"
+OURS = rf"({ONE_OF_A_KIND}|(head|label|map)-\d+|(robustness|learning)-[a-z0-9-]+)\.(svg|png)"
 """The names of pictures that a page has, so that those of an earlier page can be removed."""
 WHAT = {
     "prompt": "Text prompts alone; nothing is trained.",
@@ -146,6 +146,7 @@ def _contents(
         mapped = parts.space(shown, detail, place)
         curves = parts.curves(shown)
         learned = parts.learned(shown, every)
+        cost = cost_chart.section(shown, reached.contests if reached else [])
     context = {
         **_opening(shown, reached),
         "about": shown.about,
@@ -155,6 +156,7 @@ def _contents(
         "test_names": words.test_names(shown),
         "test_name": {test: words.test_name(shown, test) for test in shown.tests},
         "entrants": shown.entrants,
+        "thresholds": words.has_thresholds(shown),
         "scale": _scale(shown),
         "chance": _chance(shown),
         "large_drop": LARGE_DROP,
@@ -165,6 +167,7 @@ def _contents(
         "pair": words.pair,
         "scatter": scatter,
         "heat": heat,
+        "cost": cost,
         "roc": roc,
         "averages": by_label.averages(shown) if shown.many else [],
         "by_label": labels,
@@ -179,7 +182,7 @@ def _contents(
         **again.how(shown, detail.table, detail.noted),
         "settings": shown.table.select(SETTINGS).unique(maintain_order=True),
     }
-    drawn = [one for one in (scatter, roc, heat, *mapped, *curves, *learned["pictures"]) if one]
+    drawn = [one for one in (scatter, cost["picture"], roc, heat, *mapped, *curves, *learned["pictures"]) if one]
     drawn += [card["picture"] for card in cards]
     drawn += labels.pictures if labels else []
     return context, drawn
@@ -204,7 +207,7 @@ def _opening(shown: Subject, reached: verdict.Verdict | None) -> dict[str, Any]:
     return {
         "title": f"{titles[won]}: {shown.about['dataset']}",
         "headline": f"{titles[won]}.",
-        "lead": reached.sentence if reached else "No way of using CLIP was compared.",
+        "lead": _lead(shown, reached),
         "warning": words.warning(shown, best.get(won), _chance(shown)),
         "facts": words.facts(shown),
         "ways": ways,
@@ -217,6 +220,13 @@ def _opening(shown: Subject, reached: verdict.Verdict | None) -> dict[str, Any]:
         "averages_note": words.of_averages(shown),
         "bars": words.bars(shown),
     }
+
+
+def _lead(shown: Subject, reached: verdict.Verdict | None) -> str:
+    """The verdict, and the price of the most expensive way against the best cheaper one."""
+    if reached is None:
+        return "No way of using CLIP was compared."
+    return " ".join([reached.sentence, *[sentence(shown, one, figures=False) for one in reached.contests[-1:]]]).strip()
 
 
 def _detail(shown: Subject, reached: verdict.Verdict | None, noted: Mapping[str, Any], held_out: str | None) -> Detail:

@@ -163,7 +163,8 @@ def elsewhere(shown: Subject) -> list[dict[str, Any]]:
         first = group.row(0, named=True)
         ends = ("accuracy_low", "accuracy_high") if len(group) == 1 else ("accuracy", "accuracy")
         low, high = float(group[ends[0]].min()), float(group[ends[1]].max())  # type: ignore[arg-type]
-        score = Score(float(group["accuracy"].mean()), low, high, len(group), None, "", None)  # type: ignore[arg-type]
+        accuracy, auc = float(group["accuracy"].mean()), group["roc_auc"].drop_nans().mean()  # type: ignore[arg-type]
+        score = Score(accuracy, low, high, len(group), auc, "", None)  # type: ignore[arg-type]
         if key in named:
             found.append({"data": data, "entrant": named[str(key)], "images": first["support"], "score": score})
     return found

@@ -139,9 +139,20 @@ def of_table(shown: Subject, chance: float) -> str:
         )
     if len(shown.tests) > 1:
         said.append("Drop is base minus novel accuracy, in points.")
+    if has_thresholds(shown):
+        said.append(
+            "“At chosen threshold” is the accuracy at the threshold that left-out training images chose, in place of "
+            "P = 0.5; no test image chose it. It is empty for encoders that were trained on those images."
+        )
     if shown.many:
         said.append("ROC AUC is the mean over the labels, each against all others.")
     return " ".join(said)
+
+
+def has_thresholds(shown: Subject) -> bool:
+    """Whether left-out images chose a threshold for some entrant on the test set that decides."""
+    scores = [entrant.scores.get(shown.decides) for entrant in shown.entrants]
+    return any(score is not None and score.at_threshold is not None for score in scores)
 
 
 def _most_frequent(shown: Subject) -> str:
