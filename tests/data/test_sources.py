@@ -106,7 +106,6 @@ def test_any_table_of_paths_is_read_as_it_was_written(
     ("name", "content", "says"),
     [
         ("nothing", None, "No data at"),
-        ("list.csv", "path,label\na,b\n", "--columns split=NAME"),
         ("list.csv", "path,label,split\na,b,holdout\n", "its splits are called holdout"),
         ("list.csv", "path,kind,split\na,b,train\n", "it has path, kind, split; it needs path, label and split"),
         ("list.csv", "path,label,split\n", "no images"),

@@ -62,7 +62,7 @@ class Found:
 
 def found_in_folders(paths: Sequence[str], passed_over: Sequence[tuple[str, str]], asked: Reading) -> Found:
     """The rows of these images by their folders."""
-    made = arrange_as(paths, asked.layout) if asked.layout else arrange(paths)
+    made = arrange(paths) if asked.layout is None else arrange_as(paths, asked.layout)
     missing = [pl.lit(None, dtype=pl.String).alias(name) for name in SCHEMA if name not in made.rows.columns]
     return Found(
         made.rows.with_columns(missing),
@@ -156,8 +156,8 @@ def _require_no_words(found: Found, where: str, asked: Reading) -> None:
     more = f" and {len(counts) - MOST_NAMED:,} more" if len(counts) > MOST_NAMED else ""
     raise DataError(
         f"{where} holds {len(found.rows):,} images of the labels {labels}{more}, but its splits are called "
-        f"{', '.join(said[:MOST_NAMED])}: --test-share 0.2 draws a test split, --layout '{{split}}/{{label}}' says what "
-        f"folders mean, --columns split=NAME which column it is."
+        f"{', '.join(said[:MOST_NAMED])}: --test-share 0.2 draws a test split, --layout '{{split}}/{{label}}' says "
+        f"what folders mean, --columns split=NAME which column it is."
     )
 
 
