@@ -120,9 +120,12 @@ def write(folder: Path, label: str, count: int, start: int = 0) -> None:
 
 
 def run(line: Line) -> tuple[int, str]:
-    """Exit code and output: in this process, or in a shell where the line is more than one command of ours."""
-    if line.words[:2] == ["python", "cli.py"] and arguments(line.words) == [line.words[2:]]:
-        result = CliRunner().invoke(cli, line.words[2:])
+    """Exit code and output: in this process, or in a shell where the line is more than that."""
+    words = line.words
+    if words[:2] == ["python", "cli.py"] and "|" not in words:
+        result = CliRunner().invoke(cli, arguments(words)[0])
+        if ">" in words:
+            Path(words[words.index(">") + 1]).write_text(result.stdout)
         return result.exit_code, f"{result.output}{result.exception or ''}"
     done = subprocess.run(["bash", "-c", line.text], capture_output=True, text=True)
     return done.returncode, done.stdout + done.stderr
