@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from toolkit.cli.group import Command
-from toolkit.cli.options import as_json, beyond_options, head_options, plan_options
+from toolkit.cli.options import as_json, beyond_options, head_options, margin_option, plan_options
 from toolkit.cli.output import bars, print_json, print_table
 from toolkit.cli.plans import beyond_of, heads_of, planned
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 @click.command(cls=Command, epilog="Example: python cli.py compare --split all --heads logreg,knn")
 @plan_options
 @head_options
+@margin_option
 @beyond_options
 @as_json
 def compare(heads: str, choose_by: str, as_json: bool, **chosen: Any) -> None:

@@ -67,16 +67,19 @@ def write(
     data: str | None = None,
     number: int = 1,
     held_out: str | None = None,
+    margin: float | None = None,
 ) -> Written:
     """Write `report.html` and `pictures/` for a results folder, from its tables and the cache; no model is loaded.
 
     `cache` and `data` are where `compare` found them, unless given. Study `number` is shown (1: the newest), its
-    details for `held_out` (default: the category that the best head finds hardest). Raises ResultsError where there are
-    no results, SelectionError for a study or category that is not there.
+    details for `held_out` (default: the category that the best head finds hardest). `margin` is the loss of accuracy
+    that still counts as good (default: the rows' own). Raises ResultsError where there are no results, SelectionError
+    for a study or category that is not there.
     """
     table, predictions = tables.read(folder)
     if table.is_empty():
         raise ResultsError(f"{folder} holds no results yet: run python cli.py compare first.")
+    table = table if margin is None else table.with_columns(margin=pl.lit(margin))
     shown = subject(table, predictions, number)
     reached = verdict.reach(shown)
     noted = run_records.read(folder)
