@@ -166,3 +166,8 @@ def cache_vectors(root: Path, identity: str, images: Images) -> Path:
     vectors = np.random.default_rng(1).standard_normal((len(images.rows), 8)).astype(np.float32)
     Cache(root, record).append_images(images.rows["sha256"].to_list(), vectors)
     return root
+
+
+def without_times(table: pl.DataFrame) -> pl.DataFrame:
+    """The results without what differs from run to run: when they were made, and how long it took."""
+    return table.drop("created", *columns.TIMES)

@@ -14,6 +14,7 @@ import click
 import polars as pl
 import pytest
 from click.testing import CliRunner, Result
+from folders import without_times
 from places import ROOT
 from trees import cifake_files, write_folder
 
@@ -74,9 +75,9 @@ def test_compare_works_from_the_cache_without_torch_or_open_clip(study: Path) ->
 
 
 def test_comparing_again_gives_the_same_bytes_but_for_the_time(study: Path) -> None:
-    before = pl.read_csv(study / "results/results.csv").drop("created")
+    before = without_times(pl.read_csv(study / "results/results.csv"))
     assert call("compare", *options(study)).exit_code == 0
-    assert pl.read_csv(study / "results/results.csv").drop("created").equals(before)
+    assert without_times(pl.read_csv(study / "results/results.csv")).equals(before)
 
 
 def test_another_comparison_adds_its_rows_and_keeps_the_others(study: Path, tmp_path: Path) -> None:
@@ -237,7 +238,7 @@ def test_whatever_file_is_damaged_the_same_command_mends_it_and_gives_the_same_n
     rng = random.Random(seed)
     kept = [*(damaged_study / "cache").rglob("*"), *(damaged_study / "results").glob("*.*")]
     files = sorted(p for p in kept if p.is_file() and p.suffix not in (".lock", ".damaged") and p.stat().st_size)
-    expected = pl.read_csv(damaged_study / "results/results.csv").drop("created")
+    expected = without_times(pl.read_csv(damaged_study / "results/results.csv"))
     hurt = rng.choice(files)
     data = bytearray(hurt.read_bytes())
     kind = rng.choice(["flip", "truncate", "empty", "delete", "garbage"])
@@ -251,5 +252,5 @@ def test_whatever_file_is_damaged_the_same_command_mends_it_and_gives_the_same_n
     naming = [line for line in result.output.splitlines() if str(hurt) in line and "set aside" in line]
     assert len(naming) == 1 or (not naming and (kind == "delete" or harmless)), f"{kind} {hurt}: {result.output}"
     assert hurt.exists() or hurt.suffix == ".h5", "it is made anew"
-    now = pl.read_csv(damaged_study / "results/results.csv").drop("created")
+    now = without_times(pl.read_csv(damaged_study / "results/results.csv"))
     assert now.equals(expected, null_equal=True), f"{kind} {hurt}"

@@ -264,7 +264,8 @@ margin_option = section(
         type=A_MARGIN,
         default=0.02,
         show_default=True,
-        help="The loss of accuracy that still counts as good: ≈ in the tables and the words of the page.",
+        help="The loss of accuracy that still counts as good: ≈ in the tables, the words of the page, and what "
+        "compare --gate lets pass.",
     ),
 )
 beyond_options = section(

@@ -31,6 +31,12 @@ if TYPE_CHECKING:
         type=A_MARGIN,
         help="The loss of accuracy that still counts as good.  [default: what compare was given]",
     ),
+    option(
+        "--against",
+        type=A_PATH,
+        metavar="OLD_RESULTS",
+        help="Show what changed since earlier results (a folder or its predictions.parquet), on the same images.",
+    ),
 )
 @section(
     "Places",
@@ -56,10 +62,13 @@ def draw(plan: "Plan", as_json: bool) -> None:
 
 def show_written(written: Any, as_json: bool) -> None:
     """Print the verdict in words, what speaks against trusting it, and where the page is."""
+    from toolkit.cli.changes import as_facts, print_changes
+
     if as_json:
         files = [str(path) for path in written.pictures]
         verdict = {"verdict": written.headline, "why": written.lead, "warning": written.warning}
-        print_json({"page": str(written.page), "pictures": files, **verdict})
+        changes = {"changes": as_facts(written.changes)} if written.changes else {}
+        print_json({"page": str(written.page), "pictures": files, **verdict, **changes})
         return
     from toolkit.results.report.verdict import PICKED
 
@@ -67,4 +76,7 @@ def show_written(written: Any, as_json: bool) -> None:
     click.echo(PICKED)
     for line in filter(None, (written.warning, written.study)):
         click.echo(line)
+    if written.changes:
+        print_changes(written.changes)
+        click.echo("".join(f"{line}\n" for line in written.changes.notes()), nl=False)
     click.echo(f"Written: {written.page} (open it in a browser), {len(written.pictures)} files in its pictures/.")

@@ -41,8 +41,9 @@ def compare_with_best(right: np.ndarray, seed: int = 0) -> BestOf:
     means = right.mean(axis=1)
     best, count = int(means.argmax()), right.shape[1]
     gains = right.astype(np.int64) - right[best]
-    against = [(float(gain.mean()), *paired.interval(gain, np.ones(count, np.int64))) for gain in gains]
-    told = [paired.smallest_told(count, float((gain != 0).mean())) for gain in gains]
+    once = np.ones(count, np.int64)
+    against = [(float(gain.mean()), *paired.interval(gain, once)) for gain in gains]
+    told = [paired.smallest_told(gain, once) for gain in gains]
     if len(right) == 1:
         return BestOf(best, np.ones(1), np.ones(1), 0.0, against, told)
     covariance = np.cov(right.astype(np.float64), ddof=1 if count > 1 else 0) / count

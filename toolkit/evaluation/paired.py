@@ -7,8 +7,7 @@ import numpy as np
 from toolkit.evaluation.intervals import Interval, Z
 
 Z_POWER = 0.8416212335729143
-"""The normal quantile of `POWER`, one-sided."""
-POWER = 0.80
+"""The normal quantile of a power of 80 %."""
 MARGIN = 0.02
 """By how much accuracy may be lower where two classifiers are called as good as each other, unless `--margin` says."""
 
@@ -29,15 +28,15 @@ def interval(gain: np.ndarray, runs: np.ndarray) -> Interval:
     return max(middle - half, -1.0), min(middle + half, 1.0)
 
 
-def smallest_told(images: int, discordance: float) -> float:
+def smallest_told(gain: np.ndarray, runs: np.ndarray) -> float:
     """The smallest difference of accuracies that McNemar's test on so many images tells with a power of 80 %.
 
-    `discordance` is the share of images that only one of the two got right (with several runs an image: the mean of the
-    squared differences of its shares). Connor 1987, with Edwards' continuity correction, as the exact test needs it. It
-    cannot be below what the test needs where only one of the two is ever right alone.
+    `gain` and `runs` are those of `interval`; they say how often the two differ. Connor 1987, with Edwards' continuity
+    correction, as the exact test needs it; never below what the test needs where every difference goes the same way.
     """
-    root, first = math.sqrt(images), Z * math.sqrt(discordance)
-    whole = images + Z_POWER**2
-    inside = first**2 * images - whole * (first**2 - Z_POWER**2 * discordance)
+    images = len(gain)
+    differ = images * float((gain**2).sum()) / float(runs.sum()) ** 2
+    root, first, whole = math.sqrt(images), Z * math.sqrt(differ), images + Z_POWER**2
+    inside = first**2 * images - whole * (first**2 - Z_POWER**2 * differ)
     least = (first * root + math.sqrt(max(inside, 0.0))) / whole + 1 / images
     return min(max(least, (Z + Z_POWER) ** 2 / images), 1.0)

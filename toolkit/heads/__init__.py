@@ -28,6 +28,19 @@ HEADS = {
 }
 """Each head's name, and its class in this package. Tables list heads in this order."""
 
+WORDS = {
+    "zero-shot": "the prompts alone",
+    "logreg": "a logistic regression",
+    "lda": "a linear discriminant analysis",
+    "layer-probes": "a probe on each layer",
+    "knn": "the nearest training images",
+    "tip-adapter": "the prompts with the nearest training images",
+    "clap": "a probe that starts from the prompts",
+    "cnn": "a small network on pixels",
+    "shortcut": "a tree on facts of the file",
+}
+"""What each head is, for people who do not know its name."""
+
 
 class Head(Protocol):
     """A classifier in scikit-learn's manner.

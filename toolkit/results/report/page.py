@@ -12,13 +12,17 @@ import polars as pl
 
 from toolkit.data.labels import some
 from toolkit.errors import ResultsError, SelectionError, did_you_mean
+from toolkit.evaluation import columns
 from toolkit.results import run_records, tables
+from toolkit.results.against import TOLD, Against
+from toolkit.results.against import against as since
 from toolkit.results.classes import labels_of_row
 from toolkit.results.report import again, by_label, charts, cost_chart, encoders, parts, pictures, verdict, words
 from toolkit.results.report.entrants import WAYS, Subject, studies, subject
 from toolkit.results.report.parts import Detail
 from toolkit.results.report.pictures import Picture
 from toolkit.results.report.price import sentence
+from toolkit.results.report.templating import templates
 from toolkit.results.workbook import LARGE_DROP
 from toolkit.storage.records import write_whole
 
@@ -41,7 +45,8 @@ Frames = tuple[pl.DataFrame, pl.DataFrame]
 @dataclass(frozen=True)
 class Written:
     """What was written: the page and the pictures' files. `headline` and `lead` are the verdict, short and longer;
-    `warning` says why not to trust it, or nothing; `study`, of which of several studies in this folder it is."""
+    `warning` says why not to trust it, or nothing; `study`, of which of several studies in this folder it is;
+    `changes`, what changed since earlier results, if any were named."""
 
     page: Path
     pictures: list[Path]
@@ -49,6 +54,7 @@ class Written:
     lead: str
     warning: str
     study: str
+    changes: Against | None = None
 
 
 @dataclass(frozen=True)
@@ -68,25 +74,29 @@ def write(
     number: int = 1,
     held_out: str | None = None,
     margin: float | None = None,
+    against: Path | None = None,
 ) -> Written:
     """Write `report.html` and `pictures/` for a results folder, from its tables and the cache; no model is loaded.
 
     `cache` and `data` are where `compare` found them, unless given. Study `number` is shown (1: the newest), its
     details for `held_out` (default: the category that the best head finds hardest). `margin` is the loss of accuracy
-    that still counts as good (default: the rows' own). Raises ResultsError where there are no results, SelectionError
-    for a study or category that is not there.
+    that still counts as good (default: the rows' own). `against` are earlier results, to show what changed since.
+    Raises ResultsError where there are no results or nothing is in common with the earlier ones, SelectionError for a
+    study or category that is not there.
     """
     table, predictions = tables.read(folder)
     if table.is_empty():
         raise ResultsError(f"{folder} holds no results yet: run python cli.py compare first.")
     table = table if margin is None else table.with_columns(margin=pl.lit(margin))
     shown = subject(table, predictions, number)
+    changes = since(shown.predictions, columns.ordinary(tables.read_predictions(against))) if against else None
     reached = verdict.reach(shown)
     noted = run_records.read(folder)
     detail = _detail(shown, reached, noted, held_out)
     context, drawn = _contents(shown, reached, detail, cache, data, (table, predictions))
     context["encoders"] = encoders.side_by_side(table, predictions, shown)
     context["encoders_rule"] = encoders.RULE
+    context |= {"changes": changes, "changes_words": TOLD}
     context["others"] = [
         {
             **one,
@@ -102,7 +112,7 @@ def write(
     files = _write_pictures(folder / PICTURES, drawn)
     verdict_in_words = {name: context[name] for name in ("headline", "lead", "warning")}
     which = _which(shown, number, len(context["others"]) + 1)
-    return Written(folder / PAGE, files, **verdict_in_words, study=which)
+    return Written(folder / PAGE, files, **verdict_in_words, study=which, changes=changes)
 
 
 def _which(shown: Subject, number: int, count: int) -> str:
@@ -113,17 +123,8 @@ def _which(shown: Subject, number: int, count: int) -> str:
 
 def render(context: Mapping[str, Any]) -> str:
     """The HTML of the page. Whatever comes from data is escaped by the template."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    places = Environment(
-        loader=PackageLoader("toolkit.results.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    source = places.loader.get_source  # type: ignore[union-attr]
-    script, style = (source(places, name)[0] for name in ("report.js", "report.css"))
+    places, source = templates()
+    script, style = source("report.js"), source("report.css")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = places.get_template("report.html").render(
         **context, script=script, script_hash=digest, style=pictures.style() + style
