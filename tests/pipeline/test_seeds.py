@@ -87,7 +87,7 @@ def test_over_several_held_out_values_the_mean_over_them_has_its_spread() -> Non
 def test_the_first_images_are_no_draw_among_draws_and_stay_in_the_table(home: Path) -> None:
     before = over_seeds(tables.read(home / "results")[0])
     assert call(home, "compare", "--results", home / "more", "--seeds", "3").exit_code == 0
-    assert call(home, "compare", "--results", home / "more").exit_code == 0
+    assert call(home, "embed").exit_code == 0 and call(home, "compare", "--results", home / "more").exit_code == 0
     table = tables.read(home / "more")[0]
     assert set(table["seed"]) == {0, 1, 2, 3} and set(over_seeds(table)["seeds"]) == {3}
     assert over_seeds(table)["mean"].to_list() == pytest.approx(

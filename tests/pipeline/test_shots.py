@@ -40,7 +40,7 @@ def call(home: Path, *words: str) -> Result:
 def test_each_size_and_seed_has_ordinary_rows_and_fine_tuned_ones_where_it_was_asked(home: Path) -> None:
     every = tables.read(home / "results")[0].filter((pl.col("class") == "all") & (pl.col("test") == "novel"))
     assert set(every.select("seed", "train_per_label", "train_rows").rows()) == {
-        (seed, size, 2 * size) for seed in (0, 1) for size in (1, 2, 4)
+        (seed, size, 2 * size) for seed in (1, 2) for size in (1, 2, 4)
     }
     assert set(every.filter(pl.col("encoder") == "base")["train_per_label"]) == {1, 2, 4}
     assert set(every.filter(pl.col("encoder") == "finetuned")["train_per_label"]) == {2}
