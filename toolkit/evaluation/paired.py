@@ -16,13 +16,14 @@ def interval(gain: np.ndarray, runs: np.ndarray) -> Interval:
     """The 95 % interval of a paired difference of accuracies.
 
     `gain` `[N]` is in how many of its `runs` `[N]` the first classifier alone was right on an image, minus in how many
-    the second alone was. One image that gained and one that lost are added, so that the interval keeps its level with
+    the second alone was. One image that gained in every run and one that lost are added, so that the interval keeps its level with
     few differences, and has a width where there are none (Bonett & Price 2012, "Adjusted Wald confidence interval for a
     difference of binomial proportions based on paired data"). Images with several runs are clusters (Cochran 1977,
     section 6.4).
     """
-    gain, runs = np.append(gain, [1, -1]), np.append(runs, [1, 1])
-    total = int(runs.sum())
+    mean = float(runs.mean())
+    gain, runs = np.append(gain, [mean, -mean]), np.append(runs, [mean, mean])
+    total = float(runs.sum())
     middle = float(gain.sum()) / total
     half = Z * math.sqrt(float(((gain - middle * runs) ** 2).sum())) / total
     return max(middle - half, -1.0), min(middle + half, 1.0)
