@@ -16,10 +16,10 @@ def interval(gain: np.ndarray, runs: np.ndarray) -> Interval:
     """The 95 % interval of a paired difference of accuracies.
 
     `gain` `[N]` is in how many of its `runs` `[N]` the first classifier alone was right on an image, minus in how many
-    the second alone was. One image that gained in every run and one that lost are added, so that the interval keeps its level with
-    few differences, and has a width where there are none (Bonett & Price 2012, "Adjusted Wald confidence interval for a
-    difference of binomial proportions based on paired data"). Images with several runs are clusters (Cochran 1977,
-    section 6.4).
+    the second alone was. One image that gained in every run and one that lost are added, so that the interval keeps
+    its level with few differences, and has a width where there are none (Bonett & Price 2012, "Adjusted Wald confidence
+    interval for a difference of binomial proportions based on paired data"). Images with several runs are clusters
+    (Cochran 1977, section 6.4).
     """
     mean = float(runs.mean())
     gain, runs = np.append(gain, [mean, -mean]), np.append(runs, [mean, mean])
