@@ -176,7 +176,7 @@ data_options = section(
         "--seeds",
         type=click.IntRange(1),
         metavar="N",
-        help="Repeat for the seeds 0 to N-1, and show mean and spread.  [default: --seed alone]",
+        help="Repeat for the seeds 1 to N, which all draw, and show mean and spread.  [default: --seed alone]",
     ),
 )
 model_options = section(
@@ -255,6 +255,18 @@ head_options = section(
         help="Which heads to compare; also lda, layer-probes, tip-adapter, clap, cnn.",
     ),
     choose_by_option,
+)
+A_MARGIN = click.FloatRange(0, 1)
+margin_option = section(
+    "Heads",
+    option(
+        "--margin",
+        type=A_MARGIN,
+        default=0.02,
+        show_default=True,
+        help="The loss of accuracy that still counts as good: ≈ in the tables, the words of the page, and what "
+        "compare --gate lets pass.",
+    ),
 )
 beyond_options = section(
     "Other test images",

@@ -25,10 +25,11 @@ def planned(chosen: dict[str, Any], as_json: bool) -> "list[Plan]":
     from toolkit.data.held_out import what_is_held_out
     from toolkit.data.sources import SHARD_INDEXES, open_data, place_of
     from toolkit.errors import SelectionError
+    from toolkit.evaluation.paired import MARGIN
     from toolkit.pipeline.plan import default_model, make_plan, plans_of
 
     if chosen["seed"] and chosen["seeds"]:
-        raise SelectionError("--seeds N does it for the seeds 0 to N-1: leave --seed out.")
+        raise SelectionError("--seeds N does it for the seeds 1 to N: leave --seed out.")
     reading = reading_of(chosen)
     dataset = open_data(chosen["data"], kept=chosen["cache"] / SHARD_INDEXES, asked=reading)
     sources = _sources(chosen, default_model(dataset))
@@ -49,6 +50,7 @@ def planned(chosen: dict[str, Any], as_json: bool) -> "list[Plan]":
         drop_near_copies=chosen["drop_near_copies"],
         seed=chosen["seed"],
         seeds=chosen["seeds"],
+        margin=chosen.get("margin", MARGIN),
         cache=chosen["cache"],
         results=chosen["results"],
         asked=asked(),

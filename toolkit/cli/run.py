@@ -10,7 +10,7 @@ from toolkit.cli.compare import show_compared
 from toolkit.cli.embed import show_embedded
 from toolkit.cli.finetune import show_finetuned, with_models
 from toolkit.cli.group import Command
-from toolkit.cli.options import as_json, features_option, head_options, plan_options, recipe_options
+from toolkit.cli.options import as_json, features_option, head_options, margin_option, plan_options, recipe_options
 from toolkit.cli.output import of_each, say
 from toolkit.cli.plans import heads_of, planned, recipe_of
 from toolkit.cli.report import draw
@@ -29,6 +29,7 @@ TRAINING = 3.5
 @plan_options
 @recipe_options
 @head_options
+@margin_option
 @features_option
 @as_json
 def run(heads: str, choose_by: str, features: str | None, as_json: bool, **chosen: Any) -> None:

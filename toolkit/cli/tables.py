@@ -12,22 +12,28 @@ from toolkit.evaluation import columns
 from toolkit.evaluation.left_out import BY_SEEN, SEEN
 from toolkit.results import costs, learning
 from toolkit.results.classes import HARMONIC_MEAN, MACRO, worst_first
+from toolkit.results.notes import notes
 from toolkit.results.published import study_figure
 from toolkit.results.summary import (
+    AS_GOOD,
+    BEST,
     LEFT_OUT,
+    UNDECIDED,
     against_study,
     in_plural,
     labels_of,
     left_out_means,
+    margin_of,
     over_seeds,
-    p_against_best,
     standing,
 )
 
 TESTS = {"base": "base", "novel": "novel"}
 LEGEND = (
-    "★ the most accurate; ≈ not distinguishable from it (p ≥ 0.05, corrected for picking the best). [95 % interval]"
+    "★ the most accurate; ≈ as good: behind by less than {margin:g}, by its paired 95 % interval; ? cannot be "
+    "told apart\nfrom it (p ≥ 0.05, corrected for picking the best). [95 % interval]"
 )
+MARKS = {BEST: "★", AS_GOOD: "≈", UNDECIDED: "?"}
 PLAIN: dict[str, Any] = {"box": None, "header_style": "bold", "title_justify": "left", "caption_justify": "left"}
 MOST_SIDE_BY_SIDE = 5
 """The number of perturbations that fit on a line of 120 characters."""
@@ -124,7 +130,7 @@ def _comparison(group: pl.DataFrame, seeds: bool = False) -> Table:
     title = f"{about['dataset']}{held_out}: {about['model']}, trained on {about['train_rows']:,} images"
     title += f" (seed {about['seed']})" if seeds else ""
     title += f", scored on {about['test_data']}" if about["test_data"] else ""
-    shown = Table(title=title, caption=f"{LEGEND}{_flattery(group)}", **PLAIN)
+    shown = Table(title=title, caption=_legend(group), **PLAIN)
     for name in ("Encoder", "Head", "Test", "Accuracy"):
         shown.add_column(name, no_wrap=name != "Encoder")
     made = _averages(shown, group) if len(labels) > MOST_LABELS else _of_each_label(shown, group, labels)
@@ -142,7 +148,7 @@ def _averages(shown: Table, group: pl.DataFrame) -> Table:
     for row in group.filter(pl.col("class") == "all").iter_rows(named=True):
         figures = ["" if row[name] is None else f"{row[name]:.3f}" for name in headings]
         shown.add_row(*_first_cells(row), *figures)
-    shown.caption = "\n".join([f"{LEGEND}{_flattery(group)}", *_hardest(group)])
+    shown.caption = "\n".join([_legend(group), *_hardest(group)])
     return shown
 
 
@@ -172,6 +178,12 @@ def _of_each_label(shown: Table, group: pl.DataFrame, labels: list[str]) -> Tabl
     return shown
 
 
+def _legend(group: pl.DataFrame) -> str:
+    """What the marks mean, and what to keep in mind with these rows."""
+    said = LEGEND.format(margin=margin_of(group.row(0, named=True))) + _flattery(group)
+    return "\n".join([said, *notes(group)])
+
+
 def _flattery(group: pl.DataFrame) -> str:
     """What picking the best row is expected to add to its accuracy, for each test set that has more than one row; and
     whether heads chose their settings on images that the encoder was trained on."""
@@ -193,7 +205,7 @@ def _line(rows: pl.DataFrame, labels: list[str]) -> list[str]:
 
 
 def _first_cells(row: dict[str, Any]) -> list[str]:
-    mark = {"best": "★", "≈ best": "≈"}.get(standing(row["accuracy"], p_against_best(row)), " ")
+    mark = MARKS.get(standing(row), " ")
     interval = f"{row['accuracy']:.3f} [{row['accuracy_low']:.2f}–{row['accuracy_high']:.2f}] {mark}"
     return [_encoder(row), row["head"], row["test"], interval.rstrip()]
 

@@ -158,6 +158,36 @@ RESULTS: dict[str, tuple[Kind, str]] = {
         S,
         "The processor or GPU that measured the seconds, several joined by `+`; in brackets the encoder's precision.",
     ),
+    "average_precision_low": (
+        F,
+        "Lower end of its 95 % interval: normal on the logit scale, from the images' influence, stratified by label.",
+    ),
+    "average_precision_high": (F, "Upper end of this interval."),
+    "brier_low": (F, "Lower end of the 95 % interval of the mean squared error, stratified by label."),
+    "brier_high": (F, "Upper end of this interval."),
+    "calibration_error_low": (
+        F,
+        "Lower end of the 95 % interval: basic bootstrap; 0 where a perfectly calibrated head would show as much. For "
+        "`all` of more than two labels, the mean of the labels' ends.",
+    ),
+    "calibration_error_high": (F, "Upper end of this interval."),
+    "calibration_error_expected": (
+        F,
+        "The `calibration_error` that chance alone gives so many images if each P is right: what to read it against.",
+    ),
+    "difference_best": (F, "Accuracy minus that of the most accurate row on these images; empty for that row itself."),
+    "difference_best_low": (
+        F,
+        "Lower end of its paired 95 % interval (Bonett & Price 2012). Above minus `margin`, the row counts as good as "
+        "the best: a one-sided test of non-inferiority at 2.5 %.",
+    ),
+    "difference_best_high": (F, "Upper end of this interval."),
+    "difference_told": (
+        F,
+        "The smallest difference from the most accurate row that McNemar's test on so many images tells with a power "
+        "of 80 %, at the share of images that only one of the two got right (Connor 1987).",
+    ),
+    "margin": (F, "`--margin`: the loss of accuracy that still counts as good; 0.02 for rows that have none."),
 }
 
 PREDICTIONS: dict[str, tuple[Kind, str]] = {
@@ -195,9 +225,15 @@ PREDICTIONS: dict[str, tuple[Kind, str]] = {
     "p_label": (F, "P(`label`)."),
 }
 
+AGAINST_BEST = ("difference_best", "difference_best_low", "difference_best_high", "difference_told")
+"""How far a row is behind the most accurate one, and how far it would have to be for the images to tell."""
+
 LATER = (
     *("log_loss", "top_calibration_error", "top5_accuracy", "p_best_corrected", "selection_bias", "harmonic_mean"),
     *("chosen_threshold", AT_THRESHOLD, f"{AT_THRESHOLD}_low", f"{AT_THRESHOLD}_high"),
+    *("average_precision_low", "average_precision_high", "brier_low", "brier_high"),
+    *("calibration_error_low", "calibration_error_high", "calibration_error_expected"),
+    *AGAINST_BEST,
 )
 """Figures that rows of earlier versions lack; they stay empty, though they could be computed."""
 
@@ -224,6 +260,19 @@ KEY = [*COMPARISON, "encoder", "recipe", "encoder_id", "head", "chosen_by", *TES
 def ordinary(table: pl.DataFrame) -> pl.DataFrame:
     """The rows on the data's own unperturbed test images: base and novel."""
     return table.filter(pl.all_horizontal(pl.col("perturbation", "test_data").fill_null("") == ""))
+
+
+def of_one_design(table: pl.DataFrame) -> pl.DataFrame:
+    """The rows whose training images were found in one way, for means over seeds: seed 0 takes the first, others draw.
+
+    The draws, where a study has several and they held out as many values as seed 0; else seed 0, if it is there.
+    """
+    drawn, study = pl.col("seed") > 0, [*QUESTION, "study"]
+    held_out = {first: pl.col("held_out").filter(drawn != first).n_unique().over(study) for first in (True, False)}
+    several = pl.col("seed").filter(drawn).n_unique().over(study) > 1
+    return table.filter(
+        pl.when(several & (held_out[False] >= held_out[True])).then(drawn).otherwise(~drawn | (held_out[True] == 0))
+    )
 
 
 def brought_up_to_date(table: pl.DataFrame, wanted: dict[str, tuple[Kind, str]]) -> pl.DataFrame:

@@ -123,7 +123,7 @@ def compare_split(
 def _settings(plan: Plan, heads: Sequence[str], choose_by: str, split: Split) -> Settings:
     sizes = split.train_per_label, plan.test_per_label
     of_plan = plan.dataset.name, plan.labels, plan.prompts
-    return Settings(*of_plan, tuple(heads), choose_by, split.seed, *sizes, plan.keep_leaks)
+    return Settings(*of_plan, tuple(heads), choose_by, split.seed, *sizes, plan.keep_leaks, plan.margin)
 
 
 def ready_encoders(plan: Plan, base: Cache, split: Split, heads: Sequence[str]) -> tuple[list[Cache], list[str]]:

@@ -103,7 +103,8 @@ def verify(folder: Path, score: Score = rescore) -> list[str]:
     scored = pl.DataFrame(score(table, predictions), schema=table.schema)
     again = with_harmonic_mean(with_p_best(scored, predictions))
     joined = table.join(again, on=names, how="full", nulls_equal=True, suffix="_again", coalesce=True)
-    figures = [name for name, (kind, _) in columns.RESULTS.items() if kind == pl.Float64 and name not in columns.TIMES]
+    given = (*columns.TIMES, "margin")
+    figures = [name for name, (kind, _) in columns.RESULTS.items() if kind == pl.Float64 and name not in given]
     figures.append("support")
     lines = []
     for row in joined.iter_rows(named=True):
