@@ -35,12 +35,14 @@ def show_compared(done: Any, plan: "Plan", as_json: bool) -> None:
     if as_json:
         print_json(done.table.to_dicts())
         return
-    from toolkit.cli.tables import encoders, tables
+    from toolkit.cli.tables import encoders, equalised, tables
 
     for table in tables(done.table, done.predictions):
         print_table(table)
     if side_by_side := encoders(done.table, done.predictions):
         print_table(side_by_side)
+    if footing := equalised(done.table, plan):
+        print_table(footing)
     for note in done.notes:
         click.echo(note)
     click.echo(f"Written: {plan.results / 'results.xlsx'} (also .csv, .parquet) and predictions beside it.")

@@ -95,6 +95,13 @@ reading_options = section(
         metavar="SHARE",
         help="Draw this share of the images as test split, by their content, if the data has none.",
     ),
+    option(
+        "--equalise",
+        metavar="STEP,STEP",
+        help="Change every picture alike before anything sees it, in training and test: side:PIXELS (the shorter side), "
+        "crop:PIXELS (the central square), jpeg:QUALITY, or a KIND:AMOUNT of --perturb, in this order, as in "
+        "side:224,jpeg:95.",
+    ),
 )
 data_options = section(
     "Data",

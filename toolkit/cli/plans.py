@@ -96,7 +96,7 @@ def reading_of(chosen: dict[str, Any]) -> "Reading":
     wrong = [meaning for meaning, column in columns.items() if meaning not in MEANINGS or not column]
     if wrong:
         raise DataError(f"--columns {chosen['columns']} is not {'=COLUMN,'.join(MEANINGS)}=COLUMN, or some of these.")
-    return Reading(chosen["layout"], columns, chosen.get("test_share"))
+    return Reading(chosen["layout"], columns, chosen.get("test_share"), equalise=chosen.get("equalise"))
 
 
 def beyond_of(chosen: dict[str, Any], as_json: bool) -> "Beyond":

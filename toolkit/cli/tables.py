@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 from rich.table import Table
@@ -23,6 +23,9 @@ from toolkit.results.summary import (
     p_against_best,
     standing,
 )
+
+if TYPE_CHECKING:
+    from toolkit.pipeline.plan import Plan
 
 TESTS = {"base": "base", "novel": "novel"}
 LEGEND = (
@@ -100,6 +103,30 @@ def encoders(table: pl.DataFrame, predictions: pl.DataFrame) -> Table | None:
         against = f"{duel.difference:+.3f} [{duel.low:+.3f}, {duel.high:+.3f}]" if duel else "best"
         made.add_row(row.name, row.entrant.head, *figures, against, "" if row.p is None else p_value(row.p))
     return made if rows else None
+
+
+def equalised(table: pl.DataFrame, plan: "Plan") -> Table | None:
+    """What this command found on equalised pictures beside what is stored of the files as they are; None if the
+    pictures are not equalised, or nothing is stored."""
+    from toolkit.data.equalise import parse_steps
+    from toolkit.results import footing, tables
+
+    if plan.reading.equalise is None:
+        return None
+    plain = plan.dataset.name.removesuffix(parse_steps(plan.reading.equalise).suffix)
+    found = footing.side_by_side(table, tables.read(plan.results)[0], plain)
+    made = Table(title=f"{plain}: as the files are, and equalised ({plan.reading.equalise})", **PLAIN)
+    several = ["Held out"] if found["held_out"].n_unique() > 1 else []
+    for name in (*several, "Encoder", "Head", "Test", "As the files are", "Equalised", "AUC before", "AUC"):
+        made.add_column(name, no_wrap=True)
+    for row in found.iter_rows(named=True):
+        figures = [
+            f"{row[f'accuracy{which}']:.3f} [{row[f'accuracy_low{which}']:.2f}–{row[f'accuracy_high{which}']:.2f}]"
+            for which in ("_plain", "")
+        ]
+        areas = [_auc(row["roc_auc_plain"]), _auc(row["roc_auc"])]
+        made.add_row(*[row["held_out"] for _ in several], _encoder(row), row["head"], row["test"], *figures, *areas)
+    return made if len(found) else None
 
 
 def _learning(curve: learning.Curve) -> Table:

@@ -197,7 +197,8 @@ def _keep_heads(plan: Plan, comparison: Comparison, split: Split, encoders: Sequ
     """Store the heads on embeddings, for `predict`."""
     caches = [cache for cache in encoders if cache.record.sees not in WITHOUT_MODEL]
     labels = Labels.of(split.known_labels(plan.labels.names), None if split.new_labels else plan.labels.positive)
-    kept_heads.keep(plan.results / kept_heads.FOLDER, comparison, split, caches, plan.source, labels)
+    place = plan.results / kept_heads.FOLDER
+    kept_heads.keep(place, comparison, split, caches, plan.source, labels, plan.reading.equalise)
 
 
 def _stored(plan: Plan, done: Compared) -> Compared:
