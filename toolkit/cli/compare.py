@@ -24,7 +24,7 @@ def compare(heads: str, choose_by: str, as_json: bool, **chosen: Any) -> None:
     from toolkit.pipeline.compare import compare_all
 
     names, plans = heads_of(heads), planned(chosen, as_json)
-    beyond = beyond_of(chosen, as_json)
+    beyond = beyond_of(chosen, plans[0].labels, as_json)
     with bars() as progress:
         done = compare_all([replace(plan, progress=progress) for plan in plans], names, choose_by, beyond)
     show_compared(done, plans[0], as_json)

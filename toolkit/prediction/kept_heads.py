@@ -314,5 +314,5 @@ def _scores(table: pl.DataFrame, identity: str, head: str) -> dict[str, Any]:
 
 def _key(row: Mapping[str, Any]) -> str:
     """A hash of 16 hex characters over the columns that identify a head."""
-    parts = [row[name] for name in columns.KEY if name not in columns.TEST]
+    parts = [row[name] for name in columns.KEY if name not in (*columns.TEST, columns.ADAPTED)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
