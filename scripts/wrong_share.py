@@ -53,7 +53,9 @@ def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     asked.add_argument("vectors", type=Path)
     asked.add_argument("--heads", default="logreg")
-    asked.add_argument("--block", type=int, default=0, help="Columns of a block, if the vectors of a Parquet are blocks.")
+    asked.add_argument(
+        "--block", type=int, default=0, help="Columns of a block, if the vectors of a Parquet are blocks."
+    )
     options = asked.parse_args()
     x, y, categories, blocks = read(options.vectors, options.block)
     for name in options.heads.split(","):
