@@ -11,6 +11,7 @@ from benchmarks.memory import memory, memory_once
 from benchmarks.near_copies import near_copies
 from benchmarks.others import others
 from benchmarks.reading import reading
+from benchmarks.suspects import suspects
 from benchmarks.whole_study import whole_study
 
 
@@ -29,6 +30,7 @@ for command in (
     memory,
     memory_once,
     near_copies,
+    suspects,
     whole_study,
     gpu,
 ):

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shlex
 import shutil
 import signal
 import subprocess
@@ -14,8 +15,9 @@ import click
 import polars as pl
 import pytest
 from click.testing import CliRunner, Result
+from folders import without_times
 from places import ROOT
-from trees import cifake_files, write_folder
+from trees import cifake_files, jpeg, write_folder
 
 from toolkit.cli import main as cli
 from toolkit.errors import ResultsError
@@ -56,6 +58,27 @@ def test_run_does_the_whole_study_and_says_what_it_did(study: Path) -> None:
     assert table.filter(pl.col("class") != "all")["support"].to_list() == [5] * 28
 
 
+def test_run_says_each_step_and_ends_with_commands_that_work(study: Path) -> None:
+    output = (study / "output").read_text()
+    assert [line[:5] for line in output.splitlines() if line.startswith("[")] == ["[1/4]", "[2/4]", "[3/4]", "[4/4]"]
+    commands = [shlex.split(line) for line in output.partition("Next:\n")[2].splitlines() if "cli.py" in line]
+    assert [words[2] for words in commands] == ["predict", "run", "run"] and commands[2][-2:] == ["--split", "all"]
+    for _, _, name, *words in commands:
+        cli.cli.commands[name].make_context(name, words)  # raises for an option or a value that it does not take
+    pictures = [str(study / "cifake/test/REAL") if word == "YOUR_PICTURES/" else word for word in commands[0][2:]]
+    assert call(*pictures, "--json").exit_code == 0
+
+
+def test_two_folders_of_pictures_need_no_option(tmp_path: Path) -> None:
+    pictures = {f"{kind}/{n}.jpg": jpeg(n + 500 * (kind == "dog")) for kind in ("cat", "dog") for n in range(30)}
+    data = write_folder(tmp_path / "pets", pictures)
+    words = ["--model", "nano", "--cache", tmp_path / "cache", "--results", tmp_path / "results"]
+    assert call("embed", "--data", data, *words).exit_code == 0
+    compared = call("compare", "--data", data, *words, "--heads", "logreg")
+    assert compared.exit_code == 0 and "drawn as test split" in compared.output
+    assert set(pl.read_csv(tmp_path / "results/results.csv")["class"]) == {"cat", "dog", "all"}
+
+
 def test_the_second_embed_embeds_nothing(study: Path) -> None:
     result = call("embed", *options(study), "--json")
     facts = json.loads(result.stdout)
@@ -74,9 +97,9 @@ def test_compare_works_from_the_cache_without_torch_or_open_clip(study: Path) ->
 
 
 def test_comparing_again_gives_the_same_bytes_but_for_the_time(study: Path) -> None:
-    before = pl.read_csv(study / "results/results.csv").drop("created")
+    before = without_times(pl.read_csv(study / "results/results.csv"))
     assert call("compare", *options(study)).exit_code == 0
-    assert pl.read_csv(study / "results/results.csv").drop("created").equals(before)
+    assert without_times(pl.read_csv(study / "results/results.csv")).equals(before)
 
 
 def test_another_comparison_adds_its_rows_and_keeps_the_others(study: Path, tmp_path: Path) -> None:
@@ -237,7 +260,7 @@ def test_whatever_file_is_damaged_the_same_command_mends_it_and_gives_the_same_n
     rng = random.Random(seed)
     kept = [*(damaged_study / "cache").rglob("*"), *(damaged_study / "results").glob("*.*")]
     files = sorted(p for p in kept if p.is_file() and p.suffix not in (".lock", ".damaged") and p.stat().st_size)
-    expected = pl.read_csv(damaged_study / "results/results.csv").drop("created")
+    expected = without_times(pl.read_csv(damaged_study / "results/results.csv"))
     hurt = rng.choice(files)
     data = bytearray(hurt.read_bytes())
     kind = rng.choice(["flip", "truncate", "empty", "delete", "garbage"])
@@ -251,5 +274,5 @@ def test_whatever_file_is_damaged_the_same_command_mends_it_and_gives_the_same_n
     naming = [line for line in result.output.splitlines() if str(hurt) in line and "set aside" in line]
     assert len(naming) == 1 or (not naming and (kind == "delete" or harmless)), f"{kind} {hurt}: {result.output}"
     assert hurt.exists() or hurt.suffix == ".h5", "it is made anew"
-    now = pl.read_csv(damaged_study / "results/results.csv").drop("created")
+    now = without_times(pl.read_csv(damaged_study / "results/results.csv"))
     assert now.equals(expected, null_equal=True), f"{kind} {hurt}"

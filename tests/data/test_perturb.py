@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 from click.testing import CliRunner
+from folders import without_times
 from PIL import Image, ImageFilter
 from trees import cifake_files, jpeg, write_folder
 
@@ -89,11 +90,11 @@ def call(home: Path, *words: str) -> str:
 
 def test_each_encoder_and_head_gets_a_row_for_each_perturbation_beside_its_ordinary_ones(study: Path) -> None:
     call(study, "compare")
-    plain = pl.read_csv(study / "results/results.csv").drop("created")
+    plain = without_times(pl.read_csv(study / "results/results.csv"))
     words = [word for text in ALL for word in ("--perturb", text)]
     output = call(study, "compare", *words)
     assert "Accuracy under perturbation" in output and "jpeg:75" in output
-    table = pl.read_csv(study / "results/results.csv").drop("created")
+    table = without_times(pl.read_csv(study / "results/results.csv"))
     assert table.filter(pl.col("perturbation") == "").equals(plain), "ordinary rows stay as they were"
     new = table.filter((pl.col("perturbation") != "") & (pl.col("class") == "all"))
     assert len(new) == 2 * 3 * 2 * len(ALL) and set(new["encoder"]) == {"base", "finetuned"}
@@ -106,7 +107,7 @@ def test_the_second_time_no_model_is_loaded_and_the_table_is_the_same(
     study: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     call(study, "compare", "--perturb", "jpeg:50,noise:2")
-    before = pl.read_csv(study / "results/results.csv").drop("created")
+    before = without_times(pl.read_csv(study / "results/results.csv"))
 
     def loaded(*_: object) -> None:
         raise AssertionError("a model was loaded though nothing was missing")
@@ -114,4 +115,4 @@ def test_the_second_time_no_model_is_loaded_and_the_table_is_the_same(
     monkeypatch.setattr("toolkit.pipeline.plan.load", loaded)
     monkeypatch.setattr("toolkit.finetuning.checkpoints.load_finetuned", loaded)
     call(study, "compare", "--perturb", "jpeg:50,noise:2")
-    assert pl.read_csv(study / "results/results.csv").drop("created").equals(before)
+    assert without_times(pl.read_csv(study / "results/results.csv")).equals(before)

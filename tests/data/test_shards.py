@@ -70,7 +70,7 @@ def test_a_tar_of_folders_is_the_same_data_as_the_zip(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "says"),
     [
-        ({"1.jpg": b"p", "1.json": b'{"label": "x"}'}, "no train and test split is named"),
+        ({"1.jpg": b"p", "1.json": b'{"label": "x", "split": "holdout"}'}, "its splits are called holdout"),
         ({"1.jpg": b"p", "1.json": b"[" * 60000}, "no label.*1.jpg"),
         ({"1.jpg": b"p", "1.json": b"[1]", "1.cls": b"\n"}, "no label.*1.jpg"),
         ({"readme.txt": b"x"}, "no images"),

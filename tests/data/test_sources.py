@@ -106,7 +106,6 @@ def test_any_table_of_paths_is_read_as_it_was_written(
     ("name", "content", "says"),
     [
         ("nothing", None, "No data at"),
-        ("list.csv", "path,label\na,b\n", "--columns split=NAME"),
         ("list.csv", "path,label,split\na,b,holdout\n", "its splits are called holdout"),
         ("list.csv", "path,kind,split\na,b,train\n", "it has path, kind, split; it needs path, label and split"),
         ("list.csv", "path,label,split\n", "no images"),
@@ -122,11 +121,6 @@ def test_unknown_data_is_one_clear_line(tmp_path: Path, name: str, content: str 
     with pytest.raises(DataError, match=says) as caught:
         open_data(tmp_path / name)
     assert "\n" not in str(caught.value)
-
-
-def test_a_folder_without_splits_is_one_clear_line(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="--test-share 0.2 draws"):
-        open_data(write_folder(tmp_path / "x", {"REAL/1.jpg": jpeg(1), "FAKE/1.jpg": jpeg(2)}))
 
 
 def reason(data_set: Path, path: str) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 import pytest
 from click.testing import CliRunner
+from folders import without_times
 from places import ROOT
 from trees import cifake_files, write_folder
 
@@ -91,14 +92,14 @@ def test_fine_tuning_gives_another_encoders_vectors_of_the_same_images(study: St
 
 def test_compare_is_the_same_frame_as_the_commands(study: Study, home: Path) -> None:
     study.finetune(epochs=1, batch_size=8)
-    mine = study.compare().drop("created")
+    mine = without_times(study.compare())
     words = ["--data", home / "cifake", "--cache", home / "cache", "--results", home / "results", "--model", "nano"]
     done = CliRunner().invoke(
         cli.cli, ["compare", *map(str, words), "--train-per-label", "12", "--test-per-label", "5"]
     )
     assert done.exit_code == 0, done.output
     default = next(option.default for option in cli.cli.commands["compare"].params if option.name == "heads")
-    theirs = toolkit.read_results(home / "results")[0].drop("created")
+    theirs = without_times(toolkit.read_results(home / "results")[0])
     assert inspect.signature(study.compare).parameters["heads"].default == tuple(default.split(","))
     assert isinstance(mine, pl.DataFrame) and mine.equals(theirs, null_equal=True)
 

@@ -22,12 +22,13 @@ from trees import cifake_files, jpeg, write_folder, write_zip
 
 from toolkit.cache.store import Cache
 from toolkit.cli import main as cli
+from toolkit.cli import predicted
 from toolkit.data.labels import Labels
 from toolkit.data.sources.loose import open_loose
 from toolkit.encoders.record import Sees, TrainedOn
 from toolkit.errors import EncoderError, ResultsError
-from toolkit.heads import HEADS, head_class, make_head, stored
-from toolkit.prediction import calibration, kept_heads, pick
+from toolkit.heads import HEADS, WORDS, head_class, make_head, stored
+from toolkit.prediction import calibration, copies, kept_heads, pick
 from toolkit.prediction import predict as predicting
 from toolkit.prediction.kept_heads import HeadRecord
 from toolkit.prediction.predict import Request, load_again
@@ -471,3 +472,103 @@ def test_an_encoder_that_has_become_another_is_refused(study: Path, tmp_path: Pa
     write_record(path, record)
     with pytest.raises(EncoderError, match="not the encoder"):
         load_again(pick.best(heads, "base", "logreg").head, study / "cache")
+
+
+def test_a_network_on_pixels_predicts_where_it_is_asked_for_and_is_never_the_default(tmp_path: Path) -> None:
+    write_folder(tmp_path / "cifake", cifake_files(10, 6))
+    words = [*options(tmp_path), "--heads", "cnn,logreg"]
+    assert call("embed", *options(tmp_path)).exit_code == 0 and call("compare", *words).exit_code == 0
+    known = pl.read_csv(tmp_path / "results/predictions.csv").filter(pl.col("head") == "cnn")
+    found = objects(tmp_path, *[tmp_path / "cifake" / path for path in known["path"]], "--head", "cnn")
+    assert [one["p_real"] for one in found] == pytest.approx(known["p_real"].to_list(), abs=1e-6)
+    assert pick.best(tmp_path / "results/heads").head.record.head == "logreg"
+
+
+def test_every_head_has_words_for_people() -> None:
+    assert list(WORDS) == list(HEADS)
+
+
+def test_many_images_are_predicted_slice_by_slice_with_the_same_answers(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_folder(tmp_path, {f"{n}.jpg": jpeg(n) for n in range(11)} | {"4.jpg": b"no image"})
+    at_once = objects(study, tmp_path)
+    sizes: list[int] = []
+    read = Cache.read_images
+    monkeypatch.setattr(predicting, "ROWS_AT_ONCE", 3)
+    monkeypatch.setattr(Cache, "read_images", lambda self, keys: sizes.append(len(keys)) or read(self, keys))
+    assert objects(study, tmp_path) == at_once
+    assert sorted(sizes)[:-1] == [2, 2, 3, 3], "the largest are the training images"
+
+
+def counted_files(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_copies_are_sorted_by_label_and_nothing_is_moved_or_replaced(study: Path, tmp_path: Path) -> None:
+    files = {"a/x.jpg": jpeg(1), "b/x.jpg": jpeg(2), "c/y.jpg": jpeg(3), "bad.jpg": b"no image"}
+    photos, sorted_to = write_folder(tmp_path / "photos", files), tmp_path / "sorted"
+    labels = {Path(one["path"]).relative_to(photos).as_posix(): one["label"] for one in objects(study, photos)}
+    mine = sorted_to / str(labels["c/y.jpg"]) / "y.jpg"
+    write_folder(sorted_to, {mine.relative_to(sorted_to).as_posix(): b"a file of the user's"})
+    result = call("predict", photos, *places(study), "--copy-to", sorted_to)
+    assert result.exit_code == 0 and f"Copied to {sorted_to}" in result.output
+    assert counted_files(photos) == files, "nothing is moved"
+    copied = counted_files(sorted_to)
+    assert mine.read_bytes() == b"a file of the user's"
+    assert mine.with_name("y-2.jpg").read_bytes() == files["c/y.jpg"]
+    for name in ("a/x.jpg", "b/x.jpg"):
+        assert files[name] in [data for path, data in copied.items() if path.startswith(f"{labels[name]}/x")]
+    assert len(copied) == 4
+    again = call("predict", photos, *places(study), "--copy-to", sorted_to)
+    assert "3 there already" in again.output and counted_files(sorted_to) == copied
+
+
+def test_a_picture_that_is_left_open_is_copied_to_unsure_and_a_zips_members_too(study: Path, tmp_path: Path) -> None:
+    archive = write_zip(tmp_path / "z.zip", {f"in/{n}.jpg": jpeg(n, label) for n, label in enumerate(["REAL"] * 20)})
+    words = [archive, *places(study), "--encoder", "base", "--head", "logreg", "--alpha", "0.15"]
+    result = call("predict", *words, "--copy-to", tmp_path / "sorted", "--json")
+    assert result.exit_code == 0, result.output
+    answers = {Path(one["path"]).name: one["label"] or "unsure" for one in json.loads(result.stdout)}
+    assert {Path(path).name: path.split("/")[0] for path in counted_files(tmp_path / "sorted")} == answers
+
+
+def test_a_label_never_leads_out_of_the_folder(tmp_path: Path) -> None:
+    labels = ["../up", "..", "a/b", "", "fine"]
+    images = pl.DataFrame({"path": [f"{n}.jpg" for n in range(5)], "label": labels, "reason": [None] * 5})
+    copies.copy(images.with_columns(pl.col("reason").cast(pl.String)), str.encode, tmp_path / "in")
+    assert sorted(path.parent.name for path in tmp_path.rglob("*.jpg")) == ["_", "_", "_up", "a_b", "fine"]
+    assert all(path.parents[1] == tmp_path / "in" for path in tmp_path.rglob("*.jpg"))
+
+
+def test_copies_inside_the_predicted_folder_are_refused(study: Path, tmp_path: Path) -> None:
+    photos = write_folder(tmp_path / "photos", {"a.jpg": jpeg(1)})
+    result = call("predict", photos, *places(study), "--copy-to", photos / "sorted")
+    assert result.exit_code == 2 and "is inside" in result.output and not (photos / "sorted").exists()
+
+
+def test_the_page_shows_every_picture_under_its_label_and_what_was_not_read(study: Path, tmp_path: Path) -> None:
+    files = {f"<b>{n}.jpg": jpeg(n, "REAL" if n % 2 else "FAKE") for n in range(8)} | {"bad.jpg": b"no image"}
+    photos = write_folder(tmp_path / "photos", files)
+    result = call("predict", photos, *places(study), "--html", tmp_path / "page.html", "--csv")
+    assert result.exit_code == 0, result.output
+    page = (tmp_path / "page.html").read_text()
+    assert page.count('<img src="data:image/png;base64,') == 8 and "not a readable image" in page
+    assert "<b>" not in page and "<script" not in page and "default-src 'none'" in page
+    table = pl.read_csv(io.StringIO(result.stdout)).drop_nulls("label")
+    for label, images in table.group_by("label"):
+        assert f"<h2>{label[0]}</h2>" in page and f"{len(images)} pictures, the least sure first" in page
+
+
+def test_the_table_fits_80_columns_and_counts_the_answers(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rich.console import Console
+
+    folder = write_folder(tmp_path / ("a" * 60), {"b.jpg": jpeg(1), "c.jpg": b"no image"})
+    done = predict_images(open_loose([str(folder)]), Request(study / "cache", study / "results"))
+    with (console := Console(width=80)).capture() as capture:
+        console.print(predicted.table(done))
+    assert max(map(len, capture.get().splitlines())) <= 80
+    assert "b.jpg" in "".join(capture.get().split()) and "unreadable" in capture.get()
+    assert predicted.counts(done) in ("REAL 1, not read 1.", "FAKE 1, not read 1.")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from folders import Images, cache_vectors, store, study
+from folders import Images, cache_vectors, priced, store, study
 
 from toolkit.results.report import page
 
@@ -41,7 +41,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     predictions = [one for held_out in ("cat", long) for one in study(images, held_out=held_out)]
     cache_vectors(home / "cache", "e0", images)
     facts = {"command": f"python cli.py run --data {'x' * 300}", "data": str(images.root), "cache": str(home / "cache")}
-    return page.write(store(home / "results", predictions, **facts)).page
+    return page.write(priced(store(home / "results", predictions, **facts))).page
 
 
 @pytest.fixture(scope="module")

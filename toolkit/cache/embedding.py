@@ -26,6 +26,7 @@ from toolkit.data.manifest import Dataset
 from toolkit.encoders.record import Encoder, LoadEncoder
 from toolkit.errors import CacheError, ImageError
 from toolkit.storage import distributed
+from toolkit.storage.work import Work, machine
 
 CHUNK = 1024
 ROWS_AT_ONCE = 65_536
@@ -60,8 +61,9 @@ def embed_prompts(prompts: Sequence[str], load_encoder: LoadEncoder, cache: Cach
     if missing:
         encoder = load_encoder()
         for start in range(0, len(missing), PROMPTS_AT_ONCE):
-            some = missing[start : start + PROMPTS_AT_ONCE]
-            cache.append_prompts(some, encoder.embed_prompts(some))
+            some, began = missing[start : start + PROMPTS_AT_ONCE], time.perf_counter()
+            vectors = encoder.embed_prompts(some)
+            cache.append_prompts(some, vectors, Work(time.perf_counter() - began, _machine(encoder)))
     distributed.barrier()
     return len(missing)
 
@@ -146,7 +148,7 @@ def _embed(work: _Work, missing: list[str], encoder: Encoder, on_progress: Progr
     ahead: queue.Queue[_Batch | BaseException | None] = queue.Queue(BATCHES_AHEAD)
     threads = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
     reader = threading.Thread(target=_read_ahead, args=(work, missing, encoder, threads, ahead), daemon=True)
-    writer = _Writer(work)
+    writer = _Writer(work, _machine(encoder))
     reader.start()
     running: _Running = deque()
     try:
@@ -300,10 +302,10 @@ def _prepare_one(work: _Work, encoder: Encoder, key: str) -> np.ndarray | None:
 
 
 class _Writer:
-    """Stores vectors in a separate thread, by chunks, or every `FLUSH_SECONDS`."""
+    """Stores vectors in a separate thread, by chunks, or every `FLUSH_SECONDS`, with the wall time since the last."""
 
-    def __init__(self, work: _Work):
-        self.work = work
+    def __init__(self, work: _Work, on: str):
+        self.work, self.on = work, on
         self.keys: list[str] = []
         self.vectors: list[np.ndarray] = []
         self.flushed = time.monotonic()
@@ -330,18 +332,23 @@ class _Writer:
             write.result()
 
     def _flush(self, claim: FileLock | None) -> None:
-        keys, vectors = self.keys, self.vectors
+        keys, vectors, began = self.keys, self.vectors, self.flushed
         self.keys, self.vectors, self.flushed = [], [], time.monotonic()
-        self.pending.append(self.thread.submit(self._store, keys, vectors, claim))
+        took = Work(self.flushed - began, self.on)
+        self.pending.append(self.thread.submit(self._store, keys, vectors, took, claim))
 
-    def _store(self, keys: list[str], vectors: list[np.ndarray], claim: FileLock | None) -> None:
+    def _store(self, keys: list[str], vectors: list[np.ndarray], took: Work, claim: FileLock | None) -> None:
         try:
             if keys:
-                self.work.cache.append_images(keys, np.concatenate(vectors))
+                self.work.cache.append_images(keys, np.concatenate(vectors), took)
                 self.work.embedded += len(keys)
         finally:
             if claim is not None:
                 claim.release()
+
+
+def _machine(encoder: Encoder) -> str:
+    return machine(getattr(encoder, "device", "cpu"))
 
 
 def describe(report: EmbedReport) -> dict[str, Any]:

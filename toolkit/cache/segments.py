@@ -8,32 +8,40 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from toolkit.storage.records import write_whole
+from toolkit.storage.work import Work
 
 ROWS_AT_ONCE = 65_536
 NAME_DIGITS = 32
 
 
 def write_segment(
-    folder: Path, kind: str, keys: Mapping[str, Any], vectors: np.ndarray, about: Mapping[str, Any]
+    folder: Path,
+    kind: str,
+    keys: Mapping[str, Any],
+    vectors: np.ndarray,
+    about: Mapping[str, Any],
+    work: Work | None = None,
 ) -> Path:
     """Write `vectors` `[N, D]` float32 with their `keys` (one data set, N long) as `<kind>-<time>-<digest>.h5`.
 
+    `work` is what making them took, if it was measured.
     Raises CacheError if it cannot be written; no partial file is left.
     """
-    data = _hdf5_image({**keys, "embedding": np.ascontiguousarray(vectors, dtype=np.float32)}, about)
+    data = _hdf5_image({**keys, "embedding": np.ascontiguousarray(vectors, dtype=np.float32)}, about, work)
     digest = hashlib.sha256(data).hexdigest()[:NAME_DIGITS]
     place = folder / f"{kind}-{time.time_ns():020d}-{digest}.h5"
     write_whole(place, data)
     return place
 
 
-def _hdf5_image(data_sets: Mapping[str, Any], about: Mapping[str, Any]) -> bytes:
+def _hdf5_image(data_sets: Mapping[str, Any], about: Mapping[str, Any], work: Work | None) -> bytes:
     """The bytes of an HDF5 file, made in memory: on a full disk HDF5 crashes the process instead of failing."""
     import h5py
 
@@ -42,6 +50,8 @@ def _hdf5_image(data_sets: Mapping[str, Any], about: Mapping[str, Any]) -> bytes
             file.create_dataset(name, data=values)
         file.attrs["about"] = json.dumps(dict(about))
         file.attrs.update({"projected": True, "normalised": False, "dtype": "float32"})
+        if work:
+            file.attrs["work"] = json.dumps(asdict(work))
         file.flush()
         return bytes(file.id.get_file_image())
 
@@ -93,3 +103,13 @@ def read_about(path: Path) -> dict[str, Any]:
 
     with h5py.File(path, "r", locking=False) as file:
         return dict(json.loads(file.attrs["about"]))
+
+
+def read_work(path: Path) -> tuple[int, int, Work | None]:
+    """Of an undamaged segment: its number of vectors, the bytes of each, and what making them all took. None if that
+    was not measured, as in segments of earlier versions."""
+    import h5py
+
+    with h5py.File(path, "r", locking=False) as file:
+        vectors, work = file["embedding"], file.attrs.get("work")
+        return len(vectors), vectors.dtype.itemsize * vectors.shape[1], Work(**json.loads(work)) if work else None

@@ -11,11 +11,13 @@ import numpy as np
 
 from toolkit.cache import segments
 from toolkit.cache.key_index import KeyIndex
+from toolkit.cache.measured import Measured, measured_over
 from toolkit.data.content_hashes import key_bytes
 from toolkit.encoders.record import EncoderRecord
 from toolkit.errors import CacheError, MissingEmbeddings
 from toolkit.storage.damage import set_aside
 from toolkit.storage.records import read_record, sweep, write_record
+from toolkit.storage.work import Work
 
 RECORD = "encoder.json"
 
@@ -37,21 +39,22 @@ class Cache:
         self._bad: set[Path] = set()
         self._swept = False
 
-    def append_images(self, keys: Sequence[str], vectors: np.ndarray) -> None:
-        """Store vectors `[N, D]` float32 under their images' SHA-256 (hex). Raises CacheError if that fails."""
+    def append_images(self, keys: Sequence[str], vectors: np.ndarray, work: Work | None = None) -> None:
+        """Store vectors `[N, D]` float32 under their images' SHA-256 (hex), and what making them took, if it was
+        measured. Raises CacheError if that fails."""
         self._check(vectors, len(keys))
         self._introduce()
         numbers = key_bytes(keys).view(np.uint8).reshape(-1, 32)
-        segments.write_segment(self.folder, "images", {"sha256": numbers}, vectors, self.record.plain())
+        segments.write_segment(self.folder, "images", {"sha256": numbers}, vectors, self.record.plain(), work)
 
-    def append_prompts(self, prompts: Sequence[str], vectors: np.ndarray) -> None:
-        """Store vectors `[P, D]` float32 under their prompts. Raises CacheError if that fails."""
+    def append_prompts(self, prompts: Sequence[str], vectors: np.ndarray, work: Work | None = None) -> None:
+        """Store vectors `[P, D]` float32 under their prompts; see `append_images`. Raises CacheError if that fails."""
         self._check(vectors, len(prompts))
         self._introduce()
         texts = [prompt.encode() for prompt in prompts]
         width = max(map(len, texts), default=1) or 1
         segments.write_segment(
-            self.folder, "texts", {"prompt": np.array(texts, f"S{width}")}, vectors, self.record.plain()
+            self.folder, "texts", {"prompt": np.array(texts, f"S{width}")}, vectors, self.record.plain(), work
         )
 
     def missing_images(self, keys: Sequence[str]) -> list[str]:
@@ -116,6 +119,13 @@ class Cache:
         """How many prompts have a vector."""
         self._refresh_prompts()
         return len({prompt for stored in self._prompts.values() for prompt in stored})
+
+    def measured(self, kind: str = "images") -> Measured:
+        """What embedding took, over all vectors of a kind (`images` or `texts`) in this cache."""
+        self._refresh_images() if kind == "images" else self._refresh_prompts()
+        return measured_over(
+            [segments.read_work(path) for path in (self._images if kind == "images" else self._prompts)]
+        )
 
     def _holding(self, asked: np.ndarray) -> Iterator[tuple[Path, np.ndarray, np.ndarray]]:
         """For each segment with some of the `asked` keys (`[N]` S32, sorted, distinct), oldest first: its path, the
@@ -248,12 +258,15 @@ class Together:
         lacking = {key for cache in self.caches for key in cache.missing_images(keys)}
         return [key for key in dict.fromkeys(keys) if key in lacking]
 
-    def append_images(self, keys: Sequence[str], vectors: np.ndarray) -> None:
-        """Store vectors `[N, sum of the dimensions]` under their images' SHA-256 (hex), each part in its cache."""
+    def append_images(self, keys: Sequence[str], vectors: np.ndarray, work: Work | None = None) -> None:
+        """Store vectors `[N, sum of the dimensions]` under their images' SHA-256 (hex), each part in its cache.
+
+        `work` counts whole in each, as one pass made both; of images that a cache has already it gets no share."""
         start = 0
         for cache in self.caches:
             mine = vectors[:, start : (start := start + cache.record.dimension)]
             lacking = set(cache.missing_images(keys))
             rows = [row for row, key in enumerate(keys) if key in lacking]
             if rows:
-                cache.append_images([keys[row] for row in rows], np.ascontiguousarray(mine[rows]))
+                share = replace(work, seconds=work.seconds * len(rows) / len(keys)) if work else None
+                cache.append_images([keys[row] for row in rows], np.ascontiguousarray(mine[rows]), share)

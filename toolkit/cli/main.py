@@ -16,6 +16,7 @@ from toolkit.cli.group import Commands
 from toolkit.cli.predict import predict
 from toolkit.cli.report import report
 from toolkit.cli.run import run
+from toolkit.cli.suspects import suspects
 from toolkit.cli.verify_results import verify_results
 
 
@@ -32,6 +33,7 @@ def cli() -> None:
     """
 
 
+data_group.add_command(suspects)
 cli.add_section("Study", run, embed, finetune, compare)
 cli.add_section("Results", report, predict, verify_results)
 cli.add_section("Data and cache", data_group, cache_group)

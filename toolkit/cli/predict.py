@@ -2,24 +2,39 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from toolkit.cli.group import Command
-from toolkit.cli.options import as_json, chosen, layout_options, option, options, place_options, section
+from toolkit.cli.options import A_PATH, as_json, chosen, layout_options, option, options, place_options, section
 from toolkit.cli.output import bars, passed_over, print_json, print_table, say
 from toolkit.cli.plans import reading_of
+from toolkit.cli.predicted import TOP, counts, likeliest, table
 
 if TYPE_CHECKING:
     import polars as pl
 
+    from toolkit.data.manifest import Dataset
+    from toolkit.prediction.kept_heads import HeadRecord
     from toolkit.prediction.predict import Predicted
 
-TOP, NAMED, LOWEST = 3, 10, 5
-"""So many labels of an image are shown in the table; so many recalls are all said, else the lowest."""
+NAMED, LOWEST = 10, 5
+"""So many recalls are all said, else the lowest."""
 
 as_csv = section("Output", option("--csv", "as_csv", is_flag=True, help="Print a CSV on standard output."))
+output_options = section(
+    "Output",
+    option(
+        "--copy-to",
+        type=A_PATH,
+        metavar="FOLDER",
+        help="Copy the pictures into FOLDER/<label>/ and FOLDER/unsure/; nothing is moved, and no file replaced.",
+    ),
+    option("--html", type=A_PATH, metavar="FILE", help="Write a page with thumbnails, the least sure first."),
+    as_csv,
+)
 device = chosen("device", "auto", "Where the model runs.")
 rule_options = options(
     option(
@@ -57,8 +72,10 @@ rule_options = options(
 @device
 @place_options
 @as_json
-@as_csv
-def predict(images: tuple[str, ...], as_json: bool, as_csv: bool, **asked: Any) -> None:
+@output_options
+def predict(
+    images: tuple[str, ...], copy_to: Path | None, html: Path | None, as_json: bool, as_csv: bool, **asked: Any
+) -> None:
     """Predict the label of IMAGES: files, folders, zips, or - for a list of paths on standard input.
 
     Uses the head of the last compare that left-out training categories rate best (log loss); no test image decides. An
@@ -80,14 +97,42 @@ def predict(images: tuple[str, ...], as_json: bool, as_csv: bool, **asked: Any) 
     if (reading.layout or reading.columns) and not calibrate:
         raise click.UsageError("--layout and --columns say how the data of --calibrate is read.")
     calibration = open_other(calibrate, "train", reading) if calibrate else None
+    places = _listed(images)
+    _require_elsewhere(copy_to, places)
     with bars() as progress:
         request = Request(alpha=alpha, recall=recall, recall_of=recall_of, calibration=calibration, **asked)
-        dataset = open_loose(_listed(images))
+        dataset = open_loose(places)
         done = run(dataset, request, progress)
     show_predicted(done, dataset.passed_over, as_json, as_csv)
+    for line in _kept_elsewhere(done, dataset, copy_to, html):
+        say(line, as_json or as_csv)
     if not done.read:
         click.echo(f"Error: of {len(done.images):,} image files none could be read.", err=True)
         sys.exit(2)
+
+
+def _require_elsewhere(folder: Path | None, places: Sequence[str]) -> None:
+    """Copies inside a folder that is predicted would be predicted the next time."""
+    for place in places if folder else ():
+        if Path(place).is_dir() and folder.resolve().is_relative_to(Path(place).resolve()):  # type: ignore[union-attr]
+            raise click.UsageError(f"--copy-to {folder} is inside {place}, whose images are predicted: name another.")
+
+
+def _kept_elsewhere(done: "Predicted", dataset: "Dataset", copy_to: Path | None, html: Path | None) -> list[str]:
+    """Copy the pictures and write their page, if that is asked for; lines about both."""
+    from toolkit.prediction import copies, page
+
+    lines = []
+    if copy_to:
+        copied = copies.copy(done.images, dataset.read, copy_to)
+        counts = ", ".join(f"{name} {count:,}" for name, count in sorted(copied.folders.items()))
+        more = {"there already": copied.there, "not read again": copied.gone}
+        rest = "".join(f"; {count:,} {why}" for why, count in more.items() if count)
+        lines.append(f"Copied to {copy_to}: {counts or 'nothing'}{rest}.")
+    if html:
+        page.write(html, done, dataset.read, rests_on(done))
+        lines.append(f"Written: {html} (open it in a browser).")
+    return lines
 
 
 def _recall(named: str | None, of_fake: float | None) -> tuple[float | None, str | None]:
@@ -134,18 +179,14 @@ def show_predicted(done: "Predicted", others: "pl.DataFrame", as_json: bool, as_
         frame = frame.with_columns(**{name: pl.lit(value) for name, value in about.items()})
         click.echo(csv_bytes(frame), nl=False)
     else:
-        print_table(_table(done))
+        print_table(table(done))
+        click.echo(counts(done))
 
 
 def _as_object(row: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
     """A row as JSON has it: what is open as a list, and P by label, the likeliest first."""
-    likeliest = {label: p for label, p in _likeliest(row["probabilities"], names)}
-    return {**row, "open": row["open"].split("|") if row["open"] else [], "probabilities": likeliest or None}
-
-
-def _likeliest(probabilities: Sequence[float] | None, names: Sequence[str]) -> list[tuple[str, float]]:
-    """Labels with their P, the likeliest first; none for an image that was not read."""
-    return sorted(zip(names, probabilities or (), strict=False), key=lambda one: -one[1])
+    shares = dict(likeliest(row["probabilities"], names))
+    return {**row, "open": row["open"].split("|") if row["open"] else [], "probabilities": shares or None}
 
 
 def _tops(images: "pl.DataFrame", names: Sequence[str]) -> "list[pl.Series]":
@@ -153,7 +194,7 @@ def _tops(images: "pl.DataFrame", names: Sequence[str]) -> "list[pl.Series]":
     import polars as pl
 
     nothing: list[Any] = [(None, None)] * TOP
-    ordered = [_likeliest(one, names)[:TOP] or nothing for one in images["probabilities"].to_list()]
+    ordered = [likeliest(one, names)[:TOP] or nothing for one in images["probabilities"].to_list()]
     labels = [pl.Series(f"label_{n + 1}", [one[n][0] for one in ordered], dtype=pl.String) for n in range(TOP)]
     shares = [pl.Series(f"p_{n + 1}", [one[n][1] for one in ordered], dtype=pl.Float64) for n in range(TOP)]
     return [column for pair in zip(labels, shares, strict=True) for column in pair]
@@ -168,9 +209,8 @@ def rests_on(done: "Predicted") -> list[str]:
     record = done.head.record
     held_out = "" if record.held_out == NONE else f" without {in_words(record.held_out, record.by)}"
     groups = f" ({', '.join(record.train_groups)})" if record.train_groups else ""
-    recipe = f" ({record.encoder.trained_on.recipe})" if record.encoder.trained_on else ""
     lines = [
-        f"{record.head} on {record.encoder.name} {record.encoder.model}{recipe}: {done.pick.chosen_by}. "
+        f"{_in_words(record)}: {done.pick.chosen_by}. "
         f"It learned from {record.train_rows:,} images of {record.dataset}{held_out}{groups}.",
         f"Measured accuracy: {'; '.join(_accuracies(done))}. On other kinds of images its accuracy is unknown.",
     ]
@@ -193,6 +233,19 @@ def rests_on(done: "Predicted") -> list[str]:
     if done.read and done.images["far"].count() == 0:
         lines.append("The cache no longer holds the training images, so no image can be called far.")
     return lines
+
+
+def _in_words(record: "HeadRecord") -> str:
+    """`A logistic regression (logreg) on the blocks of nano, fine-tuned (study)`: the head and its encoder."""
+    from toolkit.encoders.features import WITHOUT_MODEL
+    from toolkit.heads import WORDS
+
+    encoder = record.encoder
+    words = WORDS.get(record.head, record.head)
+    trained = f", fine-tuned ({encoder.trained_on.recipe})" if encoder.trained_on else " as published"
+    sees = f"the {encoder.sees}"
+    of = "" if encoder.sees in WITHOUT_MODEL else f" of {encoder.model}{trained}"
+    return f"{words[0].upper()}{words[1:]} ({record.head}) on {sees}{of}"
 
 
 def _accuracies(done: "Predicted") -> list[str]:
@@ -224,37 +277,3 @@ def _recalls(recalls: Mapping[str, float]) -> str:
     lowest = sorted(recalls.items(), key=lambda one: one[1])[:LOWEST] if len(recalls) > NAMED else recalls.items()
     said = ", ".join(f"{label} {recall:.3f}" for label, recall in lowest)
     return said if len(recalls) <= NAMED else f"{said}, the lowest of {len(recalls)}"
-
-
-def _table(done: "Predicted") -> Any:
-    from rich.table import Table
-
-    shown = Table(box=None, header_style="bold")
-    shown.add_column("Image", overflow="fold")
-    labels = done.head.record.labels
-    several = len(labels) > 2
-    for name in ("Label", *(["P", "Next"] if several else [f"P({labels.positive})"]), ""):
-        shown.add_column(name)
-    for row in done.images.iter_rows(named=True):
-        if row["reason"]:
-            nothing = ["–"] * (3 if several else 2)
-            shown.add_row(_plain(row["path"]), *nothing, _plain(f"unreadable: {row['reason']}"))
-            continue
-        odds = _of_several(row, labels.names) if several else [f"{row['p_real']:.3f}"]
-        shown.add_row(_plain(row["path"]), row["label"] or "unsure", *odds, "far" if row["far"] else "")
-    return shown
-
-
-def _of_several(row: dict[str, Any], names: Sequence[str]) -> list[Any]:
-    """P of the label called (of an image left open: of the likeliest), and the next likeliest labels with theirs."""
-    ordered = _likeliest(row["probabilities"], names)
-    first = next((one for one in ordered if one[0] == row["label"]), ordered[0])
-    rest = [f"{label} {p:.3f}" for label, p in ordered if label != first[0]][: TOP - 1]
-    return [f"{first[1]:.3f}", _plain(", ".join(rest) if row["label"] else f"{first[0]}, {', '.join(rest)}")]
-
-
-def _plain(text: str) -> Any:
-    """Text in which square brackets are not markup."""
-    from rich.text import Text
-
-    return Text(text)

@@ -26,6 +26,12 @@ if TYPE_CHECKING:
         help="Which study of the results; 1 is the newest.",
     ),
     option("--held-out", metavar="CATEGORY", help="The held-out value whose details to show.  [default: the hardest]"),
+    option(
+        "--against",
+        type=A_PATH,
+        metavar="OLD_RESULTS",
+        help="Show what changed since earlier results (a folder or its predictions.parquet), on the same images.",
+    ),
 )
 @section(
     "Places",
@@ -51,10 +57,13 @@ def draw(plan: "Plan", as_json: bool) -> None:
 
 def show_written(written: Any, as_json: bool) -> None:
     """Print the verdict in words, what speaks against trusting it, and where the page is."""
+    from toolkit.cli.changes import as_facts, print_changes
+
     if as_json:
         files = [str(path) for path in written.pictures]
         verdict = {"verdict": written.headline, "why": written.lead, "warning": written.warning}
-        print_json({"page": str(written.page), "pictures": files, **verdict})
+        changes = {"changes": as_facts(written.changes)} if written.changes else {}
+        print_json({"page": str(written.page), "pictures": files, **verdict, **changes})
         return
     from toolkit.results.report.verdict import PICKED
 
@@ -62,4 +71,7 @@ def show_written(written: Any, as_json: bool) -> None:
     click.echo(PICKED)
     for line in filter(None, (written.warning, written.study)):
         click.echo(line)
+    if written.changes:
+        print_changes(written.changes)
+        click.echo("".join(f"{line}\n" for line in written.changes.notes()), nl=False)
     click.echo(f"Written: {written.page} (open it in a browser), {len(written.pictures)} files in its pictures/.")

@@ -10,7 +10,7 @@ from rich.table import Table
 from toolkit.data.held_out import in_words
 from toolkit.evaluation import columns
 from toolkit.evaluation.left_out import BY_SEEN, SEEN
-from toolkit.results import learning
+from toolkit.results import costs, learning
 from toolkit.results.classes import HARMONIC_MEAN, MACRO, worst_first
 from toolkit.results.published import study_figure
 from toolkit.results.summary import (
@@ -163,7 +163,10 @@ def _comparison(group: pl.DataFrame, seeds: bool = False) -> Table:
     shown = Table(title=title, caption=f"{LEGEND}{_flattery(group)}", **PLAIN)
     for name in ("Encoder", "Head", "Test", "Accuracy"):
         shown.add_column(name, no_wrap=name != "Encoder")
-    return _averages(shown, group) if len(labels) > MOST_LABELS else _of_each_label(shown, group, labels)
+    made = _averages(shown, group) if len(labels) > MOST_LABELS else _of_each_label(shown, group, labels)
+    cost = costs.in_words(group)
+    made.caption = "\n".join(filter(None, [str(made.caption), cost]))
+    return made
 
 
 def _averages(shown: Table, group: pl.DataFrame) -> Table:

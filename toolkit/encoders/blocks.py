@@ -29,7 +29,7 @@ class Blocks:
 
     def __init__(self, encoder: OpenClip):
         self.encoder = encoder
-        self.batch_size = encoder.batch_size
+        self.batch_size, self.device = encoder.batch_size, encoder.device
         self.prepare, self.preprocess = encoder.prepare, encoder.preprocess
         self._seen = threading.local()  # several threads may embed a batch each
         visual = encoder.model.visual
@@ -89,7 +89,7 @@ class WithBlocks:
 
     def __init__(self, blocks: Blocks):
         self.blocks = blocks
-        self.batch_size, self.prepare = blocks.batch_size, blocks.prepare
+        self.batch_size, self.device, self.prepare = blocks.batch_size, blocks.device, blocks.prepare
         self.side_by_side = blocks.side_by_side
         self.embed_prompts, self.record = blocks.encoder.embed_prompts, blocks.encoder.record
 

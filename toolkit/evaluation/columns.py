@@ -131,6 +131,35 @@ RESULTS: dict[str, tuple[Kind, str]] = {
     ),
     f"{AT_THRESHOLD}_low": (F, "Lower end of Wilson's 95 % interval."),
     f"{AT_THRESHOLD}_high": (F, "Upper end of this interval."),
+    "embedding_seconds": (
+        F,
+        "Wall seconds to embed the training images and prompts that this row needs: the mean for one of all that its "
+        "encoder's cache holds, times their number. Rows of one encoder share them. Empty if not measured.",
+    ),
+    "training_seconds": (
+        F,
+        "Wall seconds of fine-tuning the encoder, the search for its settings included; 0 if it was not fine-tuned. "
+        "Rows of one encoder share them. Empty if not measured.",
+    ),
+    "fitting_seconds": (
+        F,
+        "Wall seconds to choose and fit the head in this comparison. The first head that needs a library loads it "
+        "(about 0.1 s).",
+    ),
+    "answer_ms": (
+        F,
+        "Milliseconds to answer for one image: to read and embed it (mean over the cache), and the head's share in a "
+        "batch of 64.",
+    ),
+    "parameters_trained": (N, "Parameters trained on images: the encoder's and the head's."),
+    "bytes_an_image": (N, "Bytes of an image's vector in the cache."),
+    "bytes_embedded": (N, "Bytes of the vectors of all images that this row needs, to train and to test."),
+    "bytes_checkpoint": (N, "Bytes of the fine-tuned weights; 0 if the encoder was not fine-tuned."),
+    "images_labelled": (N, "Labelled images that the row needs; 0 for prompts on the encoder as published."),
+    "measured_on": (
+        S,
+        "The processor or GPU that measured the seconds, several joined by `+`; in brackets the encoder's precision.",
+    ),
     ADAPTED: (
         S,
         "What share of the test images a label was assumed to have, as `REAL=0.5`, to move the threshold until so many "
@@ -180,6 +209,12 @@ LATER = (
     *("chosen_threshold", AT_THRESHOLD, f"{AT_THRESHOLD}_low", f"{AT_THRESHOLD}_high"),
 )
 """Figures that rows of earlier versions lack; they stay empty, though they could be computed."""
+
+TIMES = ("embedding_seconds", "training_seconds", "fitting_seconds", "answer_ms")
+"""What no other run repeats to the digit, and no prediction tells; as `created`."""
+
+PREPARING = ("embedding_seconds", "training_seconds", "fitting_seconds")
+"""Their sum is the time until a row can answer."""
 
 SIZES = ["model", "pretrained", "train_per_label", "test_per_label"]
 QUESTION = ["dataset", "labels", "split_by", *SIZES]

@@ -1,10 +1,12 @@
 """The grid: encoders x heads x test sets -> predictions -> the table. It needs only the cache, no model."""
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,12 +18,18 @@ from toolkit.data.split import Split, TestSet
 from toolkit.encoders.record import EncoderRecord
 from toolkit.errors import SelectionError
 from toolkit.evaluation import columns, left_out, provenance
+from toolkit.evaluation.cost import EncoderCost, HeadCost, seconds_to_answer
 from toolkit.evaluation.scoring import score, with_harmonic_mean, with_p_best
 from toolkit.heads import Head, fits, make_head
 from toolkit.heads.neighbours import remembering
 
-Fitted = dict[tuple[str, str], Head]
-"""(encoder's identity, head's name) -> fitted head."""
+
+class Fitted(dict[tuple[str, str], Head]):
+    """(encoder's identity, head's name) -> fitted head; `took` has what each cost."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.took: dict[tuple[str, str], HeadCost] = {}
 
 
 @dataclass(frozen=True)
@@ -71,7 +79,7 @@ def require_unseen(record: EncoderRecord, split: Split) -> None:
 
 def fit(split: Split, encoders: Sequence[Cache], settings: Settings) -> Fitted:
     """Fit every head of the settings on the training rows, for each encoder whose vectors it can be fitted on."""
-    fitted: Fitted = {}
+    fitted = Fitted()
     for cache in encoders:
         record = cache.record
         names = [name for name in settings.heads if fits(name, record)]
@@ -83,7 +91,9 @@ def fit(split: Split, encoders: Sequence[Cache], settings: Settings) -> Fitted:
         chosen = record.trained_on.choice if record.trained_on else None
         for name in names:
             head = make_head(name, prompts, settings.choose_by, settings.seed, chosen, record.blocks)
+            began = time.perf_counter()
             head.fit(vectors, labels, groups=split.groups())
+            fitted.took[record.identity, name] = HeadCost(time.perf_counter() - began)
             head.choice_ = left_out.choice_of(head, record.trained_on)
             if record.trained_on is None:
                 folds = settings.choose_by, settings.seed
@@ -132,11 +142,18 @@ def predict(
                 # A base encoder's vectors recur in every comparison, so neighbours can be remembered.
                 with nullcontext() if record.trained_on else remembering(cache):
                     found.append(_answers(head, vectors, one.rows, labels, of_head))
+                took = fitted.took[record.identity, name]  # measured now that libraries are loaded, once
+                took.answer = took.answer or seconds_to_answer(head, vectors)
     return pl.concat(found)
 
 
 def tabulate(
-    predictions: pl.DataFrame, fitted: Fitted, split: Split, settings: Settings, sets: Sequence[TestSet]
+    predictions: pl.DataFrame,
+    fitted: Fitted,
+    split: Split,
+    encoders: Sequence[Cache],
+    settings: Settings,
+    sets: Sequence[TestSet],
 ) -> pl.DataFrame:
     """The results table of one comparison's predictions on `sets`."""
     facts = {
@@ -147,8 +164,11 @@ def tabulate(
     }
     images = predictions["images"][0]
     of_set = {one.key(): {"leaks_dropped": one.leaks, "data_hash": _data_hash(one, split, images)} for one in sets}
+    costs = {cache.record.identity: EncoderCost(cache, split) for cache in encoders}
     rows = []
     for (identity, name), head in fitted.items():
+        captions = costs[identity].cache.record.captions(settings.prompts).values()
+        paid = partial(costs[identity].of, head, fitted.took[identity, name], sum(map(len, captions)))
         chosen = {"choice": json.dumps(head.choice_, sort_keys=True), **facts}
         mine = predictions.filter((pl.col("encoder_id") == identity) & (pl.col("head") == name))
         for one in sets:
@@ -158,7 +178,7 @@ def tabulate(
             labels = list(one.labels) or list(settings.labels)
             at = head.choice_.get("threshold") if set(labels) == {str(label) for label in head.classes_} else None
             found = score(scored, labels, settings.seed, at)
-            rows += [{**row, **chosen, **of_set[one.key()]} for row in found]
+            rows += [{**row, **chosen, **of_set[one.key()], **paid(one)} for row in found]
     table = pl.DataFrame(rows, schema=columns.schema(columns.RESULTS))
     return with_harmonic_mean(with_p_best(table, predictions))
 

@@ -45,6 +45,11 @@ class Run:
         """Batches an epoch."""
         return len(order_in_batches(len(self.train), 0, self.recipe))
 
+    @property
+    def parameters(self) -> int:
+        """How many numbers are trained."""
+        return sum(parameter.numel() for parameter in self.encoder.model.parameters() if parameter.requires_grad)
+
     def weights(self) -> "dict[str, torch.Tensor]":
         """The current result of the run as a state dict: the averaged weights if there are any, else the model's."""
         return dict((self.average.module if self.average else self.encoder.model).state_dict())

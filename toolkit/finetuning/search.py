@@ -4,6 +4,7 @@ The novel test measures an encoder on a category that it never saw. So the train
 each part is held out of one training, and the settings with the lowest log loss on the held-out images are chosen.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -20,7 +21,7 @@ from toolkit.data.split import groups_of
 from toolkit.encoders.openclip import OpenClip
 from toolkit.encoders.record import EncoderRecord, TrainedOn
 from toolkit.errors import CacheError
-from toolkit.finetuning import checkpoints, label_vectors
+from toolkit.finetuning import checkpoints, cost, label_vectors
 from toolkit.finetuning.checkpoints import Checkpoint
 from toolkit.finetuning.interpolate import mix
 from toolkit.finetuning.recipes import Recipe
@@ -110,20 +111,23 @@ def _interpolated(training: Training) -> Checkpoint:
     """Interpolate between the base and the encoder trained with `alpha` 1, whose checkpoint is kept."""
     whole = make(replace(training, recipe=replace(training.recipe, alpha=1.0)))
     mixed = mix(training.start(training.train).model.state_dict(), checkpoints.weights(whole), training.recipe.alpha)
+    cost.write(training.folder, cost.read(whole.folder))
     return finish(training.folder, mixed, replace(whole.record, trained_on=training.trained_on))
 
 
 def _chosen(training: Training) -> Checkpoint:
     """Choose the settings, then train on every row with them, or take that checkpoint if it exists."""
-    choice = choose(training, training.folder)
+    choice, parts = choose(training, training.folder)
     named = {name: choice[name] for name in ("learning_rate", "epochs", "alpha")}
     last = make(replace(training, recipe=replace(training.recipe, grid=None, **named)))
     trained_on = replace(training.trained_on, choice=choice)
+    cost.note_choosing(training.folder, last.folder, parts)
     return finish(training.folder, checkpoints.weights(last), replace(last.record, trained_on=trained_on))
 
 
-def choose(training: Training, folder: Path) -> dict[str, Any]:
-    """The setting of the recipe's grid with the lowest log loss on held-out images, and the calibration fitted on them.
+def choose(training: Training, folder: Path) -> tuple[dict[str, Any], list[float | None]]:
+    """The setting of the recipe's grid with the lowest log loss on held-out images, with the calibration fitted on
+    them; and the wall seconds of each part of the search (None for one of an earlier version).
 
     `learning_rate`, `epochs` and `alpha` are the setting. `temperature` and `margin` turn cosines into P: `platt` for
     two labels, `scaled` (without margin) for more. `by` is `category` if whole categories were held out, else `folds`.
@@ -133,15 +137,17 @@ def choose(training: Training, folder: Path) -> dict[str, Any]:
     assert recipe.grid is not None and recipe.learning_rate is not None
     numbers, how = parts_of(training.train, recipe.choose_by, recipe.seed)
     scores: Scores = {}
+    seconds: list[float | None] = []
     for factor in recipe.grid.learning_rates:
         rate = factor * recipe.learning_rate
         for part in np.unique(numbers):
             path = folder / f"part-{part}-lr-{rate:g}.json"
             record = _read(path) or _score_part(training, replace(recipe, learning_rate=rate), numbers == part, path)
             codes = np.array(record["codes"] if "codes" in record else record["second"], dtype=np.int64)
+            seconds.append(record.get("seconds"))
             for epoch, alpha, cosines in record["scores"]:
                 scores.setdefault((rate, epoch, alpha), []).append((np.array(cosines), codes))
-    return {**_best(scores), "by": how}
+    return {**_best(scores), "by": how}, seconds
 
 
 def parts_of(train: pl.DataFrame, choose_by: str, seed: int) -> tuple[np.ndarray, str]:
@@ -167,7 +173,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 def _score_part(training: Training, recipe: Recipe, left_out: np.ndarray, path: Path) -> dict[str, Any]:
     """Train without a part and score it after each epoch of the grid -> a record, also written to `path`."""
-    grid = recipe.grid
+    grid, began = recipe.grid, time.perf_counter()
     assert grid is not None
     fitting, out = training.train.filter(~left_out), _some(training.train.filter(left_out), recipe.seed)
     encoder = training.start(fitting)
@@ -185,7 +191,8 @@ def _score_part(training: Training, recipe: Recipe, left_out: np.ndarray, path: 
             mixed = ((alpha, mix(base, tuned, alpha)) for alpha in grid.alphas)
             scores += [(epoch, alpha, _cosines(encoder, one, pixels, training.prompts)) for alpha, one in mixed]
     codes = np.searchsorted(sorted(training.prompts), out["label"].to_list())
-    record = {"scores": scores, "codes": codes.tolist(), "grid": asdict(grid)}
+    took = time.perf_counter() - began
+    record = {"scores": scores, "codes": codes.tolist(), "grid": asdict(grid), "seconds": took}
     if distributed.rank() == 0:
         write_record(path, record)
     return record

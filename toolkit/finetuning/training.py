@@ -17,7 +17,7 @@ from toolkit.encoders.class_token import encode_image
 from toolkit.encoders.openclip import OpenClip, arithmetic
 from toolkit.encoders.record import EncoderRecord, TrainedOn
 from toolkit.errors import CacheError, EncoderError, SelectionError
-from toolkit.finetuning import checkpoints
+from toolkit.finetuning import checkpoints, cost
 from toolkit.finetuning.augment import augment
 from toolkit.finetuning.checkpoints import Checkpoint, CheckpointRecord
 from toolkit.finetuning.losses import encode_captions, loss_of
@@ -61,16 +61,18 @@ def finetune(
     run = start(encoder, dataset, train, prompts, recipe)
     losses = resume(run, folder)
     log.info("%s: %d images, epochs %d to %d", folder, len(train), len(losses) + 1, recipe.epochs)
-    saved, cost = time.monotonic(), 0.0
+    saved, saving = time.monotonic(), 0.0
     while len(losses) < recipe.epochs:
+        began = time.perf_counter()
         losses.append(_run_epoch(run, len(losses), on_progress))
+        cost.note_epoch(folder, len(losses) - 1, time.perf_counter() - began, run.parameters, encoder.device)
         log.info("epoch %d: mean loss %.4f", len(losses), losses[-1])
         began = time.monotonic()
-        worth_it = cost < CHEAP or began - saved >= WORTH_SAVING * cost
+        worth_it = saving < CHEAP or began - saved >= WORTH_SAVING * saving
         if worth_it and len(losses) < recipe.epochs and distributed.rank() == 0:
             save(run, folder, losses)
             saved = time.monotonic()
-            cost = saved - began
+            saving = saved - began
     record = CheckpointRecord(trained_on, prompts, tuple(train["sha256"]), tuple(losses), distributed.world())
     return finish(folder, run.weights(), record)
 

@@ -28,14 +28,28 @@ HEADS = {
 }
 """Each head's name, and its class in this package. Tables list heads in this order."""
 
+WORDS = {
+    "zero-shot": "the prompts alone",
+    "logreg": "a logistic regression",
+    "lda": "a linear discriminant analysis",
+    "layer-probes": "a probe on each layer",
+    "knn": "the nearest training images",
+    "tip-adapter": "the prompts with the nearest training images",
+    "clap": "a probe that starts from the prompts",
+    "cnn": "a small network on pixels",
+    "shortcut": "a tree on facts of the file",
+}
+"""What each head is, for people who do not know its name."""
+
 
 class Head(Protocol):
     """A classifier in scikit-learn's manner.
 
     `reads` names the kinds of vectors it can be fitted on (`encoders.record.Sees`), `needs_prompts` whether it compares
-    images with prompts, `learns` whether its predictions depend on training images. Its constructor may take any of
-    `prompts`, `choose_by`, `seed`, `blocks`, `temperature` and `margin`; `make_head` passes those that it takes. A head
-    that learns has `left_out_` (`base.LeftOut`) after `fit`, and its `log_loss` in `choice_`.
+    images with prompts, `learns` whether its predictions depend on training images. A head that learns has `left_out_`
+    (`base.LeftOut`) after `fit`, and its `log_loss` in `choice_`. `parameters_`, if it is there, is the number of
+    parameters that were trained (what cross-validation chooses is none). Its constructor may take any of
+    `prompts`, `choose_by`, `seed`, `blocks`, `temperature` and `margin`; `make_head` passes those that it takes.
     """
 
     reads: ClassVar[frozenset[str]]

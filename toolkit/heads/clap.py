@@ -88,6 +88,11 @@ class ClassAdaptiveProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         found = minimize(objective, start.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": STEPS})
         return unit(found.x.reshape(start.shape))
 
+    @property
+    def parameters_(self) -> int:
+        """How many numbers were trained."""
+        return int(self.prototypes_.size)
+
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """`[N, D]` -> `[N, classes]` float64."""
         check_is_fitted(self)

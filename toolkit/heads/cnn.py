@@ -74,6 +74,11 @@ class SmallCNN(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             losses.append(loss)
         return (int(np.argmin(losses)) + 1, round(min(losses), 4)) if losses else (self.most_epochs, None)
 
+    @property
+    def parameters_(self) -> int:
+        """How many numbers were trained."""
+        return int(sum(weights.size for weights in self.weights_.values()))
+
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """`[N, 3 x 32 x 32]` -> `[N, classes]` float64."""
         check_is_fitted(self)

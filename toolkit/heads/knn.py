@@ -28,6 +28,7 @@ class NearestNeighbours(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     reads = VECTORS
     needs_prompts = False
     learns = True
+    parameters_ = 0
 
     def __init__(self, choose_by: str = "category", k_grid: tuple[int, ...] = K_GRID, seed: int = 0):
         self.choose_by = choose_by

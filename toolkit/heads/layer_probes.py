@@ -136,6 +136,11 @@ class LayerProbes(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         ]
         return [f"layer-probes: C is at the edge of its grid for block {', '.join(map(str, at))}."] if at else []
 
+    @property
+    def parameters_(self) -> int:
+        """How many numbers were trained."""
+        return int(self.coef_.size + self.intercept_.size)
+
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """`[N, D]` -> `[N, classes]` float64."""
         check_is_fitted(self)

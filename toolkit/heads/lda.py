@@ -79,6 +79,11 @@ class DiscriminantAnalysis(ClassifierMixin, BaseEstimator):  # type: ignore[misc
             self.choice_["chosen_on"] = len(rows)
         return self
 
+    @property
+    def parameters_(self) -> int:
+        """How many numbers were trained."""
+        return int(self.coef_.size + self.intercept_.size)
+
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """`[N, D]` -> `[N, classes]` float64."""
         check_is_fitted(self)

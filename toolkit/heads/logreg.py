@@ -168,6 +168,11 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.notes_ = [streamed.note(len(X), len(rows))]
         return self
 
+    @property
+    def parameters_(self) -> int:
+        """How many numbers were trained."""
+        return int(self.model_.coef_.size + self.model_.intercept_.size)
+
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """`[N, D]` -> `[N, classes]` float64."""
         check_is_fitted(self)

@@ -39,6 +39,7 @@ class TipAdapter(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     reads = frozenset({Sees.LAST_LAYER})
     needs_prompts = True
     learns = True
+    parameters_ = 0
 
     def __init__(
         self,

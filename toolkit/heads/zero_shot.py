@@ -20,6 +20,7 @@ class ZeroShot(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     reads = frozenset({Sees.LAST_LAYER})
     needs_prompts = True
     learns = False
+    parameters_ = 0
 
     def __init__(self, prompts: Mapping[str, np.ndarray] | None = None, temperature: float = 0.07, margin: float = 0.0):
         self.prompts = prompts

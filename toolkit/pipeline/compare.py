@@ -12,7 +12,7 @@ from toolkit.data.held_out import NONE, in_words
 from toolkit.data.labels import Labels
 from toolkit.data.split import Split, TestSet
 from toolkit.encoders.features import WITHOUT_MODEL
-from toolkit.encoders.record import IMPORTED, EncoderRecord
+from toolkit.encoders.record import IMPORTED, EncoderRecord, Sees
 from toolkit.errors import MissingEmbeddings, SelectionError, counted
 from toolkit.evaluation import audit, grid
 from toolkit.evaluation.adapted import Share, adapted
@@ -72,7 +72,7 @@ def compare(plan: Plan, heads: Sequence[str], choose_by: str = "category", beyon
     comparisons, notes = [], []
     for split in splits:
         settings = _settings(plan, heads, choose_by, split)
-        encoders, said = _ready_encoders(plan, base, split, heads)
+        encoders, said = ready_encoders(plan, base, split, heads)
         said += _left_out(heads, encoders)
         more = extra.of(plan.dataset, split, encoders, plan.test_per_label, plan.keep_leaks)
         comparisons.append(compare_split(split, encoders, settings, more, beyond.adapt))
@@ -126,7 +126,7 @@ def compare_split(
     predictions = grid.predict(fitted, split, encoders, settings, sets)
     if adapt:
         predictions = pl.concat([predictions, adapted(predictions, settings.labels, adapt)])
-    return Comparison(grid.tabulate(predictions, fitted, split, settings, sets), predictions, fitted)
+    return Comparison(grid.tabulate(predictions, fitted, split, encoders, settings, sets), predictions, fitted)
 
 
 def _settings(plan: Plan, heads: Sequence[str], choose_by: str, split: Split) -> Settings:
@@ -135,7 +135,7 @@ def _settings(plan: Plan, heads: Sequence[str], choose_by: str, split: Split) ->
     return Settings(*of_plan, tuple(heads), choose_by, split.seed, *sizes, plan.keep_leaks)
 
 
-def _ready_encoders(plan: Plan, base: Cache, split: Split, heads: Sequence[str]) -> tuple[list[Cache], list[str]]:
+def ready_encoders(plan: Plan, base: Cache, split: Split, heads: Sequence[str]) -> tuple[list[Cache], list[str]]:
     """The caches that contain all of the split's images, the base encoder's first; and lines for the user."""
     keys = split.rows()["sha256"].to_list()
     missing, prompts = base.missing_images(keys), _missing_captions(plan, base, split)
@@ -203,8 +203,8 @@ def _was_trained_on(record: EncoderRecord, base: EncoderRecord, split: Split) ->
 
 
 def _keep_heads(plan: Plan, comparison: Comparison, split: Split, encoders: Sequence[Cache]) -> None:
-    """Store the heads on embeddings, for `predict`."""
-    caches = [cache for cache in encoders if cache.record.sees not in WITHOUT_MODEL]
+    """Store the heads that look at the picture, for `predict`: file facts say nothing about images of other origin."""
+    caches = [cache for cache in encoders if cache.record.sees != Sees.FILE_FACTS]
     labels = Labels.of(split.known_labels(plan.labels.names), None if split.new_labels else plan.labels.positive)
     place = plan.results / kept_heads.FOLDER
     kept_heads.keep(place, comparison, split, caches, plan.source, labels, plan.reading.equalise)

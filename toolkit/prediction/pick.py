@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from toolkit.encoders.features import WITHOUT_MODEL
 from toolkit.errors import CacheError, ResultsError, counted
 from toolkit.evaluation import left_out
 from toolkit.heads import HEADS
@@ -50,10 +51,11 @@ def best(folder: Path, encoder: str | None = None, head: str | None = None) -> P
     of the first seed and the first held-out value by name. A kind without an honest score for all of its heads loses to
     one that has it. Among kinds without one, and among equals, the order is fixed: by encoder, `base` first; then by
     head, as tables list them; then by recipe. `encoder` (`base`, `finetuned`, or the start of an identity) and `head`
-    restrict the choice. Raises ResultsError if no head is left.
+    restrict the choice; a head that does without CLIP is taken by name alone. Raises ResultsError if no head is left.
     """
     rivals = _of_last_compare(folder)
-    fitting = [kept for kept in rivals if _fits(kept, encoder, head)]
+    clip = [kept for kept in rivals if kept.record.encoder.sees not in WITHOUT_MODEL]
+    fitting = [kept for kept in (rivals if encoder or head else clip) if _fits(kept, encoder, head)]
     if not fitting:
         known = sorted({f"--encoder {s.record.encoder.name} --head {s.record.head}" for s in rivals})
         raise ResultsError(f"The last compare kept no such head. It kept {'; '.join(known)}.")

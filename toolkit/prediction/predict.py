@@ -20,6 +20,7 @@ from toolkit.data.held_out import LABEL, NONE
 from toolkit.data.manifest import Dataset, hash_rows
 from toolkit.data.split import first_fresh
 from toolkit.encoders import openclip as encoders
+from toolkit.encoders.features import WITHOUT_MODEL
 from toolkit.encoders.record import IMPORTED, Encoder
 from toolkit.errors import EncoderError, MissingEmbeddings, SelectionError
 from toolkit.finetuning.loading import Loaders
@@ -28,6 +29,8 @@ from toolkit.prediction.calibration import Fresh, Rule
 from toolkit.prediction.kept_heads import KeptHead
 from toolkit.prediction.pick import Pick
 
+ROWS_AT_ONCE = 1024
+"""So many images are predicted at once: vectors of a large folder do not fit into memory."""
 MOST_FRESH = 500
 """At most this many new images of each label are used for calibration."""
 
@@ -89,8 +92,11 @@ def predict(dataset: Dataset, request: Request, progress: Progress = lambda stag
     vectors_of = _Vectors(about, cache, request, progress)
     rule = _rule(about, vectors_of, request)
     dataset = _equalised(dataset, about)
-    rows, vectors = vectors_of(dataset, dataset.rows)
-    return Predicted(_frame(rows, vectors, rule, about, cache), picked, rule)
+    distances = _Distances(about, cache)
+    with vectors_of.ready(dataset, dataset.rows) as (rows, home):
+        slices = list(rows.iter_slices(ROWS_AT_ONCE)) or [rows]
+        parts = [_frame(part, _vectors(part, home), rule, about, distances) for part in slices]
+    return Predicted(pl.concat(parts), picked, rule)
 
 
 class _Vectors:
@@ -102,16 +108,26 @@ class _Vectors:
 
     def __call__(self, dataset: Dataset, rows: pl.DataFrame) -> tuple[pl.DataFrame, np.ndarray]:
         """`rows` with sha256 and reason (null if readable), and the vectors `[N, D]` of the readable ones."""
+        with self.ready(dataset, rows) as (found, home):
+            return found, _vectors(found, home)
+
+    @contextmanager
+    def ready(self, dataset: Dataset, rows: pl.DataFrame) -> Iterator[tuple[pl.DataFrame, Cache]]:
+        """`rows` with sha256 and reason (null if readable), and a cache that holds the readable ones."""
         rows = hash_rows(dataset, rows, partial(self.progress, "Reading"))
         with _writable(self.cache, self.request.cache, rows) as home:
             readable = rows.drop_nulls("sha256")
             report = embedding.embed_images(dataset, readable, self.load, home, partial(self.progress, "Embedding"))
-            rows = _with_reasons(rows, report.skipped)
-            return rows, home.read_images(rows.filter(pl.col("reason").is_null())["sha256"].to_list())
+            yield _with_reasons(rows, report.skipped), home
 
     def _load(self) -> Encoder:
         self.progress(f"Loading {self.about.record.encoder.model}", 0, 1)
         return load_again(self.about, self.request.cache, self.request.device)
+
+
+def _vectors(rows: pl.DataFrame, home: Cache) -> np.ndarray:
+    """The vectors `[N, D]` of the readable ones among `rows`."""
+    return home.read_images(rows.filter(pl.col("reason").is_null())["sha256"].to_list())
 
 
 def _rule(about: KeptHead, vectors_of: _Vectors, request: Request) -> Rule:
@@ -151,6 +167,8 @@ def load_again(about: KeptHead, cache: Path, device: str = "auto") -> Encoder:
     record, weights = about.record.encoder, about.record.weights
     if record.pretrained == IMPORTED:
         raise EncoderError(f"The head was fitted on imported vectors ({record.model}): no model can embed new images.")
+    if record.sees in WITHOUT_MODEL:
+        return WITHOUT_MODEL[record.sees]()
     origin = encoders.source(record.model, weights, record.precision, device)
     encoder = Loaders(cache, origin, lambda: encoders.load(origin)).of(record)()
     if encoder.record.identity != record.identity:
@@ -183,13 +201,15 @@ def _with_reasons(rows: pl.DataFrame, skipped: pl.DataFrame) -> pl.DataFrame:
     return rows.with_columns(pl.Series("reason", found, dtype=pl.String))
 
 
-def _frame(rows: pl.DataFrame, vectors: np.ndarray, rule: Rule, about: KeptHead, cache: Cache) -> pl.DataFrame:
+def _frame(
+    rows: pl.DataFrame, vectors: np.ndarray, rule: Rule, about: KeptHead, distances_of: "_Distances"
+) -> pl.DataFrame:
     read = rows["reason"].is_null().to_numpy()
     labels = np.array([str(label) for label in rule.head.classes_])
     probabilities = rule.head.predict_proba(vectors) if len(vectors) else np.empty((0, len(labels)))
     left_open = rule.answers(probabilities)
     answers = [labels[mask][0] if mask.sum() == 1 else None for mask in left_open]
-    distances = _distances(vectors, about, cache)
+    distances = distances_of(vectors)
     limit, positive = about.record.far_beyond, about.record.labels.positive
     in_order = probabilities[:, [labels.tolist().index(name) for name in about.record.labels]]
     p_real = probabilities[:, calibration.positive_of(about, rule.head)] if positive else [None] * len(probabilities)
@@ -204,13 +224,20 @@ def _frame(rows: pl.DataFrame, vectors: np.ndarray, rule: Rule, about: KeptHead,
     )
 
 
-def _distances(vectors: np.ndarray, about: KeptHead, cache: Cache) -> list[float | None]:
-    """Cosine distances to the nearest training image; None if the training images' vectors are not in the cache."""
-    try:
-        training = kept_heads.vectors_of(kept_heads.training_rows(about), cache)
-    except MissingEmbeddings:
-        return [None] * len(vectors)
-    return [float(one) for one in kept_heads.nearest(training, vectors)] if len(vectors) else []
+class _Distances:
+    """Cosine distances to the nearest training image, whose vectors are read once; None if the cache lacks them."""
+
+    def __init__(self, about: KeptHead, cache: Cache):
+        self.training: np.ndarray | None
+        try:
+            self.training = kept_heads.vectors_of(kept_heads.training_rows(about), cache)
+        except MissingEmbeddings:
+            self.training = None
+
+    def __call__(self, vectors: np.ndarray) -> list[float | None]:
+        if self.training is None:
+            return [None] * len(vectors)
+        return [float(one) for one in kept_heads.nearest(self.training, vectors)] if len(vectors) else []
 
 
 def _spread(name: str, values: Any, read: np.ndarray, kind: type[pl.DataType] | pl.DataType) -> pl.Series:

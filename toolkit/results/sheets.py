@@ -13,7 +13,7 @@ WIDEST = 60
 LINE = 15  # height of a line, in points
 MOST_ROWS, LONGEST = 1_048_576 - 10, 32_767
 """Excel's limits: rows per sheet, characters per cell. CSV and Parquet have everything."""
-NO_SHARE = ("log_loss", "auc", "average_precision", "calibration_error")
+NO_SHARE = ("log_loss", "auc", "average_precision", "calibration_error", "_seconds", "_ms")
 """Figures that are not shown in percent."""
 
 Formats = dict[str, Any]

@@ -62,6 +62,12 @@ def read(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     return version_1.brought_up_to_date(table, predictions)
 
 
+def read_predictions(place: Path) -> pl.DataFrame:
+    """The predictions of a results folder, or of a file like its `predictions.parquet`. Raises ResultsError."""
+    file = place / f"{PREDICTIONS}.parquet" if place.is_dir() else place
+    return _read_one(file, EXPECTED[PREDICTIONS])
+
+
 def upsert(old: pl.DataFrame, new: pl.DataFrame) -> pl.DataFrame:
     """`new`, and the rows of `old` whose key (`columns.KEY`) is not in `new`."""
     kept = old.join(new.select(columns.KEY).unique(), on=columns.KEY, how="anti", nulls_equal=True)
@@ -98,7 +104,8 @@ def verify(folder: Path, score: Score = rescore) -> list[str]:
     scored = pl.DataFrame(score(table, predictions), schema=table.schema)
     again = with_harmonic_mean(with_p_best(scored, predictions))
     joined = table.join(again, on=names, how="full", nulls_equal=True, suffix="_again", coalesce=True)
-    figures = [name for name, (kind, _) in columns.RESULTS.items() if kind == pl.Float64] + ["support"]
+    figures = [name for name, (kind, _) in columns.RESULTS.items() if kind == pl.Float64 and name not in columns.TIMES]
+    figures.append("support")
     lines = []
     for row in joined.iter_rows(named=True):
         earlier = [name for name in columns.LATER if row[name] is None]

@@ -14,7 +14,7 @@ import xlsxwriter
 from xlsxwriter.utility import xl_col_to_name
 
 from toolkit.evaluation import columns
-from toolkit.results import class_sheets, learning
+from toolkit.results import class_sheets, costs, learning
 from toolkit.results.classes import HARMONIC_MEAN, MACRO, has_more_than_two
 from toolkit.results.sheets import Formats, write_table
 from toolkit.results.summary import (
@@ -101,6 +101,8 @@ def workbook_bytes(table: pl.DataFrame, predictions: pl.DataFrame | None = None)
         }
         _summary_sheet(book.add_worksheet("Summary"), table, formats)
         class_sheets.add(book, table, predictions, formats)
+        if len(paid := costs.cost_table(table)):
+            _cost_sheet(book.add_worksheet("Cost"), paid, formats)
         _results_sheet(book.add_worksheet("Results"), table, formats)
         if len(means := left_out_means(table)):
             _means_sheet(book.add_worksheet("Leave-one-out"), means, predictions, formats)
@@ -199,6 +201,12 @@ def _results_sheet(sheet: Any, table: pl.DataFrame, formats: Formats) -> None:
     sheet.repeat_columns(0, 5)
     sheet.freeze_panes(1, 6)
     sheet.autofilter(0, 0, max(len(table), 1), len(table.columns) - 1)
+
+
+def _cost_sheet(sheet: Any, paid: pl.DataFrame, formats: Formats) -> None:
+    sheet.write_string(0, 0, costs.ABOUT, formats["note"])
+    write_table(sheet, 1, paid, formats, costs.HEADINGS)
+    sheet.freeze_panes(2, list(costs.HEADINGS).index("head") + 1)
 
 
 def _means_sheet(sheet: Any, means: pl.DataFrame, predictions: pl.DataFrame | None, formats: Formats) -> None:

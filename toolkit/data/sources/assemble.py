@@ -15,6 +15,8 @@ from toolkit.data.sources.vocabulary import split_within
 from toolkit.errors import DataError
 
 MOST_NAMED = 5
+SHARE_TO_TEST = 0.2
+"""Drawn as test split from data that names no splits, unless `Reading.test_share` says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Found:
 
 def found_in_folders(paths: Sequence[str], passed_over: Sequence[tuple[str, str]], asked: Reading) -> Found:
     """The rows of these images by their folders."""
-    made = arrange_as(paths, asked.layout) if asked.layout else arrange(paths)
+    made = arrange(paths) if asked.layout is None else arrange_as(paths, asked.layout)
     missing = [pl.lit(None, dtype=pl.String).alias(name) for name in SCHEMA if name not in made.rows.columns]
     return Found(
         made.rows.with_columns(missing),
@@ -79,19 +81,20 @@ def assemble(
 ) -> Dataset:
     """The data set of these rows; `what` describes it (`images in the folder x`), `place` is its path or address.
 
-    Raises DataError if no image has a label, or if there is no split and none is to be drawn.
+    Raises DataError if no image has a label, or if the data's splits are not known words.
     """
     found.rows = found.rows.drop([one for one in RESERVED if one != "path" and one in found.rows.columns])
     unlabelled = pl.col("label").is_null() | (pl.col("label") == "")
     found.drop(unlabelled, pl.lit("no label"))
     if found.rows.is_empty():
         raise DataError(_nothing(found, place))
-    _settle_splits(found, place, asked)
+    without = _settle_splits(found, place, asked)
+    share = SHARE_TO_TEST if without and not asked.without_split and asked.test_share is None else asked.test_share
     kind, what = (_read_as_cifake(found), what) if found.kind != "table" else (found.kind, what)
     found.rows = _with_nulls(found.rows)
     dataset = Dataset(name, "", found.rows, read, kind, reasons(found.passed_over), notes=tuple(found.notes))
-    if asked.test_share is not None:
-        dataset = _draw_split(dataset, asked.test_share, found)
+    if share is not None:
+        dataset = _draw_split(dataset, share, found)
     what = what.replace("images", "CIFAKE", 1) if kind == "cifake" else what
     as_what = f", read as {found.read_as}" if found.read_as and kind != "cifake" else ""
     described = f"{what}{as_what}: {len(dataset.rows):,} images"
@@ -113,17 +116,17 @@ def _with_nulls(rows: pl.DataFrame) -> pl.DataFrame:
     return named.with_columns(pl.when(pl.col(one) != "").then(pl.col(one)).alias(one) for one in ("category", *further))
 
 
-def _settle_splits(found: Found, where: str, asked: Reading) -> None:
+def _settle_splits(found: Found, where: str, asked: Reading) -> bool:
     """Only train and test remain. Validation becomes the test split if there is none; rows of an unknown split are
-    skipped."""
+    skipped. Returns whether the data has no split at all."""
     known = {word: split_within(word) for word in found.rows["split"].drop_nulls().unique()}
     split = pl.col("split").replace_strict(known, default=None, return_dtype=pl.String)
     found.rows = found.rows.with_columns(said=pl.col("split"), split=split)
     splits = set(found.rows["split"].drop_nulls())
     if not splits:
-        _require_a_share(found, where, asked)
+        _require_no_words(found, where, asked)
         found.rows = found.rows.with_columns(split=pl.lit(asked.without_split or "train")).drop("said")
-        return
+        return True
     said = pl.col("said").fill_null("")
     unknown = (
         pl.when(said == "")
@@ -142,19 +145,21 @@ def _settle_splits(found: Found, where: str, asked: Reading) -> None:
         raise DataError(f"{where} has a test split of its own: leave --test-share out.")
     if splits == {"train"} and asked.test_share is None:
         found.notes.append("There is only a training split: --test-share 0.2 draws a test split from it.")
+    return False
 
 
-def _require_a_share(found: Found, where: str, asked: Reading) -> None:
+def _require_no_words(found: Found, where: str, asked: Reading) -> None:
+    """Raise DataError if the rows name splits, none of them known, unless a share of them is to be drawn."""
     said = sorted(set(found.rows["said"].drop_nulls()) - {""})
-    if asked.test_share is not None or (asked.without_split and not said):
+    if asked.test_share is not None or not said:
         return
     counts = found.rows["label"].value_counts(sort=True).rows()
     labels = ", ".join(f"{label} ({count:,})" for label, count in counts[:MOST_NAMED])
     more = f" and {len(counts) - MOST_NAMED:,} more" if len(counts) > MOST_NAMED else ""
-    why = f"its splits are called {', '.join(said[:MOST_NAMED])}" if said else "no train and test split is named"
     raise DataError(
-        f"{where} holds {len(found.rows):,} images of the labels {labels}{more}, but {why}: --test-share 0.2 draws a "
-        f"test split, --layout '{{split}}/{{label}}' says what folders mean, --columns split=NAME which column it is."
+        f"{where} holds {len(found.rows):,} images of the labels {labels}{more}, but its splits are called "
+        f"{', '.join(said[:MOST_NAMED])}: --test-share 0.2 draws a test split, --layout '{{split}}/{{label}}' says "
+        f"what folders mean, --columns split=NAME which column it is."
     )
 
 
@@ -164,8 +169,8 @@ def _draw_split(dataset: Dataset, share: float, found: Found) -> Dataset:
     hashed = hash_rows(dataset, dataset.rows.select("path"))
     tests = [key is None or int(key[:8], 16) < share * 2**32 for key in hashed["sha256"]]
     drawn = pl.Series("split", ["test" if one else "train" for one in tests], dtype=pl.Categorical)
-    drawn_by = "by their bytes, so always the same ones"
-    note = f"--test-share {share:g} drew {sum(tests):,} of {len(tests):,} images as test split, {drawn_by}."
+    by = "by their bytes, so always the same ones"
+    note = f"{sum(tests):,} of {len(tests):,} images were drawn as test split, {by} (--test-share {share:g})."
     return replace(dataset, rows=dataset.rows.with_columns(drawn), notes=(*found.notes, note))
 
 

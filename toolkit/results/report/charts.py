@@ -63,8 +63,8 @@ def base_against_novel(entrants: Sequence[Entrant]) -> Picture | None:
             axes.plot(base.study, novel.study, "D", **HOLLOW, markersize=7.5, zorder=4)
     axes.set(xlim=(start, 1.005), ylim=(start, 1.005), xlabel="accuracy on base", ylabel="accuracy on novel")
     axes.set_aspect("equal")
-    _percent(axes)
-    bottom = _legend(figure, both, shapes, any(entrant.scores["novel"].study is not None for entrant in both))
+    percent(axes)
+    bottom = legend(figure, both, shapes, any(entrant.scores["novel"].study is not None for entrant in both))
     figure.subplots_adjust(left=0.13, right=0.985, top=0.985, bottom=bottom)
     return picture(
         figure, "base-against-novel", "Accuracy on base against novel, a point for each encoder and head", tips
@@ -79,7 +79,7 @@ def _cross(axes: "Axes", entrant: Entrant, marker: str, gid: str) -> None:
     axes.plot(base.mean, novel.mean, marker, color=shade, markersize=8.5, zorder=3, gid=gid, **edge)
 
 
-def _legend(figure: "Figure", entrants: Sequence[Entrant], shapes: Mapping[str, str], studied: bool) -> float:
+def legend(figure: "Figure", entrants: Sequence[Entrant], shapes: Mapping[str, str], studied: bool) -> float:
     """A legend: colours are ways, shapes heads. Returns the share of the figure's height for it and the axis label."""
     from matplotlib.lines import Line2D
 
@@ -94,7 +94,7 @@ def _legend(figure: "Figure", entrants: Sequence[Entrant], shapes: Mapping[str, 
     return (AXIS + LINE * -(-len(handles) // 4)) / figure.get_figheight()
 
 
-def _percent(axes: "Axes", x: bool = True, y: bool = True) -> None:
+def percent(axes: "Axes", x: bool = True, y: bool = True) -> None:
     from matplotlib.ticker import PercentFormatter
 
     for wanted, axis in ((x, axes.xaxis), (y, axes.yaxis)):
@@ -113,7 +113,7 @@ def roc_of_best(best: Sequence[Entrant], subject: Subject, predictions: pl.DataF
     first, second = (short(label) for label in subject.labels)
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     axes.set(xlabel=f"{first} images called {second}", ylabel=f"{second} images called {second}")
-    _percent(axes)
+    percent(axes)
     figure.legend(loc="lower center", ncols=2, fontsize=9, columnspacing=1.2)
     figure.subplots_adjust(left=0.13, right=0.985, top=0.985, bottom=0.215)
     return picture(figure, "roc", "ROC curves of the best encoder and head of each way to use CLIP")
@@ -251,8 +251,8 @@ def robustness(kind: str, strengths: Sequence[str], curves: Sequence[Curve], tes
         axes.plot(range(len(values)), values, label=entrant.name, **line)
     axes.set_xticks(range(len(strengths) + 1), ["none", *[short(one) for one in strengths]])
     axes.set(xlabel=short(kind), ylabel=f"accuracy on {test}", ylim=(low, 1.01))
-    _percent(axes, x=False)
-    bottom = _legend(figure, entrants, shapes, studied=False)
+    percent(axes, x=False)
+    bottom = legend(figure, entrants, shapes, studied=False)
     figure.subplots_adjust(left=0.145, right=0.96, top=0.97, bottom=bottom)
     name = re.sub(r"[^a-z0-9]+", "-", f"robustness-{kind}-{test}".lower()).strip("-")
     return picture(figure, name, f"Accuracy on {test} images against {kind}")
@@ -278,8 +278,8 @@ def learning_curves(curve: LearningCurve, test: str) -> Picture:
     axes.set_xticks(curve.sizes, [f"{size:,}" for size in curve.sizes])
     axes.minorticks_off()
     axes.set(xlabel="training images of each label", ylabel=f"accuracy on {test}")
-    _percent(axes, x=False)
-    bottom = _legend(figure, entrants, shapes, studied=False)
+    percent(axes, x=False)
+    bottom = legend(figure, entrants, shapes, studied=False)
     figure.subplots_adjust(left=0.145, right=0.97, top=0.97, bottom=bottom)
     return picture(figure, f"learning-{test}", f"Learning curves: accuracy on {test} by training images of each label")
 

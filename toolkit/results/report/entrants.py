@@ -1,7 +1,7 @@
 """The subject of the page: one study of a results folder, and the encoder-head pairs (entrants) compared in it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import polars as pl
@@ -11,6 +11,7 @@ from toolkit.encoders.record import Sees
 from toolkit.errors import SelectionError
 from toolkit.evaluation import columns
 from toolkit.heads import HEADS, head_class
+from toolkit.results.costs import Cost, cost_of
 from toolkit.results.published import study_figure
 from toolkit.results.summary import in_plural, labels_of, p_against_best, standing
 
@@ -46,13 +47,15 @@ class Score:
 
 @dataclass(frozen=True)
 class Entrant:
-    """An encoder with a head. `way` is one of `WAYS`, or `reference`. `scores` has that on `base` and on `novel`."""
+    """An encoder with a head. `way` is one of `WAYS`, or `reference`. `scores` has that on `base` and on `novel`,
+    `cost` the means over its repetitions."""
 
     key: str
     encoder: str
     head: str
     way: str
     scores: dict[str, Score]
+    cost: Cost | None = None
 
     @property
     def name(self) -> str:
@@ -206,7 +209,8 @@ def _entrants(table: pl.DataFrame) -> list[Entrant]:
     for (key,), group in table.filter(pl.col("class") == "all").group_by("entrant", maintain_order=True):
         first = group.row(0, named=True)
         scores = {test: _score(rows) for (test,), rows in group.group_by("test", maintain_order=True)}
-        found.append(Entrant(str(key), encoder_name(first), first["head"], way_of(first), scores))
+        cost = cost_of(group.filter(pl.col("test") == first["test"]))
+        found.append(Entrant(str(key), encoder_name(first), first["head"], way_of(first), scores, cost))
     return sorted(_with_distinct_names(found), key=lambda entrant: entrant.way == "reference")
 
 
@@ -220,7 +224,7 @@ def _with_distinct_names(entrants: list[Entrant]) -> list[Entrant]:
         more = [chosen_by] if len({twin[3] for twin in twins}) > 1 else []
         more += [identity[:6]] if len({twin[4] for twin in twins}) > 1 else []
         head = f"{entrant.head} ({', '.join(more)})" if names.count(entrant.name) > 1 and any(more) else entrant.head
-        apart.append(Entrant(entrant.key, entrant.encoder, head, entrant.way, entrant.scores))
+        apart.append(replace(entrant, head=head))
     return apart
 
 

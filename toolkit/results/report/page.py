@@ -12,19 +12,23 @@ import polars as pl
 
 from toolkit.data.labels import some
 from toolkit.errors import ResultsError, SelectionError, did_you_mean
+from toolkit.evaluation import columns
 from toolkit.results import run_records, tables
+from toolkit.results.against import TOLD, Against
+from toolkit.results.against import against as since
 from toolkit.results.classes import labels_of_row
-from toolkit.results.report import again, by_label, charts, encoders, parts, pictures, verdict, words
+from toolkit.results.report import again, by_label, charts, cost_chart, encoders, parts, pictures, verdict, words
 from toolkit.results.report.entrants import WAYS, Subject, studies, subject
 from toolkit.results.report.parts import Detail
 from toolkit.results.report.pictures import Picture
+from toolkit.results.report.price import sentence
+from toolkit.results.report.templating import templates
 from toolkit.results.workbook import LARGE_DROP
 from toolkit.storage.records import write_whole
 
 PAGE, PICTURES = "report.html", "pictures"
-OURS = (
-    r"(base-against-novel|roc|confusion|leave-one-out|(head|label|map)-\d+|(robustness|learning)-[a-z0-9-]+)\.(svg|png)"
-)
+ONE_OF_A_KIND = "base-against-novel|cost|roc|confusion|leave-one-out"
+OURS = rf"({ONE_OF_A_KIND}|(head|label|map)-\d+|(robustness|learning)-[a-z0-9-]+)\.(svg|png)"
 """The names of pictures that a page has, so that those of an earlier page can be removed."""
 WHAT = {
     "prompt": "Text prompts alone; nothing is trained.",
@@ -41,7 +45,8 @@ Frames = tuple[pl.DataFrame, pl.DataFrame]
 @dataclass(frozen=True)
 class Written:
     """What was written: the page and the pictures' files. `headline` and `lead` are the verdict, short and longer;
-    `warning` says why not to trust it, or nothing; `study`, of which of several studies in this folder it is."""
+    `warning` says why not to trust it, or nothing; `study`, of which of several studies in this folder it is;
+    `changes`, what changed since earlier results, if any were named."""
 
     page: Path
     pictures: list[Path]
@@ -49,6 +54,7 @@ class Written:
     lead: str
     warning: str
     study: str
+    changes: Against | None = None
 
 
 @dataclass(frozen=True)
@@ -67,23 +73,27 @@ def write(
     data: str | None = None,
     number: int = 1,
     held_out: str | None = None,
+    against: Path | None = None,
 ) -> Written:
     """Write `report.html` and `pictures/` for a results folder, from its tables and the cache; no model is loaded.
 
     `cache` and `data` are where `compare` found them, unless given. Study `number` is shown (1: the newest), its
-    details for `held_out` (default: the category that the best head finds hardest). Raises ResultsError where there are
-    no results, SelectionError for a study or category that is not there.
+    details for `held_out` (default: the category that the best head finds hardest). `against` are earlier results, to
+    show what changed since. Raises ResultsError where there are no results or nothing is in common with the earlier
+    ones, SelectionError for a study or category that is not there.
     """
     table, predictions = tables.read(folder)
     if table.is_empty():
         raise ResultsError(f"{folder} holds no results yet: run python cli.py compare first.")
     shown = subject(table, predictions, number)
+    changes = since(shown.predictions, columns.ordinary(tables.read_predictions(against))) if against else None
     reached = verdict.reach(shown)
     noted = run_records.read(folder)
     detail = _detail(shown, reached, noted, held_out)
     context, drawn = _contents(shown, reached, detail, cache, data, (table, predictions))
     context["encoders"] = encoders.side_by_side(table, predictions, shown)
     context["encoders_rule"] = encoders.RULE
+    context |= {"changes": changes, "changes_words": TOLD}
     context["others"] = [
         {
             **one,
@@ -99,7 +109,7 @@ def write(
     files = _write_pictures(folder / PICTURES, drawn)
     verdict_in_words = {name: context[name] for name in ("headline", "lead", "warning")}
     which = _which(shown, number, len(context["others"]) + 1)
-    return Written(folder / PAGE, files, **verdict_in_words, study=which)
+    return Written(folder / PAGE, files, **verdict_in_words, study=which, changes=changes)
 
 
 def _which(shown: Subject, number: int, count: int) -> str:
@@ -110,17 +120,8 @@ def _which(shown: Subject, number: int, count: int) -> str:
 
 def render(context: Mapping[str, Any]) -> str:
     """The HTML of the page. Whatever comes from data is escaped by the template."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    places = Environment(
-        loader=PackageLoader("toolkit.results.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    source = places.loader.get_source  # type: ignore[union-attr]
-    script, style = (source(places, name)[0] for name in ("report.js", "report.css"))
+    places, source = templates()
+    script, style = source("report.js"), source("report.css")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = places.get_template("report.html").render(
         **context, script=script, script_hash=digest, style=pictures.style() + style
@@ -145,6 +146,7 @@ def _contents(
         mapped = parts.space(shown, detail, place)
         curves = parts.curves(shown)
         learned = parts.learned(shown, every)
+        cost = cost_chart.section(shown, reached.contests if reached else [])
     context = {
         **_opening(shown, reached),
         "about": shown.about,
@@ -165,6 +167,7 @@ def _contents(
         "pair": words.pair,
         "scatter": scatter,
         "heat": heat,
+        "cost": cost,
         "roc": roc,
         "averages": by_label.averages(shown) if shown.many else [],
         "by_label": labels,
@@ -179,7 +182,7 @@ def _contents(
         **again.how(shown, detail.table, detail.noted),
         "settings": shown.table.select(SETTINGS).unique(maintain_order=True),
     }
-    drawn = [one for one in (scatter, roc, heat, *mapped, *curves, *learned["pictures"]) if one]
+    drawn = [one for one in (scatter, cost["picture"], roc, heat, *mapped, *curves, *learned["pictures"]) if one]
     drawn += [card["picture"] for card in cards]
     drawn += labels.pictures if labels else []
     return context, drawn
@@ -204,7 +207,7 @@ def _opening(shown: Subject, reached: verdict.Verdict | None) -> dict[str, Any]:
     return {
         "title": f"{titles[won]}: {shown.about['dataset']}",
         "headline": f"{titles[won]}.",
-        "lead": reached.sentence if reached else "No way of using CLIP was compared.",
+        "lead": _lead(shown, reached),
         "warning": words.warning(shown, best.get(won), _chance(shown)),
         "facts": words.facts(shown),
         "ways": ways,
@@ -217,6 +220,13 @@ def _opening(shown: Subject, reached: verdict.Verdict | None) -> dict[str, Any]:
         "averages_note": words.of_averages(shown),
         "bars": words.bars(shown),
     }
+
+
+def _lead(shown: Subject, reached: verdict.Verdict | None) -> str:
+    """The verdict, and the price of the most expensive way against the best cheaper one."""
+    if reached is None:
+        return "No way of using CLIP was compared."
+    return " ".join([reached.sentence, *[sentence(shown, one, figures=False) for one in reached.contests[-1:]]]).strip()
 
 
 def _detail(shown: Subject, reached: verdict.Verdict | None, noted: Mapping[str, Any], held_out: str | None) -> Detail:

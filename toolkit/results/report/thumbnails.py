@@ -82,15 +82,19 @@ def _row(title: str, count: int, images: pl.DataFrame, p: str, read: Read) -> Ro
 
 def _thumbnail(row: dict[str, Any], p: str, read: Read) -> Thumbnail:
     path = str(row["path"])
-    source, reason = "", ""
+    source, reason = picture(read, path, row["sha256"])
+    return Thumbnail(path, row["category"] or "", row["label"], row["predicted"], row[p], source, reason)
+
+
+def picture(read: Read, path: str, sha256: str | None) -> tuple[str, str]:
+    """The image at `path` as a `data:` address; or an empty one, and the reason."""
     try:
         data = read(path)
-        if hashlib.sha256(data).hexdigest() != row["sha256"]:
+        if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
             raise ImageError("its bytes are no longer those that were scored")
-        source = data_address(decode(data))
+        return data_address(decode(data)), ""
     except (ImageError, OSError, KeyError) as error:
-        reason = str(error) if isinstance(error, ImageError) else "not in the data any more"
-    return Thumbnail(path, row["category"] or "", row["label"], row["predicted"], row[p], source, reason)
+        return "", str(error) if isinstance(error, ImageError) else "not in the data any more"
 
 
 def data_address(image: Image.Image) -> str:

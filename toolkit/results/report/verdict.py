@@ -41,12 +41,21 @@ class Duel:
 
 @dataclass(frozen=True)
 class Contest:
-    """The best entrant of a way against the best one so far of the cheaper ways, on each test set; `won`: it won."""
+    """The best entrant of a way against the best one so far of the cheaper ways, on each test set."""
 
     challenger: Entrant
     holder: Entrant
     duels: dict[str, Duel]
-    won: bool
+
+    @property
+    def telling(self) -> Duel | None:
+        """The duel on the first test set, novel before base, with a significant difference."""
+        return next((one for one in self.duels.values() if one.sure), None)
+
+    @property
+    def won(self) -> bool:
+        """Whether the challenger is significantly more accurate there."""
+        return self.telling is not None and self.telling.difference > 0
 
 
 @dataclass(frozen=True)
@@ -77,8 +86,7 @@ def contend(subject: Subject, challenger: Entrant, holder: Entrant) -> Contest:
     """The challenger wins if it is more accurate on the first test set, novel before base, with a significant
     difference."""
     duels = {test: duel(subject.predictions, challenger.key, holder.key, test) for test in reversed(subject.tests)}
-    telling = next((one for one in duels.values() if one.sure), None)
-    return Contest(challenger, holder, duels, telling is not None and telling.difference > 0)
+    return Contest(challenger, holder, duels)
 
 
 def duel(predictions: pl.DataFrame, first: str, second: str, test: str) -> Duel:

@@ -1,0 +1,61 @@
+"""What a point of accuracy costs: each contest in a sentence, and the frontier of accuracy and cost."""
+
+from collections.abc import Sequence
+
+from toolkit.results.costs import duration
+from toolkit.results.report.entrants import WAYS, Entrant, Subject
+from toolkit.results.report.verdict import Contest, Duel, signed
+from toolkit.results.report.words import test_name
+
+NAMES = {"prompt": "the prompts", "probe": "the probe", "finetune": "fine-tuning"}
+
+
+def sentence(shown: Subject, contest: Contest, figures: bool = True) -> str:
+    """The challenger's price against the holder's, and what it buys, on the first test set with a significant
+    difference; with `figures`, also that difference with its interval. Empty if one of the two is not known."""
+    mine, theirs = (_seconds(entrant) for entrant in (contest.challenger, contest.holder))
+    if not mine or not theirs:
+        return ""
+    name, telling = NAMES[contest.challenger.way], contest.telling or next(iter(contest.duels.values()))
+    times = f"{_times(mine / theirs)} {NAMES[contest.holder.way]}"
+    price = f"{name[0].upper()}{name[1:]} costs {times} ({duration(mine)} against {duration(theirs)})"
+    where = f"on {test_name(shown, telling.test)}"
+    said = "points" if telling.sure else f"points {where}"
+    found = f": {signed(telling.difference)} {said} ({signed(telling.low)} to {signed(telling.high)})"
+    return f"{price} and {_bought(telling, mine - theirs, where)}{found if figures else ''}."
+
+
+def _bought(telling: Duel, extra: float, where: str) -> str:
+    if not telling.sure:
+        return "gains nothing that chance would not explain"
+    if telling.difference < 0:
+        return f"loses accuracy {where}"
+    each = f", {duration(extra / (100 * telling.difference))} for each point" if extra > 0 else ""
+    return f"gains accuracy {where}{each}"
+
+
+def _times(ratio: float) -> str:
+    if ratio < 0.95:
+        return f"{ratio:.2g} times"
+    return "as much as" if ratio < 1.05 else f"{ratio:,.1f} times" if ratio < 9.95 else f"{ratio:,.0f} times"
+
+
+def _seconds(entrant: Entrant) -> float | None:
+    return entrant.cost.until_answer if entrant.cost else None
+
+
+def priced(shown: Subject) -> list[Entrant]:
+    """The entrants with a known cost and a score on the deciding test set, the cheapest first."""
+    known = [one for one in shown.entrants if _seconds(one) is not None and shown.decides in one.scores]
+    return sorted(known, key=lambda one: (_seconds(one) or 0.0, -one.scores[shown.decides].mean))
+
+
+def frontier(entrants: Sequence[Entrant], test: str) -> list[Entrant]:
+    """Of entrants in the order of `priced`, those that no other beats in both; without references, which never answer.
+
+    One that is as accurate as a cheaper one is beaten."""
+    found: list[Entrant] = []
+    for one in (one for one in entrants if one.way in WAYS):
+        if not found or one.scores[test].mean > found[-1].scores[test].mean:
+            found.append(one)
+    return found
