@@ -1,6 +1,6 @@
 """How much of photos-100 is the generator, and how much the files' history: one generator and one subject at a time.
 
-    python scripts/photos_in_turn.py tables PHOTOS           # PHOTOS/turn1.csv to turn5.csv: one pair tests, 80 images train
+    python scripts/photos_in_turn.py tables PHOTOS   # writes turn1.csv to turn5.csv: one pair tests, 80 images train
     python cli.py embed --data PHOTOS/turn1.csv --split none --full --features blocks --cache CACHE … [--equalise STEPS]
     python scripts/photos_in_turn.py score PHOTOS CACHE --block 8 [--equalise STEPS]
 
