@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import PurePosixPath
 from typing import Any
 
 import polars as pl
@@ -179,7 +178,7 @@ def _read_as_cifake(found: Found) -> str:
     if found.rows["category"].drop_nulls().len() or set(found.rows.columns) - {*SCHEMA, "original"}:
         return found.kind
     named = found.rows["original"] if "original" in found.rows.columns else found.rows["path"]
-    names = [PurePosixPath(name or "").name for name in named]
+    names = [(name or "").rpartition("/")[2] for name in named]
     numbers = cifake_numbers(names, found.rows["label"].unique().to_list())
     if numbers is None:
         return found.kind
