@@ -38,7 +38,7 @@ def compare(heads: str, choose_by: str, gate: Path | None, as_json: bool, **chos
     old = read_predictions(gate) if gate else None  # before the work: it may be the folder that is written to
 
     names, plans = heads_of(heads), planned(chosen, as_json)
-    beyond = beyond_of(chosen, as_json)
+    beyond = beyond_of(chosen, plans[0].labels, as_json)
     with bars() as progress:
         done = compare_all([replace(plan, progress=progress) for plan in plans], names, choose_by, beyond)
     show_compared(done, plans[0], as_json)
@@ -65,12 +65,14 @@ def show_compared(done: Any, plan: "Plan", as_json: bool) -> None:
     if as_json:
         print_json(done.table.to_dicts())
         return
-    from toolkit.cli.tables import encoders, tables
+    from toolkit.cli.tables import encoders, equalised, tables
 
     for table in tables(done.table, done.predictions):
         print_table(table)
     if side_by_side := encoders(done.table, done.predictions):
         print_table(side_by_side)
+    if footing := equalised(done.table, plan):
+        print_table(footing)
     for note in done.notes:
         click.echo(note)
     click.echo(f"Written: {plan.results / 'results.xlsx'} (also .csv, .parquet) and predictions beside it.")

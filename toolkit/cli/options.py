@@ -95,6 +95,13 @@ reading_options = section(
         metavar="SHARE",
         help="Draw this share of the images as test split, by their content, if the data has none.",
     ),
+    option(
+        "--equalise",
+        metavar="STEP,STEP",
+        help="Change every picture alike before anything sees it, train and test: side:PIXELS (the shorter side), "
+        "crop:PIXELS (the central square), jpeg:QUALITY, or a KIND:AMOUNT of --perturb, in this order, as in "
+        "side:224,jpeg:95.",
+    ),
 )
 data_options = section(
     "Data",
@@ -283,6 +290,17 @@ beyond_options = section(
         help="Score another data set's test images as well (all of it, if it names no split). It has the same labels, "
         "and is read with --layout and --columns where they fit.",
     ),
+    option(
+        "--adapt",
+        is_flag=True,
+        help="Also score two labels with the threshold moved by the unlabelled test images, in rows of their own.",
+    ),
+    option(
+        "--share",
+        metavar="LABEL=SHARE",
+        help="The share of the test images that --adapt assumes of a label, as in REAL=0.3.  [default: a half]",
+    ),
+    option("--real-share", type=float, metavar="SHARE", help="The same of the label that says real."),
 )
 
 

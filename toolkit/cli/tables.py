@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 from rich.table import Table
@@ -28,6 +28,9 @@ from toolkit.results.summary import (
     standing,
 )
 
+if TYPE_CHECKING:
+    from toolkit.pipeline.plan import Plan
+
 TESTS = {"base": "base", "novel": "novel"}
 LEGEND = (
     "★ the most accurate; ≈ as good: behind by less than {margin:g}, by its paired 95 % interval; ? cannot be "
@@ -41,6 +44,10 @@ MOST_LABELS = 2
 """Up to this many labels have columns of their own; more labels are shown as averages."""
 WORST = 3
 """The number of labels named under the averages: those with the lowest recall."""
+LEGEND_ADAPTED = (
+    "The threshold was moved until the assumed share of these test images is called so: without their labels, and\n"
+    "no better than the assumption. No other row is set against these."
+)
 LEGEND_INTERVAL = "95 % intervals (Student's t) have the held-out value as their unit."
 LEGEND_MEANS = (
     "Against the study's way: mean accuracy minus that of zero-shot on finetuned (study), and how many held-out values "
@@ -52,18 +59,21 @@ def tables(table: pl.DataFrame, predictions: pl.DataFrame) -> Iterator[Table]:
     """A table for each comparison, in the study's layout; and the means over held-out values, if there are several.
 
     Of several models each has its own tables, which name it, with its weights where another model has its name. With
-    several numbers of training images these are shown for the largest number; the learning curves follow.
+    several numbers of training images these are shown for the largest number; the learning curves follow. Rows adapted
+    to the test images have a table of their own.
     """
+    every, table = table, columns.unadapted(table)
+    predictions = columns.unadapted(predictions)
     models = table.select("model", "pretrained").unique(maintain_order=True)
     if len(models) > 1:
         for model, weights in models.iter_rows():
             name = f"{model} ({weights})" if models["model"].to_list().count(model) > 1 else model
             mine = (pl.col("model") == model) & (pl.col("pretrained") == weights)
-            yield from tables(*(one.filter(mine).with_columns(model=pl.lit(name)) for one in (table, predictions)))
+            yield from tables(*(one.filter(mine).with_columns(model=pl.lit(name)) for one in (every, predictions)))
         return
     if table["train_per_label"].n_unique() > 1:
         largest = pl.col("train_per_label") == table["train_per_label"].max()
-        yield from tables(table.filter(largest), predictions.filter(largest))
+        yield from tables(every.filter(largest), predictions.filter(largest))
         yield from map(_learning, learning.find(table, predictions))
         return
     for _, group in columns.ordinary(table).group_by(columns.COMPARISON, maintain_order=True):
@@ -80,6 +90,8 @@ def tables(table: pl.DataFrame, predictions: pl.DataFrame) -> Iterator[Table]:
     means = left_out_means(table)
     if len(means):
         yield _means(means.join(against_study(predictions), on=LEFT_OUT, how="left", nulls_equal=True))
+    for (assumed,), rows in every.filter(pl.col(columns.ADAPTED) != "").group_by(columns.ADAPTED, maintain_order=True):
+        yield _adapted(str(assumed), rows, table)
 
 
 def encoders(table: pl.DataFrame, predictions: pl.DataFrame) -> Table | None:
@@ -106,6 +118,30 @@ def encoders(table: pl.DataFrame, predictions: pl.DataFrame) -> Table | None:
         against = f"{duel.difference:+.3f} [{duel.low:+.3f}, {duel.high:+.3f}]" if duel else "best"
         made.add_row(row.name, row.entrant.head, *figures, against, "" if row.p is None else p_value(row.p))
     return made if rows else None
+
+
+def equalised(table: pl.DataFrame, plan: "Plan") -> Table | None:
+    """What this command found on equalised pictures beside what is stored of the files as they are; None if the
+    pictures are not equalised, or nothing is stored."""
+    from toolkit.data.equalise import parse_steps
+    from toolkit.results import footing, tables
+
+    if plan.reading.equalise is None:
+        return None
+    plain = plan.dataset.name.removesuffix(parse_steps(plan.reading.equalise).suffix)
+    found = footing.side_by_side(table, tables.read(plan.results)[0], plain)
+    made = Table(title=f"{plain}: as the files are, and equalised ({plan.reading.equalise})", **PLAIN)
+    several = ["Held out"] if found["held_out"].n_unique() > 1 else []
+    for name in (*several, "Encoder", "Head", "Test", "As the files are", "Equalised", "AUC before", "AUC"):
+        made.add_column(name, no_wrap=True)
+    for row in found.iter_rows(named=True):
+        figures = [
+            f"{row[f'accuracy{which}']:.3f} [{row[f'accuracy_low{which}']:.2f}–{row[f'accuracy_high{which}']:.2f}]"
+            for which in ("_plain", "")
+        ]
+        areas = [_auc(row["roc_auc_plain"]), _auc(row["roc_auc"])]
+        made.add_row(*[row["held_out"] for _ in several], _encoder(row), row["head"], row["test"], *figures, *areas)
+    return made if len(found) else None
 
 
 def _learning(curve: learning.Curve) -> Table:
@@ -265,6 +301,27 @@ def _means(means: pl.DataFrame) -> Table:
         mean = f"{row['mean']:.3f} [{low:.2f}–{high:.2f}]"
         figures = [mean, f"{row['auc']:.3f}", f"{row['worst']:.3f}", worst, *[_difference(row) for _ in compared]]
         shown.add_row(*[str(row["seed"]) for _ in several], _encoder(row), row["head"], row["test"], *figures)
+    return shown
+
+
+def _adapted(assumed: str, rows: pl.DataFrame, table: pl.DataFrame) -> Table:
+    """Accuracies of the rows adapted to the test images, beside those of the same heads as they are; means over the
+    comparisons."""
+    by = ["encoder", "recipe", "head", "chosen_by", *columns.TEST]
+    of_all = pl.col("class") == "all"
+    before, after = (
+        one.filter(of_all).group_by(by, maintain_order=True).agg(pl.col("accuracy", "roc_auc").mean(), runs=pl.len())
+        for one in (table, rows)
+    )
+    runs = max(after["runs"].to_list())
+    title = f"Adapted to the test images, {assumed}: {rows['dataset'][0]}, {rows['model'][0]}"
+    shown = Table(title=f"{title}, means of {runs}" if runs > 1 else title, caption=LEGEND_ADAPTED, **PLAIN)
+    for name in ("Encoder", "Head", "Test", "As it is", "Adapted", "AUC"):
+        shown.add_column(name, no_wrap=True)
+    for row in after.join(before, on=by, suffix="_before", maintain_order="left").iter_rows(named=True):
+        test = " ".join(filter(None, (row[name] for name in columns.TEST)))
+        figures = [f"{row['accuracy_before']:.3f}", f"{row['accuracy']:.3f}", _auc(row["roc_auc"])]
+        shown.add_row(_encoder(row), row["head"], test, *figures)
     return shown
 
 

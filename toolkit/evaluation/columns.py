@@ -7,6 +7,8 @@ S, F, N = pl.String, pl.Float64, pl.Int64
 Kind = type[pl.DataType] | pl.DataType
 
 AT_THRESHOLD = "accuracy_at_chosen_threshold"
+ADAPTED = "adapted"
+"""The column of what was assumed to adapt a row to its unlabelled test images."""
 
 RESULTS: dict[str, tuple[Kind, str]] = {
     "dataset": (S, "Name of the data set."),
@@ -188,6 +190,12 @@ RESULTS: dict[str, tuple[Kind, str]] = {
         "of 80 %, at the share of images that only one of the two got right (Connor 1987).",
     ),
     "margin": (F, "`--margin`: the loss of accuracy that still counts as good; 0.02 for rows that have none."),
+    ADAPTED: (
+        S,
+        "What share of the test images a label was assumed to have, as `REAL=0.5`, to move the threshold until so many "
+        "are called it (`--adapt`). Such a row saw the features of all test images, though no label, so it is set "
+        "against no other row. Empty for all others.",
+    ),
 }
 
 PREDICTIONS: dict[str, tuple[Kind, str]] = {
@@ -223,6 +231,7 @@ PREDICTIONS: dict[str, tuple[Kind, str]] = {
     ),
     "p_predicted": (F, "P(`predicted`)."),
     "p_label": (F, "P(`label`)."),
+    ADAPTED: (S, "As in the results."),
 }
 
 AGAINST_BEST = ("difference_best", "difference_best_low", "difference_best_high", "difference_told")
@@ -253,13 +262,18 @@ COMPARISON = [*QUESTION, "held_out", "seed", "images"]
 TEST = ["test", "perturbation", "test_data"]
 """Columns that identify a test set within a comparison."""
 
-KEY = [*COMPARISON, "encoder", "recipe", "encoder_id", "head", "chosen_by", *TEST]
+KEY = [*COMPARISON, "encoder", "recipe", "encoder_id", "head", "chosen_by", *TEST, ADAPTED]
 """Columns that identify a scored test set: new rows replace stored rows with an equal key."""
 
 
 def ordinary(table: pl.DataFrame) -> pl.DataFrame:
-    """The rows on the data's own unperturbed test images: base and novel."""
-    return table.filter(pl.all_horizontal(pl.col("perturbation", "test_data").fill_null("") == ""))
+    """The rows on the data's own unperturbed test images, base and novel, that are not adapted to them."""
+    return table.filter(pl.all_horizontal(pl.col("perturbation", "test_data", ADAPTED).fill_null("") == ""))
+
+
+def unadapted(table: pl.DataFrame) -> pl.DataFrame:
+    """The rows that saw nothing of the test images; every figure, mean and choice is of these alone."""
+    return table.filter(pl.col(ADAPTED).fill_null("") == "")
 
 
 def of_one_design(table: pl.DataFrame) -> pl.DataFrame:

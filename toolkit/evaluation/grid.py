@@ -208,6 +208,7 @@ def _about(record: EncoderRecord, model: EncoderRecord, split: Split, settings: 
         "labels": json.dumps(settings.labels.names),
         "split_by": split.by,
         "study": "",
+        columns.ADAPTED: "",
     }
 
 

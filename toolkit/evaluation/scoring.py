@@ -28,7 +28,7 @@ def score(
         named = dict(zip(columns.KEY, key, strict=True))
         y, predicted = (group[name].to_numpy() for name in ("label", "predicted"))
         probabilities = group["probabilities"].list.to_array(len(labels)).to_numpy()
-        at = {} if threshold is None else _at(threshold, probabilities[:, 1], y == labels[1])
+        at = {} if threshold is None or named[columns.ADAPTED] else _at(threshold, probabilities[:, 1], y == labels[1])
         rows += [{**named, **metrics, **at} for metrics in summarise(y, predicted, probabilities, labels, seed)]
     return rows
 
@@ -56,7 +56,8 @@ def with_p_best(table: pl.DataFrame, predictions: pl.DataFrame) -> pl.DataFrame:
 
     `p_best` is the p-value of McNemar's exact test against the most accurate row (`metrics.mcnemar`),
     `p_best_corrected` that of `best_of.compare_with_best`. Both are null for the most accurate row itself, and so are
-    the differences from it; only that row has a `selection_bias`. Rows without predictions keep their values.
+    the differences from it; only that row has a `selection_bias`. Rows without predictions keep their values, and
+    adapted rows have none.
     """
     found = []
     for rivals in _rivals(predictions):
@@ -93,7 +94,7 @@ def with_harmonic_mean(table: pl.DataFrame) -> pl.DataFrame:
 def _rivals(predictions: pl.DataFrame) -> list[dict[tuple[Any, ...], np.ndarray]]:
     """Groups of keys that were scored on the same images, each key with `[N]` bool: whether it was right on each."""
     rivals: dict[tuple[Any, ...], dict[tuple[Any, ...], np.ndarray]] = {}
-    for key, group in predictions.group_by(columns.KEY, maintain_order=True):
+    for key, group in columns.unadapted(predictions).group_by(columns.KEY, maintain_order=True):
         named = dict(zip(columns.KEY, key, strict=True))
         ordered = group.sort("path", "sha256")
         images = hashlib.sha256("".join(ordered["sha256"] + ordered["label"]).encode()).digest()

@@ -169,7 +169,7 @@ def over_seeds(table: pl.DataFrame) -> pl.DataFrame:
     `deviation` is the sample standard deviation, `auc` the mean AUC. If several values were held out, rows with
     `held_out` = `mean of N` give the same for the mean over those values.
     """
-    table = table.filter(pl.col("seed") > 0)
+    table = columns.unadapted(table).filter(pl.col("seed") > 0)
     each = table.filter(pl.col("class") == "all").with_columns(figure=pl.col("accuracy"), auc=pl.col("roc_auc"))
     means = left_out_means(table).with_columns(
         held_out=pl.concat_str(pl.lit("mean of "), pl.col("categories")),

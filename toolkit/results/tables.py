@@ -29,7 +29,7 @@ RESULTS, PREDICTIONS, SKIPPED = "results", "predictions", "skipped.csv"
 EXPECTED = {RESULTS: columns.RESULTS, PREDICTIONS: columns.PREDICTIONS}
 CHECKSUM, BESIDE = "toolkit_sha256", "toolkit_files_sha256"
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
-WHERE = ("dataset", "held_out", "encoder", "head", *columns.TEST)
+WHERE = ("dataset", "held_out", "encoder", "head", *columns.TEST, columns.ADAPTED)
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +79,7 @@ def in_order(table: pl.DataFrame) -> pl.DataFrame:
     order."""
     head = pl.col("head").replace_strict({name: i for i, name in enumerate(HEADS)}, default=len(HEADS))
     by = [*columns.COMPARISON, "encoder", "recipe", "encoder_id", head, "head", "chosen_by", *columns.TEST]
+    by.append(columns.ADAPTED)
     return table.sort(by, nulls_last=True, maintain_order=True)
 
 

@@ -276,7 +276,7 @@ def _curves_sheet(sheet: Any, curves: pl.DataFrame, formats: Formats) -> None:
 def changed_images(table: pl.DataFrame) -> pl.DataFrame:
     """A line for each row on perturbed images or other data: its `accuracy`, `unchanged` for the same head on the
     unchanged test set, and `loss`, their difference. The last two are null if there is no such row."""
-    every = table.filter(pl.col("class") == "all")
+    every = columns.unadapted(table).filter(pl.col("class") == "all")
     same = [name for name in columns.KEY if name not in ("perturbation", "test_data")]
     plain = columns.ordinary(every).select(*same, unchanged="accuracy")
     changed = every.join(columns.ordinary(every), on=columns.KEY, how="anti", nulls_equal=True)

@@ -22,13 +22,15 @@ SHARE_TO_TEST = 0.2
 class Reading:
     """What the user states about how to read data: the `layout` of folders (`{split}/{label}`), the `columns` of a
     table (path, label, split, category -> the column), and the share of images to test on if there is no split.
-    `without_split` (`train` or `test`) is the split of all images if the data names none.
+    `without_split` (`train` or `test`) is the split of all images if the data names none. `equalise` are the steps that
+    every picture goes through first (`data.equalise`).
     """
 
     layout: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     test_share: float | None = None
     without_split: str | None = None
+    equalise: str | None = None
 
     def facts(self) -> dict[str, Any]:
         """The fields as plain values; `Reading(**facts)` is the inverse."""

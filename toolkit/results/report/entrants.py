@@ -159,7 +159,7 @@ def subject(table: pl.DataFrame, predictions: pl.DataFrame, number: int = 1) -> 
     if not 1 <= number <= len(found):
         raise SelectionError(f"There is no study {number}: --study takes 1 (the newest) to {len(found)}.")
     about = found[number - 1]
-    rows = columns.of_one_design(with_entrants(_of(table, about)))
+    rows = columns.of_one_design(with_entrants(columns.unadapted(_of(table, about))))
     plain = newest(columns.ordinary(rows), ["entrant", *REPETITION, "test", "class"])
     kept = plain.select(columns.KEY).unique()
     images = with_entrants(_of(predictions, about)).join(kept, on=columns.KEY, how="semi", nulls_equal=True)
