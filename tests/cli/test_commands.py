@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shlex
 import shutil
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 from folders import without_times
 from places import ROOT
-from trees import cifake_files, write_folder
+from trees import cifake_files, jpeg, write_folder
 
 from toolkit.cli import main as cli
 from toolkit.errors import ResultsError
@@ -55,6 +56,27 @@ def test_run_does_the_whole_study_and_says_what_it_did(study: Path) -> None:
     assert "Written: " in output and (study / "results/report.html").exists()
     assert set(table["dataset"]) == {"cifake"} and set(table["held_out"]) == {"cat"}
     assert table.filter(pl.col("class") != "all")["support"].to_list() == [5] * 28
+
+
+def test_run_says_each_step_and_ends_with_commands_that_work(study: Path) -> None:
+    output = (study / "output").read_text()
+    assert [line[:5] for line in output.splitlines() if line.startswith("[")] == ["[1/4]", "[2/4]", "[3/4]", "[4/4]"]
+    commands = [shlex.split(line) for line in output.partition("Next:\n")[2].splitlines() if "cli.py" in line]
+    assert [words[2] for words in commands] == ["predict", "run", "run"] and commands[2][-2:] == ["--split", "all"]
+    for _, _, name, *words in commands:
+        cli.cli.commands[name].make_context(name, words)  # raises for an option or a value that it does not take
+    pictures = [str(study / "cifake/test/REAL") if word == "YOUR_PICTURES/" else word for word in commands[0][2:]]
+    assert call(*pictures, "--json").exit_code == 0
+
+
+def test_two_folders_of_pictures_need_no_option(tmp_path: Path) -> None:
+    pictures = {f"{kind}/{n}.jpg": jpeg(n + 500 * (kind == "dog")) for kind in ("cat", "dog") for n in range(30)}
+    data = write_folder(tmp_path / "pets", pictures)
+    words = ["--model", "nano", "--cache", tmp_path / "cache", "--results", tmp_path / "results"]
+    assert call("embed", "--data", data, *words).exit_code == 0
+    compared = call("compare", "--data", data, *words, "--heads", "logreg")
+    assert compared.exit_code == 0 and "drawn as test split" in compared.output
+    assert set(pl.read_csv(tmp_path / "results/results.csv")["class"]) == {"cat", "dog", "all"}
 
 
 def test_the_second_embed_embeds_nothing(study: Path) -> None:

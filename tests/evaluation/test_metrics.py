@@ -9,7 +9,8 @@ from sklearn import metrics as reference
 
 from toolkit.evaluation.intervals import wilson
 from toolkit.evaluation.metrics import mcnemar, summarise
-from toolkit.evaluation.probabilities import auc_interval, calibration_error
+from toolkit.evaluation.probabilities import auc_interval
+from toolkit.evaluation.reliability import calibration_error, error_interval, expected_error
 
 CLASSES = ["FAKE", "REAL"]
 
@@ -190,3 +191,52 @@ def test_bootstrap_intervals_agree_with_a_plain_loop() -> None:
 def test_intervals_are_the_same_each_time() -> None:
     y, _, p = answers(100)
     assert auc_interval(y == "REAL", p, 0) == auc_interval(y == "REAL", p, 0) != auc_interval(y == "REAL", p, 1)
+
+
+@pytest.mark.parametrize("labels", [2, 4])
+def test_intervals_of_average_precision_and_brier_score_agree_with_a_plain_bootstrap(labels: int) -> None:
+    rng = np.random.default_rng(3)
+    codes = np.repeat(np.arange(labels), 120)
+    shares = rng.dirichlet(np.ones(labels), len(codes)) + 0.6 * np.eye(labels)[codes]
+    shares /= shares.sum(axis=1, keepdims=True)
+    names = [f"label {code}" for code in range(labels)]
+    found = summarise(np.array(names)[codes], np.array(names)[shares.argmax(axis=1)], shares, names)[-1]
+
+    def figures(rows: np.ndarray) -> tuple[float, float]:
+        truth, p = np.eye(labels)[codes[rows]], shares[rows]
+        errors = ((p - truth) ** 2).sum(axis=1).mean() / (2 if labels == 2 else 1)
+        sides = [1] if labels == 2 else range(labels)
+        return np.mean([reference.average_precision_score(truth[:, side], p[:, side]) for side in sides]), errors
+
+    drawn = [
+        figures(np.concatenate([rng.choice(np.flatnonzero(codes == code), 120) for code in range(labels)]))
+        for _ in range(300)
+    ]
+    assert (found["average_precision"], found["brier"]) == pytest.approx(figures(np.arange(len(codes))))
+    for name, values in zip(("average_precision", "brier"), np.transpose(drawn), strict=True):
+        assert [found[f"{name}_low"], found[f"{name}_high"]] == pytest.approx(
+            np.percentile(values, [2.5, 97.5]).tolist(), abs=0.25 * np.ptp(np.percentile(values, [2.5, 97.5]))
+        )
+
+
+@pytest.mark.parametrize("images", [20, 200, 3000])
+def test_the_expected_calibration_error_is_that_of_labels_drawn_from_the_heads_own_p(images: int) -> None:
+    rng = np.random.default_rng(images)
+    p = rng.beta(0.5, 0.5, images)
+    drawn = [calibration_error(rng.random(images) < p, p) for _ in range(1500)]
+    assert expected_error(p) == pytest.approx(np.mean(drawn), rel=0.03)
+
+
+@pytest.mark.parametrize(("bent", "least"), [(1.0, 0.95), (2.0, 0.88)])
+def test_the_interval_of_the_calibration_error_holds_that_of_many_images(bent: float, least: float) -> None:
+    rng = np.random.default_rng(0)
+    many = rng.beta(0.5, 0.5, 400_000)
+    truth = calibration_error(many**bent, many)  # shares in place of labels: no chance
+    held = []
+    for _ in range(400):
+        p = rng.beta(0.5, 0.5, 200)
+        positive = rng.random(200) < p**bent
+        low, high = error_interval(positive, p, rng)
+        assert low <= calibration_error(positive, p) <= high
+        held.append(low - 1e-3 <= truth <= high)
+    assert np.mean(held) >= least

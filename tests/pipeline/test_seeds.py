@@ -34,7 +34,7 @@ def call(home: Path, *words: str) -> Result:
 
 def test_each_seed_has_rows_of_its_own_on_training_rows_of_its_own(home: Path) -> None:
     made = tables.read(home / "results")[0].filter((pl.col("class") == "all") & (pl.col("test") == "base"))
-    assert made.group_by("seed").len().sort("seed").rows() == [(0, 7), (1, 7), (2, 7)]
+    assert made.group_by("seed").len().sort("seed").rows() == [(1, 7), (2, 7), (3, 7)]
     tuned = made.filter((pl.col("encoder") == "finetuned") & (pl.col("head") == "logreg"))
     assert tuned["encoder_id"].n_unique() == 3 and tuned["data_hash"].n_unique() == 3
     assert made.filter(pl.col("encoder") == "base")["encoder_id"].n_unique() == 1
@@ -46,7 +46,7 @@ def test_a_seed_among_several_gives_what_it_gives_alone(home: Path) -> None:
     assert result.exit_code == 0 and "cli.py finetune" not in result.output
     assert without_times(tables.read(home / "results")[0]).equals(without_times(before), null_equal=True)
     again = call(home, "finetune", "--seeds", "3", "--epochs", "1", "--json")
-    assert [(one["seed"], one["trained"]) for one in json.loads(again.stdout)] == [(n, False) for n in range(3)]
+    assert [(one["seed"], one["trained"]) for one in json.loads(again.stdout)] == [(n, False) for n in (1, 2, 3)]
 
 
 def test_mean_and_spread_are_those_of_numpy(home: Path) -> None:
@@ -73,7 +73,7 @@ def test_over_several_held_out_values_the_mean_over_them_has_its_spread() -> Non
     shared |= {"perturbation": "", "test_data": "", "recipe": "", "chosen_by": "", "encoder_id": "e", "class": "all"}
     rows = [
         {**shared, "held_out": held_out, "seed": seed, "accuracy": accuracy}
-        for held_out, seed, accuracy in [("cat", 0, 0.5), ("dog", 0, 0.7), ("cat", 1, 0.8), ("dog", 1, 0.8)]
+        for held_out, seed, accuracy in [("cat", 1, 0.5), ("dog", 1, 0.7), ("cat", 2, 0.8), ("dog", 2, 0.8)]
     ]
     spread = over_seeds(pl.DataFrame(rows, schema=columns.schema(columns.RESULTS)))
     found = {row["held_out"]: (row["mean"], row["lowest"]) for row in spread.iter_rows(named=True)}
@@ -82,6 +82,35 @@ def test_over_several_held_out_values_the_mean_over_them_has_its_spread() -> Non
         "dog": pytest.approx((0.75, 0.7)),
         "mean of 2": pytest.approx((0.7, 0.6)),
     }
+
+
+def test_the_first_images_are_no_draw_among_draws_and_stay_in_the_table(home: Path) -> None:
+    before = over_seeds(tables.read(home / "results")[0])
+    assert call(home, "compare", "--results", home / "more", "--seeds", "3").exit_code == 0
+    assert call(home, "embed").exit_code == 0 and call(home, "compare", "--results", home / "more").exit_code == 0
+    table = tables.read(home / "more")[0]
+    assert set(table["seed"]) == {0, 1, 2, 3} and set(over_seeds(table)["seeds"]) == {3}
+    assert over_seeds(table)["mean"].to_list() == pytest.approx(
+        before.filter(pl.col("recipe").is_in(["", "study"]))["mean"].to_list()
+    )
+
+
+def one_run(seed: int, held_out: str = "cat") -> dict[str, object]:
+    return {"dataset": "d", "study": "s", "held_out": held_out, "seed": seed}
+
+
+@pytest.mark.parametrize(
+    ("runs", "kept"),
+    [
+        ([(0, "cat"), (1, "cat"), (2, "cat")], {1, 2}),
+        ([(0, "cat"), (5, "cat")], {0}),
+        ([(5, "cat")], {5}),
+        ([(0, "cat"), (0, "dog"), (1, "cat"), (2, "cat")], {0}),
+    ],
+)
+def test_means_are_of_one_kind_of_seeds(runs: list[tuple[int, str]], kept: set[int]) -> None:
+    table = pl.DataFrame([one_run(*run) for run in runs], schema=columns.schema(columns.RESULTS))
+    assert set(columns.of_one_design(table)["seed"]) == kept
 
 
 def test_a_seed_beside_several_is_answered_in_one_line(home: Path) -> None:

@@ -1,20 +1,18 @@
 """What changed since earlier results: paired on the same images, with interval and power; and the gate of `compare`."""
 
 import json
-import math
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 from click.testing import CliRunner, Result
-from scipy.stats import binomtest
 from trees import cifake_files, write_folder
 
 from toolkit.cli import main as cli
 from toolkit.errors import ResultsError
 from toolkit.evaluation import columns
-from toolkit.results.against import against, interval
+from toolkit.results.against import against
 
 
 def call(*words: object) -> Result:
@@ -49,34 +47,6 @@ def test_a_row_is_set_against_the_same_row_on_the_images_in_common() -> None:
     assert (change.images, change.gained, change.lost) == (100, 10, 0)
     assert (change.before, change.after) == (0.6, 0.7)
     assert change.difference == pytest.approx(0.1) and change.low < 0.1 < change.high
-
-
-def test_the_interval_is_bonetts_and_prices_and_has_a_width_where_nothing_changed() -> None:
-    gained, lost, images = 12, 5, 150
-    gain = np.repeat([1, -1, 0], [gained, lost, images - gained - lost])
-    p12, p21 = (gained + 1) / (images + 2), (lost + 1) / (images + 2)
-    half = 1.959964 * math.sqrt((p12 + p21 - (p12 - p21) ** 2) / (images + 2))
-    low, high, _ = interval(gain, np.ones(images, int))
-    assert (low, high) == pytest.approx((p12 - p21 - half, p12 - p21 + half), abs=1e-6)
-    low, high, _ = interval(np.zeros(50, int), np.ones(50, int))
-    assert low < 0 < high
-
-
-@pytest.mark.parametrize(("images", "gained", "lost"), [(60, 0.1, 0.05), (200, 0.05, 0.05), (400, 0.12, 0.08)])
-def test_the_interval_holds_the_truth_in_95_of_100_draws(images: int, gained: float, lost: float) -> None:
-    rng, truth = np.random.default_rng(0), gained - lost
-    drawn = rng.choice([1, -1, 0], (2000, images), p=[gained, lost, 1 - gained - lost])
-    ends = [interval(one, np.ones(images, int)) for one in drawn]
-    assert np.mean([low <= truth <= high for low, high, _ in ends]) > 0.93
-
-
-def test_the_smallest_difference_told_is_found_in_about_80_of_100_draws() -> None:
-    rng, images, share = np.random.default_rng(0), 400, 0.2
-    even = np.repeat([1, -1, 0], [40, 40, 320])
-    least = interval(even, np.ones(images, int))[2]
-    drawn = rng.multinomial(images, [(share + least) / 2, (share - least) / 2, 1 - share], 1500)
-    told = [binomtest(int(a), int(a + b)).pvalue < 0.05 for a, b, _ in drawn]
-    assert np.mean(told) == pytest.approx(0.8, abs=0.06)
 
 
 def test_an_image_that_several_runs_scored_is_one_image() -> None:
@@ -175,7 +145,7 @@ def test_the_gate_leaves_with_1_where_a_row_got_worse(study: tuple[Path, list[ob
     words = [*words, "--heads", "zero-shot", "--results", tmp_path / "results"]
     result = call("compare", *words, "--gate", old, "--json")
     assert result.exit_code == 1, result.output
-    assert json.loads(result.stdout) and "rows got worse by more than 0.01" in result.stderr
+    assert json.loads(result.stdout) and "rows got worse by more than 0.02" in result.stderr
     assert call("compare", *words, "--gate", old, "--margin", "1").exit_code == 0
     gone = call("compare", *words, "--gate", tmp_path / "nowhere")
     assert gone.exit_code == 2 and "nowhere" in gone.output

@@ -23,7 +23,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Images:
 
 
 def right(size: int, seed: int) -> dict[tuple[str, str], tuple[float, float]]:
-    probe = BETTER[size] - 0.05 * seed
+    probe = BETTER[size] - 0.05 * max(seed - 1, 0)
     return {
         ("base", "zero-shot"): (0.5, 0.5),
         ("base", "logreg"): (probe, probe),
@@ -41,7 +41,7 @@ def run(images: Images, size: int, seed: int = 0) -> list[pl.DataFrame]:
 @pytest.fixture(scope="module")
 def made(images: Images, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three sizes and two seeds."""
-    every = [one for size in SIZES for seed in (0, 1) for one in run(images, size, seed)]
+    every = [one for size in SIZES for seed in (1, 2) for one in run(images, size, seed)]
     return store(tmp_path_factory.mktemp("results"), every)
 
 

@@ -70,7 +70,7 @@ def test_the_summary_has_one_row_an_encoder_and_head_with_base_and_novel_side_by
     assert shown["Base accuracy"].to_list() == [0.9, 0.88, 0.5]
     assert shown["Novel accuracy"].to_list() == [0.7, 0.4, 0.5]
     assert shown["Drop"].to_list() == pytest.approx([0.2, 0.48, 0.0])
-    assert shown["Base standing"].to_list() == ["best", "≈ best", ""]
+    assert shown["Base standing"].to_list() == ["best", "not told apart", ""]
     assert shown["Novel standing"].to_list() == ["best", "", ""]
     assert shown["Base FAKE recall"].to_list() == [0.8, 0.76, 0.0]
     assert shown["Novel REAL images"].to_list() == [50, 50, 50]
@@ -196,10 +196,18 @@ def test_an_empty_table_still_makes_a_workbook(tmp_path: Path) -> None:
     assert sheet(written(tmp_path, empty), "Results", header=0).is_empty()
 
 
-def test_a_row_stands_as_best_or_not_distinguishable_or_neither() -> None:
-    assert [standing(0.9, None), standing(0.9, 0.05), standing(0.9, 0.049), standing(None, None)] == [
-        "best",
+def test_a_row_is_as_good_as_the_best_only_where_its_interval_ends_above_minus_the_margin() -> None:
+    row = {"accuracy": 0.9, "p_best": 0.05}
+    within, beyond = {**row, "difference_best_low": -0.019}, {**row, "difference_best_low": -0.021}
+    assert [standing(within), standing(beyond), standing({**beyond, "margin": 0.03})] == [
         "≈ best",
-        "",
-        "",
+        "not told apart",
+        "≈ best",
     ]
+    assert standing({**within, "margin": 0.0}) == "not told apart"
+    assert standing({**within, "p_best": 0.049}) == "", "worse, if by little"
+    assert [standing({"accuracy": 0.9}), standing({"accuracy": None})] == ["best", ""]
+
+
+def test_a_row_of_an_earlier_version_is_told_to_be_worse_or_not_told_apart() -> None:
+    assert [standing({"accuracy": 0.9, "p_best": p}) for p in (0.4, 0.01)] == ["not told apart", ""]

@@ -104,10 +104,12 @@ def _record_state(path: Path) -> str:
 
 
 def _weights_state(record: Path) -> list[dict[str, Any]]:
-    """The state of the weights named in a checkpoint's record; nothing if the record is damaged."""
+    """The state of the weights named in a checkpoint's record; nothing if the record is damaged, or names none."""
     try:
         facts = read_record(record)
     except CacheError:
+        return []
+    if not {"sha256", "weights_file_sha256"} & set(facts):
         return []
     finished = "weights_file_sha256" in facts
     weights = record.parent / "weights.safetensors" if finished else record.with_suffix(".safetensors")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from toolkit.cli.group import Command
-from toolkit.cli.options import A_PATH, as_json, beyond_options, head_options, option, plan_options
+from toolkit.cli.options import A_PATH, as_json, beyond_options, head_options, margin_option, option, plan_options
 from toolkit.cli.output import bars, print_json, print_table, say
 from toolkit.cli.plans import beyond_of, heads_of, planned
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 @click.command(cls=Command, epilog="Example: python cli.py compare --split all --heads logreg,knn")
 @plan_options
 @head_options
+@margin_option
 @beyond_options
 @option(
     "--gate",
@@ -28,15 +29,8 @@ if TYPE_CHECKING:
     help="Set the rows against earlier results (a folder or its predictions.parquet), on the same images; exit code 1 "
     "where one got worse beyond --margin.",
 )
-@option(
-    "--margin",
-    type=click.FloatRange(0, 1),
-    default=0.01,
-    show_default=True,
-    help="With --gate: the loss of accuracy that passes.",
-)
 @as_json
-def compare(heads: str, choose_by: str, gate: Path | None, margin: float, as_json: bool, **chosen: Any) -> None:
+def compare(heads: str, choose_by: str, gate: Path | None, as_json: bool, **chosen: Any) -> None:
     """Score every head on every encoder in the cache, on base and novel images, and write the results."""
     from toolkit.pipeline.compare import compare_all
     from toolkit.results.tables import read_predictions
@@ -44,12 +38,12 @@ def compare(heads: str, choose_by: str, gate: Path | None, margin: float, as_jso
     old = read_predictions(gate) if gate else None  # before the work: it may be the folder that is written to
 
     names, plans = heads_of(heads), planned(chosen, as_json)
-    beyond = beyond_of(chosen, as_json)
+    beyond = beyond_of(chosen, plans[0].labels, as_json)
     with bars() as progress:
         done = compare_all([replace(plan, progress=progress) for plan in plans], names, choose_by, beyond)
     show_compared(done, plans[0], as_json)
     if old is not None:
-        _pass_gate(done.predictions, old, margin, as_json)
+        _pass_gate(done.predictions, old, plans[0].margin, as_json)
 
 
 def _pass_gate(new: "pl.DataFrame", old: "pl.DataFrame", margin: float, as_json: bool) -> None:
@@ -71,12 +65,14 @@ def show_compared(done: Any, plan: "Plan", as_json: bool) -> None:
     if as_json:
         print_json(done.table.to_dicts())
         return
-    from toolkit.cli.tables import encoders, tables
+    from toolkit.cli.tables import encoders, equalised, tables
 
     for table in tables(done.table, done.predictions):
         print_table(table)
     if side_by_side := encoders(done.table, done.predictions):
         print_table(side_by_side)
+    if footing := equalised(done.table, plan):
+        print_table(footing)
     for note in done.notes:
         click.echo(note)
     click.echo(f"Written: {plan.results / 'results.xlsx'} (also .csv, .parquet) and predictions beside it.")

@@ -95,6 +95,13 @@ reading_options = section(
         metavar="SHARE",
         help="Draw this share of the images as test split, by their content, if the data has none.",
     ),
+    option(
+        "--equalise",
+        metavar="STEP,STEP",
+        help="Change every picture alike before anything sees it, train and test: side:PIXELS (the shorter side), "
+        "crop:PIXELS (the central square), jpeg:QUALITY, or a KIND:AMOUNT of --perturb, in this order, as in "
+        "side:224,jpeg:95.",
+    ),
 )
 data_options = section(
     "Data",
@@ -176,7 +183,7 @@ data_options = section(
         "--seeds",
         type=click.IntRange(1),
         metavar="N",
-        help="Repeat for the seeds 0 to N-1, and show mean and spread.  [default: --seed alone]",
+        help="Repeat for the seeds 1 to N, which all draw, and show mean and spread.  [default: --seed alone]",
     ),
 )
 model_options = section(
@@ -256,6 +263,18 @@ head_options = section(
     ),
     choose_by_option,
 )
+A_MARGIN = click.FloatRange(0, 1)
+margin_option = section(
+    "Heads",
+    option(
+        "--margin",
+        type=A_MARGIN,
+        default=0.02,
+        show_default=True,
+        help="The loss of accuracy that still counts as good: ≈ in the tables, the words of the page, and what "
+        "compare --gate lets pass.",
+    ),
+)
 beyond_options = section(
     "Other test images",
     option(
@@ -271,6 +290,17 @@ beyond_options = section(
         help="Score another data set's test images as well (all of it, if it names no split). It has the same labels, "
         "and is read with --layout and --columns where they fit.",
     ),
+    option(
+        "--adapt",
+        is_flag=True,
+        help="Also score two labels with the threshold moved by the unlabelled test images, in rows of their own.",
+    ),
+    option(
+        "--share",
+        metavar="LABEL=SHARE",
+        help="The share of the test images that --adapt assumes of a label, as in REAL=0.3.  [default: a half]",
+    ),
+    option("--real-share", type=float, metavar="SHARE", help="The same of the label that says real."),
 )
 
 

@@ -10,9 +10,11 @@ from toolkit.cli.options import SHARED
 from toolkit.cli.output import passed_over, say
 
 if TYPE_CHECKING:
+    from toolkit.data.labels import Labels
     from toolkit.data.manifest import Dataset
     from toolkit.data.sources import Reading
     from toolkit.encoders.source import Source
+    from toolkit.evaluation.adapted import Share
     from toolkit.evaluation.test_sets import Beyond
     from toolkit.pipeline.plan import Plan
 
@@ -25,10 +27,11 @@ def planned(chosen: dict[str, Any], as_json: bool) -> "list[Plan]":
     from toolkit.data.held_out import what_is_held_out
     from toolkit.data.sources import SHARD_INDEXES, open_data, place_of
     from toolkit.errors import SelectionError
+    from toolkit.evaluation.paired import MARGIN
     from toolkit.pipeline.plan import default_model, make_plan, plans_of
 
     if chosen["seed"] and chosen["seeds"]:
-        raise SelectionError("--seeds N does it for the seeds 0 to N-1: leave --seed out.")
+        raise SelectionError("--seeds N does it for the seeds 1 to N: leave --seed out.")
     reading = reading_of(chosen)
     dataset = open_data(chosen["data"], kept=chosen["cache"] / SHARD_INDEXES, asked=reading)
     sources = _sources(chosen, default_model(dataset))
@@ -49,6 +52,7 @@ def planned(chosen: dict[str, Any], as_json: bool) -> "list[Plan]":
         drop_near_copies=chosen["drop_near_copies"],
         seed=chosen["seed"],
         seeds=chosen["seeds"],
+        margin=chosen.get("margin", MARGIN),
         cache=chosen["cache"],
         results=chosen["results"],
         asked=asked(),
@@ -96,22 +100,34 @@ def reading_of(chosen: dict[str, Any]) -> "Reading":
     wrong = [meaning for meaning, column in columns.items() if meaning not in MEANINGS or not column]
     if wrong:
         raise DataError(f"--columns {chosen['columns']} is not {'=COLUMN,'.join(MEANINGS)}=COLUMN, or some of these.")
-    return Reading(chosen["layout"], columns, chosen.get("test_share"))
+    return Reading(chosen["layout"], columns, chosen.get("test_share"), equalise=chosen.get("equalise"))
 
 
-def beyond_of(chosen: dict[str, Any], as_json: bool) -> "Beyond":
+def beyond_of(chosen: dict[str, Any], labels: "Labels", as_json: bool) -> "Beyond":
     """What `beyond_options` ask to score beside base and novel, checked before long work; prints a line about other
     data."""
     from toolkit.data.perturb import parse_all
     from toolkit.data.sources import SHARD_INDEXES, open_other
     from toolkit.evaluation.test_sets import Beyond
 
-    perturbations, other = parse_all(chosen["perturb"]), chosen["test_data"]
+    perturbations, other, adapt = parse_all(chosen["perturb"]), chosen["test_data"], _share_of(chosen, labels)
     if not other:
-        return Beyond(perturbations)
+        return Beyond(perturbations, adapt=adapt)
     found = open_other(other, "test", reading_of(chosen), chosen["cache"] / SHARD_INDEXES)
     _say_what_it_is(found, "Test data", as_json)
-    return Beyond(perturbations, found)
+    return Beyond(perturbations, found, adapt)
+
+
+def _share_of(chosen: dict[str, Any], labels: "Labels") -> "Share | None":
+    """The share that --adapt assumes; None without it."""
+    from toolkit.evaluation.adapted import Share
+
+    said, of_real = chosen["share"], chosen["real_share"]
+    if said is not None and of_real is not None:
+        raise click.UsageError("--share and --real-share ask for the same: choose one.")
+    if not chosen["adapt"] and (said is not None or of_real is not None):
+        raise click.UsageError("--share and --real-share belong to --adapt.")
+    return Share.of(labels, said, of_real) if chosen["adapt"] else None
 
 
 def asked() -> str:

@@ -214,6 +214,8 @@ def rests_on(done: "Predicted") -> list[str]:
         f"It learned from {record.train_rows:,} images of {record.dataset}{held_out}{groups}.",
         f"Measured accuracy: {'; '.join(_accuracies(done))}. On other kinds of images its accuracy is unknown.",
     ]
+    if record.equalise:
+        lines.append(f"Every image is first equalised by {record.equalise}, as those that it learned from.")
     if done.pick.log_loss is not None and done.pick.seen:
         lines.append(
             "Fine-tuned encoders saw the training images, so these cannot rate their heads. --encoder finetuned takes "

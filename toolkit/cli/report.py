@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from toolkit.cli.group import Command
-from toolkit.cli.options import A_PATH, as_json, option, section
+from toolkit.cli.options import A_MARGIN, A_PATH, as_json, option, section
 from toolkit.cli.output import print_json
 
 if TYPE_CHECKING:
@@ -26,6 +26,11 @@ if TYPE_CHECKING:
         help="Which study of the results; 1 is the newest.",
     ),
     option("--held-out", metavar="CATEGORY", help="The held-out value whose details to show.  [default: the hardest]"),
+    option(
+        "--margin",
+        type=A_MARGIN,
+        help="The loss of accuracy that still counts as good.  [default: what compare was given]",
+    ),
     option(
         "--against",
         type=A_PATH,

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 from rich.table import Table
@@ -12,22 +12,31 @@ from toolkit.evaluation import columns
 from toolkit.evaluation.left_out import BY_SEEN, SEEN
 from toolkit.results import costs, learning
 from toolkit.results.classes import HARMONIC_MEAN, MACRO, worst_first
+from toolkit.results.notes import notes
 from toolkit.results.published import study_figure
 from toolkit.results.summary import (
+    AS_GOOD,
+    BEST,
     LEFT_OUT,
+    UNDECIDED,
     against_study,
     in_plural,
     labels_of,
     left_out_means,
+    margin_of,
     over_seeds,
-    p_against_best,
     standing,
 )
 
+if TYPE_CHECKING:
+    from toolkit.pipeline.plan import Plan
+
 TESTS = {"base": "base", "novel": "novel"}
 LEGEND = (
-    "★ the most accurate; ≈ not distinguishable from it (p ≥ 0.05, corrected for picking the best). [95 % interval]"
+    "★ the most accurate; ≈ as good: behind by less than {margin:g}, by its paired 95 % interval; ? cannot be "
+    "told apart\nfrom it (p ≥ 0.05, corrected for picking the best). [95 % interval]"
 )
+MARKS = {BEST: "★", AS_GOOD: "≈", UNDECIDED: "?"}
 PLAIN: dict[str, Any] = {"box": None, "header_style": "bold", "title_justify": "left", "caption_justify": "left"}
 MOST_SIDE_BY_SIDE = 5
 """The number of perturbations that fit on a line of 120 characters."""
@@ -35,6 +44,10 @@ MOST_LABELS = 2
 """Up to this many labels have columns of their own; more labels are shown as averages."""
 WORST = 3
 """The number of labels named under the averages: those with the lowest recall."""
+LEGEND_ADAPTED = (
+    "The threshold was moved until the assumed share of these test images is called so: without their labels, and\n"
+    "no better than the assumption. No other row is set against these."
+)
 LEGEND_INTERVAL = "95 % intervals (Student's t) have the held-out value as their unit."
 LEGEND_MEANS = (
     "Against the study's way: mean accuracy minus that of zero-shot on finetuned (study), and how many held-out values "
@@ -46,18 +59,21 @@ def tables(table: pl.DataFrame, predictions: pl.DataFrame) -> Iterator[Table]:
     """A table for each comparison, in the study's layout; and the means over held-out values, if there are several.
 
     Of several models each has its own tables, which name it, with its weights where another model has its name. With
-    several numbers of training images these are shown for the largest number; the learning curves follow.
+    several numbers of training images these are shown for the largest number; the learning curves follow. Rows adapted
+    to the test images have a table of their own.
     """
+    every, table = table, columns.unadapted(table)
+    predictions = columns.unadapted(predictions)
     models = table.select("model", "pretrained").unique(maintain_order=True)
     if len(models) > 1:
         for model, weights in models.iter_rows():
             name = f"{model} ({weights})" if models["model"].to_list().count(model) > 1 else model
             mine = (pl.col("model") == model) & (pl.col("pretrained") == weights)
-            yield from tables(*(one.filter(mine).with_columns(model=pl.lit(name)) for one in (table, predictions)))
+            yield from tables(*(one.filter(mine).with_columns(model=pl.lit(name)) for one in (every, predictions)))
         return
     if table["train_per_label"].n_unique() > 1:
         largest = pl.col("train_per_label") == table["train_per_label"].max()
-        yield from tables(table.filter(largest), predictions.filter(largest))
+        yield from tables(every.filter(largest), predictions.filter(largest))
         yield from map(_learning, learning.find(table, predictions))
         return
     for _, group in columns.ordinary(table).group_by(columns.COMPARISON, maintain_order=True):
@@ -74,6 +90,8 @@ def tables(table: pl.DataFrame, predictions: pl.DataFrame) -> Iterator[Table]:
     means = left_out_means(table)
     if len(means):
         yield _means(means.join(against_study(predictions), on=LEFT_OUT, how="left", nulls_equal=True))
+    for (assumed,), rows in every.filter(pl.col(columns.ADAPTED) != "").group_by(columns.ADAPTED, maintain_order=True):
+        yield _adapted(str(assumed), rows, table)
 
 
 def encoders(table: pl.DataFrame, predictions: pl.DataFrame) -> Table | None:
@@ -102,6 +120,30 @@ def encoders(table: pl.DataFrame, predictions: pl.DataFrame) -> Table | None:
     return made if rows else None
 
 
+def equalised(table: pl.DataFrame, plan: "Plan") -> Table | None:
+    """What this command found on equalised pictures beside what is stored of the files as they are; None if the
+    pictures are not equalised, or nothing is stored."""
+    from toolkit.data.equalise import parse_steps
+    from toolkit.results import footing, tables
+
+    if plan.reading.equalise is None:
+        return None
+    plain = plan.dataset.name.removesuffix(parse_steps(plan.reading.equalise).suffix)
+    found = footing.side_by_side(table, tables.read(plan.results)[0], plain)
+    made = Table(title=f"{plain}: as the files are, and equalised ({plan.reading.equalise})", **PLAIN)
+    several = ["Held out"] if found["held_out"].n_unique() > 1 else []
+    for name in (*several, "Encoder", "Head", "Test", "As the files are", "Equalised", "AUC before", "AUC"):
+        made.add_column(name, no_wrap=True)
+    for row in found.iter_rows(named=True):
+        figures = [
+            f"{row[f'accuracy{which}']:.3f} [{row[f'accuracy_low{which}']:.2f}–{row[f'accuracy_high{which}']:.2f}]"
+            for which in ("_plain", "")
+        ]
+        areas = [_auc(row["roc_auc_plain"]), _auc(row["roc_auc"])]
+        made.add_row(*[row["held_out"] for _ in several], _encoder(row), row["head"], row["test"], *figures, *areas)
+    return made if len(found) else None
+
+
 def _learning(curve: learning.Curve) -> Table:
     """A line for each encoder, head and test set, a column for each number of training images: mean accuracies."""
     seeds = curve.table["seed"].n_unique()
@@ -124,7 +166,7 @@ def _comparison(group: pl.DataFrame, seeds: bool = False) -> Table:
     title = f"{about['dataset']}{held_out}: {about['model']}, trained on {about['train_rows']:,} images"
     title += f" (seed {about['seed']})" if seeds else ""
     title += f", scored on {about['test_data']}" if about["test_data"] else ""
-    shown = Table(title=title, caption=f"{LEGEND}{_flattery(group)}", **PLAIN)
+    shown = Table(title=title, caption=_legend(group), **PLAIN)
     for name in ("Encoder", "Head", "Test", "Accuracy"):
         shown.add_column(name, no_wrap=name != "Encoder")
     made = _averages(shown, group) if len(labels) > MOST_LABELS else _of_each_label(shown, group, labels)
@@ -142,7 +184,7 @@ def _averages(shown: Table, group: pl.DataFrame) -> Table:
     for row in group.filter(pl.col("class") == "all").iter_rows(named=True):
         figures = ["" if row[name] is None else f"{row[name]:.3f}" for name in headings]
         shown.add_row(*_first_cells(row), *figures)
-    shown.caption = "\n".join([f"{LEGEND}{_flattery(group)}", *_hardest(group)])
+    shown.caption = "\n".join([_legend(group), *_hardest(group)])
     return shown
 
 
@@ -172,6 +214,12 @@ def _of_each_label(shown: Table, group: pl.DataFrame, labels: list[str]) -> Tabl
     return shown
 
 
+def _legend(group: pl.DataFrame) -> str:
+    """What the marks mean, and what to keep in mind with these rows."""
+    said = LEGEND.format(margin=margin_of(group.row(0, named=True))) + _flattery(group)
+    return "\n".join([said, *notes(group)])
+
+
 def _flattery(group: pl.DataFrame) -> str:
     """What picking the best row is expected to add to its accuracy, for each test set that has more than one row; and
     whether heads chose their settings on images that the encoder was trained on."""
@@ -193,7 +241,7 @@ def _line(rows: pl.DataFrame, labels: list[str]) -> list[str]:
 
 
 def _first_cells(row: dict[str, Any]) -> list[str]:
-    mark = {"best": "★", "≈ best": "≈"}.get(standing(row["accuracy"], p_against_best(row)), " ")
+    mark = MARKS.get(standing(row), " ")
     interval = f"{row['accuracy']:.3f} [{row['accuracy_low']:.2f}–{row['accuracy_high']:.2f}] {mark}"
     return [_encoder(row), row["head"], row["test"], interval.rstrip()]
 
@@ -253,6 +301,27 @@ def _means(means: pl.DataFrame) -> Table:
         mean = f"{row['mean']:.3f} [{low:.2f}–{high:.2f}]"
         figures = [mean, f"{row['auc']:.3f}", f"{row['worst']:.3f}", worst, *[_difference(row) for _ in compared]]
         shown.add_row(*[str(row["seed"]) for _ in several], _encoder(row), row["head"], row["test"], *figures)
+    return shown
+
+
+def _adapted(assumed: str, rows: pl.DataFrame, table: pl.DataFrame) -> Table:
+    """Accuracies of the rows adapted to the test images, beside those of the same heads as they are; means over the
+    comparisons."""
+    by = ["encoder", "recipe", "head", "chosen_by", *columns.TEST]
+    of_all = pl.col("class") == "all"
+    before, after = (
+        one.filter(of_all).group_by(by, maintain_order=True).agg(pl.col("accuracy", "roc_auc").mean(), runs=pl.len())
+        for one in (table, rows)
+    )
+    runs = max(after["runs"].to_list())
+    title = f"Adapted to the test images, {assumed}: {rows['dataset'][0]}, {rows['model'][0]}"
+    shown = Table(title=f"{title}, means of {runs}" if runs > 1 else title, caption=LEGEND_ADAPTED, **PLAIN)
+    for name in ("Encoder", "Head", "Test", "As it is", "Adapted", "AUC"):
+        shown.add_column(name, no_wrap=True)
+    for row in after.join(before, on=by, suffix="_before", maintain_order="left").iter_rows(named=True):
+        test = " ".join(filter(None, (row[name] for name in columns.TEST)))
+        figures = [f"{row['accuracy_before']:.3f}", f"{row['accuracy']:.3f}", _auc(row["roc_auc"])]
+        shown.add_row(_encoder(row), row["head"], test, *figures)
     return shown
 
 

@@ -30,6 +30,7 @@ from toolkit.data.images import decode
 from toolkit.data.manifest import Dataset
 from toolkit.data.split import NOTHING, Split
 from toolkit.errors import CacheError, ImageError
+from toolkit.storage.damage import set_aside
 from toolkit.storage.records import read_record, write_record
 
 FOLDER = "near-copies"
@@ -107,8 +108,11 @@ class NearCopies:
         for rows in (train, tests):
             digest.update("".join(rows["sha256"]).encode() + b"\n")
         place = self.cache / FOLDER / f"{digest.hexdigest()[:16]}.json"
-        with suppress(CacheError):
-            return [(a, b, how) for a, b, how in read_record(place)["pairs"]]
+        if place.exists():
+            try:
+                return [(a, b, how) for a, b, how in read_record(place)["pairs"]]
+            except CacheError:
+                set_aside(place, "near copies are looked for again")
         found = self._find(train, tests)
         with suppress(CacheError):  # a read-only cache: next time it is found out again
             write_record(place, {"pairs": found})

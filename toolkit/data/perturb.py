@@ -8,7 +8,7 @@ hashes and vectors.
 import hashlib
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -39,10 +39,22 @@ class Kind:
     change: Callable[[Image.Image, float, int], Image.Image]
 
 
-def _jpeg(image: Image.Image, quality: float, seed: int) -> Image.Image:
+def as_jpeg(image: Image.Image, quality: float) -> bytes:
+    """The image as a JPEG with half the colour resolution."""
     data = io.BytesIO()
     image.save(data, "JPEG", quality=int(quality), subsampling=2)
-    return decode(data.getvalue())
+    return data.getvalue()
+
+
+def as_png(image: Image.Image) -> bytes:
+    """The image as a PNG, uncompressed, since it is never stored."""
+    data = io.BytesIO()
+    image.save(data, "PNG", compress_level=0)
+    return data.getvalue()
+
+
+def _jpeg(image: Image.Image, quality: float, seed: int) -> Image.Image:
+    return decode(as_jpeg(image, quality))
 
 
 def _blur(image: Image.Image, radius: float, seed: int) -> Image.Image:
@@ -81,20 +93,19 @@ class Perturbation:
     def apply(self, data: bytes) -> bytes:
         """An image file's bytes -> the bytes of a perturbed PNG, deterministically. Raises ImageError."""
         seed = int.from_bytes(hashlib.sha256(data).digest()[:8])
-        changed = KINDS[self.kind].change(decode(data), self.amount, seed)
-        png = io.BytesIO()
-        changed.save(png, "PNG", compress_level=0)  # it is never stored
-        return png.getvalue()
+        return as_png(KINDS[self.kind].change(decode(data), self.amount, seed))
 
 
-def parse(text: str) -> Perturbation:
-    """`jpeg:75` -> the perturbation. Raises SelectionError, saying what is allowed."""
+def parse(text: str, kinds: Mapping[str, Kind] = KINDS, option: str = "--perturb") -> Perturbation:
+    """`jpeg:75` -> the perturbation, of one of the `kinds` that `option` takes. Raises SelectionError, saying what is
+    allowed."""
     name, _, number = text.strip().partition(":")
-    if name not in KINDS:
-        known = ", ".join(f"{name}:{kind.short}" for name, kind in KINDS.items())
-        guess = did_you_mean(name, KINDS)
-        raise SelectionError(f"There is no perturbation {text!r}.{guess} --perturb takes {known}, as in jpeg:75.")
-    kind = KINDS[name]
+    if name not in kinds:
+        known = ", ".join(f"{name}:{kind.short}" for name, kind in kinds.items())
+        guess = did_you_mean(name, kinds)
+        what = "perturbation" if option == "--perturb" else "step"
+        raise SelectionError(f"There is no {what} {text!r}.{guess} {option} takes {known}, as in jpeg:75.")
+    kind = kinds[name]
     try:
         amount = float(number)
     except ValueError:
@@ -102,7 +113,7 @@ def parse(text: str) -> Perturbation:
     if not kind.low <= amount <= kind.high or (kind.whole and amount != int(amount)):
         what = "a whole number" if kind.whole else "a number"
         raise SelectionError(
-            f"--perturb {text!r}: the {kind.amount} of {name} is {what} from {kind.low:g} to {kind.high:g}."
+            f"{option} {text!r}: the {kind.amount} of {name} is {what} from {kind.low:g} to {kind.high:g}."
         )
     return Perturbation(name, amount)
 

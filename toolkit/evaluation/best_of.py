@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from toolkit.evaluation import paired
 from toolkit.evaluation.metrics import mcnemar
 
 DRAWS = 4_000
@@ -20,12 +21,15 @@ DRAWS = 4_000
 class BestOf:
     """`best` is the row of the most accurate classifier, `p` `[K]` the corrected p-values that a row is as accurate,
     `exact` `[K]` McNemar's uncorrected ones; `flattery` is how much of the best accuracy is expected to come from
-    picking the best on these images."""
+    picking the best on these images. `against` has each row's difference from the best with its interval, and `told`
+    `[K]` the smallest difference from the best that so many images tell (`paired`)."""
 
     best: int
     p: np.ndarray
     exact: np.ndarray
     flattery: float
+    against: list[tuple[float, float, float]]
+    told: list[float]
 
 
 def compare_with_best(right: np.ndarray, seed: int = 0) -> BestOf:
@@ -36,8 +40,12 @@ def compare_with_best(right: np.ndarray, seed: int = 0) -> BestOf:
     """
     means = right.mean(axis=1)
     best, count = int(means.argmax()), right.shape[1]
+    gains = right.astype(np.int64) - right[best]
+    once = np.ones(count, np.int64)
+    against = [(float(gain.mean()), *paired.interval(gain, once)) for gain in gains]
+    told = [paired.smallest_told(gain, once) for gain in gains]
     if len(right) == 1:
-        return BestOf(best, np.ones(1), np.ones(1), 0.0)
+        return BestOf(best, np.ones(1), np.ones(1), 0.0, against, told)
     covariance = np.cov(right.astype(np.float64), ddof=1 if count > 1 else 0) / count
     # Cholesky's factor is unique, where eigenvectors have signs that differ among processors.
     root = np.linalg.cholesky(covariance + 1e-9 * max(float(covariance.max()), 1e-9) * np.eye(len(right)))
@@ -50,7 +58,7 @@ def compare_with_best(right: np.ndarray, seed: int = 0) -> BestOf:
     drawn = means + noise
     picked = drawn.argmax(axis=1)
     flattery = float((drawn - means)[np.arange(DRAWS), picked].mean())
-    return BestOf(best, np.maximum(p, exact), exact, max(flattery, 0.0))
+    return BestOf(best, np.maximum(p, exact), exact, max(flattery, 0.0), against, told)
 
 
 def _spread(covariance: np.ndarray) -> np.ndarray:

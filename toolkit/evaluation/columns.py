@@ -7,6 +7,8 @@ S, F, N = pl.String, pl.Float64, pl.Int64
 Kind = type[pl.DataType] | pl.DataType
 
 AT_THRESHOLD = "accuracy_at_chosen_threshold"
+ADAPTED = "adapted"
+"""The column of what was assumed to adapt a row to its unlabelled test images."""
 
 RESULTS: dict[str, tuple[Kind, str]] = {
     "dataset": (S, "Name of the data set."),
@@ -158,6 +160,42 @@ RESULTS: dict[str, tuple[Kind, str]] = {
         S,
         "The processor or GPU that measured the seconds, several joined by `+`; in brackets the encoder's precision.",
     ),
+    "average_precision_low": (
+        F,
+        "Lower end of its 95 % interval: normal on the logit scale, from the images' influence, stratified by label.",
+    ),
+    "average_precision_high": (F, "Upper end of this interval."),
+    "brier_low": (F, "Lower end of the 95 % interval of the mean squared error, stratified by label."),
+    "brier_high": (F, "Upper end of this interval."),
+    "calibration_error_low": (
+        F,
+        "Lower end of the 95 % interval: basic bootstrap; 0 where a perfectly calibrated head would show as much. For "
+        "`all` of more than two labels, the mean of the labels' ends.",
+    ),
+    "calibration_error_high": (F, "Upper end of this interval."),
+    "calibration_error_expected": (
+        F,
+        "The `calibration_error` that chance alone gives so many images if each P is right: what to read it against.",
+    ),
+    "difference_best": (F, "Accuracy minus that of the most accurate row on these images; empty for that row itself."),
+    "difference_best_low": (
+        F,
+        "Lower end of its paired 95 % interval (Bonett & Price 2012). Above minus `margin`, the row counts as good as "
+        "the best: a one-sided test of non-inferiority at 2.5 %.",
+    ),
+    "difference_best_high": (F, "Upper end of this interval."),
+    "difference_told": (
+        F,
+        "The smallest difference from the most accurate row that McNemar's test on so many images tells with a power "
+        "of 80 %, at the share of images that only one of the two got right (Connor 1987).",
+    ),
+    "margin": (F, "`--margin`: the loss of accuracy that still counts as good; 0.02 for rows that have none."),
+    ADAPTED: (
+        S,
+        "What share of the test images a label was assumed to have, as `REAL=0.5`, to move the threshold until so many "
+        "are called it (`--adapt`). Such a row saw the features of all test images, though no label, so it is set "
+        "against no other row. Empty for all others.",
+    ),
 }
 
 PREDICTIONS: dict[str, tuple[Kind, str]] = {
@@ -193,11 +231,18 @@ PREDICTIONS: dict[str, tuple[Kind, str]] = {
     ),
     "p_predicted": (F, "P(`predicted`)."),
     "p_label": (F, "P(`label`)."),
+    ADAPTED: (S, "As in the results."),
 }
+
+AGAINST_BEST = ("difference_best", "difference_best_low", "difference_best_high", "difference_told")
+"""How far a row is behind the most accurate one, and how far it would have to be for the images to tell."""
 
 LATER = (
     *("log_loss", "top_calibration_error", "top5_accuracy", "p_best_corrected", "selection_bias", "harmonic_mean"),
     *("chosen_threshold", AT_THRESHOLD, f"{AT_THRESHOLD}_low", f"{AT_THRESHOLD}_high"),
+    *("average_precision_low", "average_precision_high", "brier_low", "brier_high"),
+    *("calibration_error_low", "calibration_error_high", "calibration_error_expected"),
+    *AGAINST_BEST,
 )
 """Figures that rows of earlier versions lack; they stay empty, though they could be computed."""
 
@@ -217,13 +262,31 @@ COMPARISON = [*QUESTION, "held_out", "seed", "images"]
 TEST = ["test", "perturbation", "test_data"]
 """Columns that identify a test set within a comparison."""
 
-KEY = [*COMPARISON, "encoder", "recipe", "encoder_id", "head", "chosen_by", *TEST]
+KEY = [*COMPARISON, "encoder", "recipe", "encoder_id", "head", "chosen_by", *TEST, ADAPTED]
 """Columns that identify a scored test set: new rows replace stored rows with an equal key."""
 
 
 def ordinary(table: pl.DataFrame) -> pl.DataFrame:
-    """The rows on the data's own unperturbed test images: base and novel."""
-    return table.filter(pl.all_horizontal(pl.col("perturbation", "test_data").fill_null("") == ""))
+    """The rows on the data's own unperturbed test images, base and novel, that are not adapted to them."""
+    return table.filter(pl.all_horizontal(pl.col("perturbation", "test_data", ADAPTED).fill_null("") == ""))
+
+
+def unadapted(table: pl.DataFrame) -> pl.DataFrame:
+    """The rows that saw nothing of the test images; every figure, mean and choice is of these alone."""
+    return table.filter(pl.col(ADAPTED).fill_null("") == "")
+
+
+def of_one_design(table: pl.DataFrame) -> pl.DataFrame:
+    """The rows whose training images were found in one way, for means over seeds: seed 0 takes the first, others draw.
+
+    The draws, where a study has several and they held out as many values as seed 0; else seed 0, if it is there.
+    """
+    drawn, study = pl.col("seed") > 0, [*QUESTION, "study"]
+    held_out = {first: pl.col("held_out").filter(drawn != first).n_unique().over(study) for first in (True, False)}
+    several = pl.col("seed").filter(drawn).n_unique().over(study) > 1
+    return table.filter(
+        pl.when(several & (held_out[False] >= held_out[True])).then(drawn).otherwise(~drawn | (held_out[True] == 0))
+    )
 
 
 def brought_up_to_date(table: pl.DataFrame, wanted: dict[str, tuple[Kind, str]]) -> pl.DataFrame:

@@ -19,6 +19,7 @@ from toolkit.encoders.record import EncoderRecord
 from toolkit.errors import SelectionError
 from toolkit.evaluation import columns, left_out, provenance
 from toolkit.evaluation.cost import EncoderCost, HeadCost, seconds_to_answer
+from toolkit.evaluation.paired import MARGIN
 from toolkit.evaluation.scoring import score, with_harmonic_mean, with_p_best
 from toolkit.heads import Head, fits, make_head
 from toolkit.heads.neighbours import remembering
@@ -34,7 +35,8 @@ class Fitted(dict[tuple[str, str], Head]):
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of a comparison, besides its rows and encoders. `prompts` maps each label to its prompts."""
+    """The settings of a comparison, besides its rows and encoders. `prompts` maps each label to its prompts, `margin`
+    is the loss of accuracy that still counts as good (it changes words alone)."""
 
     dataset: str
     labels: Labels
@@ -45,6 +47,7 @@ class Settings:
     train_per_label: int | None = 450
     test_per_label: int | None = 100
     keep_leaks: bool = False
+    margin: float = MARGIN
 
 
 @dataclass(frozen=True)
@@ -158,6 +161,7 @@ def tabulate(
     """The results table of one comparison's predictions on `sets`."""
     facts = {
         "train_rows": len(split.train),
+        "margin": settings.margin,
         "code_version": provenance.code_version(),
         "config_hash": provenance.config_hash(vars(settings)),
         "created": datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S"),
@@ -204,6 +208,7 @@ def _about(record: EncoderRecord, model: EncoderRecord, split: Split, settings: 
         "labels": json.dumps(settings.labels.names),
         "split_by": split.by,
         "study": "",
+        columns.ADAPTED: "",
     }
 
 

@@ -28,7 +28,7 @@ def score(
         named = dict(zip(columns.KEY, key, strict=True))
         y, predicted = (group[name].to_numpy() for name in ("label", "predicted"))
         probabilities = group["probabilities"].list.to_array(len(labels)).to_numpy()
-        at = {} if threshold is None else _at(threshold, probabilities[:, 1], y == labels[1])
+        at = {} if threshold is None or named[columns.ADAPTED] else _at(threshold, probabilities[:, 1], y == labels[1])
         rows += [{**named, **metrics, **at} for metrics in summarise(y, predicted, probabilities, labels, seed)]
     return rows
 
@@ -51,11 +51,13 @@ def rescore(table: pl.DataFrame, predictions: pl.DataFrame) -> list[dict[str, An
 
 
 def with_p_best(table: pl.DataFrame, predictions: pl.DataFrame) -> pl.DataFrame:
-    """Fill `p_best`, `p_best_corrected` and `selection_bias`, among rows of the same comparison, test set and images.
+    """Fill `p_best`, `p_best_corrected`, `selection_bias` and `columns.AGAINST_BEST`, among rows of the same
+    comparison, test set and images.
 
     `p_best` is the p-value of McNemar's exact test against the most accurate row (`metrics.mcnemar`),
-    `p_best_corrected` that of `best_of.compare_with_best`. Both are null for the most accurate row itself; only that
-    row has a `selection_bias`. Rows without predictions keep their values.
+    `p_best_corrected` that of `best_of.compare_with_best`. Both are null for the most accurate row itself, and so are
+    the differences from it; only that row has a `selection_bias`. Rows without predictions keep their values, and
+    adapted rows have none.
     """
     found = []
     for rivals in _rivals(predictions):
@@ -64,12 +66,13 @@ def with_p_best(table: pl.DataFrame, predictions: pl.DataFrame) -> pl.DataFrame:
         result = compare_with_best(right)
         for number, key in enumerate(keys):
             is_best = number == result.best
-            p_values = (None, None) if is_best else (float(result.exact[number]), float(result.p[number]))
-            found.append((*key, *p_values, result.flattery if is_best else None))
-    filled = ("p_best", "p_best_corrected", "selection_bias")
+            tested = (result.exact[number], result.p[number], *result.against[number], result.told[number])
+            figures = [None] * len(tested) if is_best else map(float, tested)
+            found.append((*key, *figures, result.flattery if is_best else None))
+    filled = ("p_best", "p_best_corrected", *columns.AGAINST_BEST, "selection_bias")
     names = pl.Schema([*_schema(table, columns.KEY).items(), *((f"{name}_found", pl.Float64()) for name in filled)])
-    tested = pl.DataFrame(found, schema=names, orient="row").with_columns(tested=pl.lit(True))
-    joined = table.join(tested, on=columns.KEY, how="left", nulls_equal=True, maintain_order="left")
+    every = pl.DataFrame(found, schema=names, orient="row").with_columns(tested=pl.lit(True))
+    joined = table.join(every, on=columns.KEY, how="left", nulls_equal=True, maintain_order="left")
     chosen = [pl.when(pl.col("tested")).then(f"{name}_found").otherwise(name).alias(name) for name in filled]
     return joined.with_columns(chosen).select(table.columns)
 
@@ -91,7 +94,7 @@ def with_harmonic_mean(table: pl.DataFrame) -> pl.DataFrame:
 def _rivals(predictions: pl.DataFrame) -> list[dict[tuple[Any, ...], np.ndarray]]:
     """Groups of keys that were scored on the same images, each key with `[N]` bool: whether it was right on each."""
     rivals: dict[tuple[Any, ...], dict[tuple[Any, ...], np.ndarray]] = {}
-    for key, group in predictions.group_by(columns.KEY, maintain_order=True):
+    for key, group in columns.unadapted(predictions).group_by(columns.KEY, maintain_order=True):
         named = dict(zip(columns.KEY, key, strict=True))
         ordered = group.sort("path", "sha256")
         images = hashlib.sha256("".join(ordered["sha256"] + ordered["label"]).encode()).digest()

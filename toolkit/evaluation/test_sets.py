@@ -15,6 +15,7 @@ from toolkit.data.manifest import Dataset
 from toolkit.data.perturb import Perturbation
 from toolkit.data.split import Split, TestSet, first_tests
 from toolkit.errors import SelectionError
+from toolkit.evaluation.adapted import Share
 from toolkit.finetuning.loading import Loaders
 
 Progress = Callable[[str, int, int], None]
@@ -23,10 +24,11 @@ Progress = Callable[[str, int, int], None]
 @dataclass(frozen=True)
 class Beyond:
     """Test sets beyond base and novel: these two under each of `perturbations`, and the test images of the data set
-    `other`, which has the same labels."""
+    `other`, which has the same labels. With `adapt` every test set is scored adapted to itself, too."""
 
     perturbations: Sequence[Perturbation] = ()
     other: Dataset | None = None
+    adapt: Share | None = None
 
 
 NOTHING_BEYOND = Beyond()

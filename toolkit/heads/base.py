@@ -1,7 +1,9 @@
 """What heads share: scaling to unit length, softmax, and the folds of cross-validation."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -101,6 +103,26 @@ def _every_class_remains(codes: np.ndarray, numbers: np.ndarray) -> list[bool]:
     np.add.at(inside, (numbers, codes), 1)
     remain = (inside.sum(axis=0) > inside).all(axis=1)
     return [bool(whole) for whole in remain[inside.sum(axis=1) > 0]]
+
+
+class Tried(NamedTuple):
+    """A setting that was chosen in a grid. No value is beyond its end `natural` (one neighbour, no depth)."""
+
+    name: str
+    value: float
+    grid: Sequence[float]
+    natural: float | None = None
+
+
+def at_edge(*tried: Tried) -> dict[str, list[str]]:
+    """For `choice_`: `{"at_edge": ["C = 0.1"]}` where settings are at an end of their grids; else nothing."""
+    found = [
+        f"{one.name} = {one.value:g}"
+        for one in tried
+        for end in dict.fromkeys([one.grid[0], one.grid[-1]])
+        if len(one.grid) > 1 and end != one.natural and math.isclose(one.value, end, rel_tol=0.01)
+    ]
+    return {"at_edge": found} if found else {}
 
 
 def log_loss(probabilities: np.ndarray, codes: np.ndarray) -> float:

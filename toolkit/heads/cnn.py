@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from toolkit.encoders.features import SIDE
 from toolkit.encoders.record import Sees
-from toolkit.heads.base import LeftOut, fold_numbers, log_loss, usable_folds
+from toolkit.heads.base import LeftOut, Tried, at_edge, fold_numbers, log_loss, usable_folds
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,6 +58,7 @@ class SmallCNN(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         training = _train(X, codes, self.seed)
         self.weights_ = [next(training) for _ in range(epochs)][-1]
         self.choice_: dict[str, Any] = {"epochs": epochs, "log_loss": loss, "by": how}
+        self.choice_ |= at_edge(Tried("epochs", epochs, (1, self.most_epochs), natural=1)) if loss is not None else {}
         return self
 
     def _choose(self, X: np.ndarray, codes: np.ndarray, numbers: np.ndarray) -> tuple[int, float | None]:

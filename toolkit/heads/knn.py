@@ -8,7 +8,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from toolkit.heads import partitioned
-from toolkit.heads.base import VECTORS, LeftOut, fold_numbers, unit
+from toolkit.heads.base import VECTORS, LeftOut, Tried, at_edge, fold_numbers, unit
 from toolkit.heads.neighbours import Found, nearest, search_outside_their_fold
 
 K_GRID = (1, 3, 5, 9, 15, 25, 51, 101)
@@ -68,7 +68,8 @@ class NearestNeighbours(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 left_out = LeftOut(queries, numbers[queries], shares)
                 scored.append((left_out.log_loss(self.codes_), k, weighting, left_out))
         loss, k, weighting, self.left_out_ = min(scored, key=lambda one: one[0])
-        return {"k": k, "weighting": weighting, "log_loss": round(loss, 4)}
+        edge = at_edge(Tried("k", k, self.k_grid, natural=1))
+        return {"k": k, "weighting": weighting, "log_loss": round(loss, 4), **edge}
 
     def _outside_their_fold(self, numbers: np.ndarray, queries: np.ndarray, k: int) -> Found:
         if self.partition_:

@@ -16,7 +16,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from threadpoolctl import threadpool_limits
 
-from toolkit.heads.base import VECTORS, LeftOut, fold_numbers, log_loss, softmax, unit, usable_folds
+from toolkit.heads.base import VECTORS, LeftOut, Tried, at_edge, fold_numbers, log_loss, softmax, unit, usable_folds
 
 GRID = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 DEFAULT = 1.0
@@ -89,8 +89,8 @@ class LayerProbes(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             "log_loss": self.log_loss_,
             "by": how,
             **({"chosen_on": len(rows)} if len(rows) < len(X) else {}),
+            **at_edge(*self._telling(choices)),
         }
-        self.notes_ = self._edges(choices)
         log.info("layer probes on %d x %d: %s", *X.shape, self.choice_)
         return self
 
@@ -126,15 +126,13 @@ class LayerProbes(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             intercept += weight * (constant - slopes @ (mean / scale))
         self.coef_, self.intercept_ = np.concatenate(parts, axis=1), intercept
 
-    def _edges(self, choices: Sequence[_Choice]) -> list[str]:
-        """A line for the user if `C` is at the edge of the grid for a block with a noticeable weight."""
-        ends = (self.grid[0], self.grid[-1])
-        at = [
-            number
+    def _telling(self, choices: Sequence[_Choice]) -> list[Tried]:
+        """`C` of each block with a noticeable weight."""
+        return [
+            Tried(f"block {number}: C", choice.C, self.grid)
             for number, (choice, weight) in enumerate(zip(choices, self.weights_, strict=True), start=1)
-            if choice.C in ends and weight > 0.5 / len(choices) and len(self.grid) > 1
+            if weight > 0.5 / len(choices)
         ]
-        return [f"layer-probes: C is at the edge of its grid for block {', '.join(map(str, at))}."] if at else []
 
     @property
     def parameters_(self) -> int:

@@ -17,6 +17,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from toolkit.heads.base import (
     VECTORS,
     LeftOut,
+    Tried,
+    at_edge,
     fold_numbers,
     log_loss,
     row_space,
@@ -75,6 +77,7 @@ class DiscriminantAnalysis(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         weights, constants = whole.linear()
         self.coef_, self.intercept_ = np.ascontiguousarray(weights.T) / temperature, constants / temperature
         self.choice_: dict[str, Any] = {"temperature": temperature, "log_loss": loss, "by": how}
+        self.choice_ |= at_edge(Tried("temperature", temperature, BOUNDS))
         if len(rows) < len(X):
             self.choice_["chosen_on"] = len(rows)
         return self

@@ -17,6 +17,8 @@ from toolkit.heads import streamed
 from toolkit.heads.base import (
     VECTORS,
     LeftOut,
+    Tried,
+    at_edge,
     fold_numbers,
     is_wide,
     log_loss,
@@ -114,6 +116,7 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         some, basis = row_space(X[rows]) if is_wide(X) else (X, None)
         strength, loss, start = self._chosen(some, codes[rows], numbers[rows], rows)
         self.choice_: dict[str, Any] = {"C": strength, "log_loss": loss, "by": how}
+        self.choice_ |= at_edge(Tried("C", strength, self.grid))
         if len(rows) < len(X):
             self.choice_["chosen_on"] = len(rows)
             self.model_ = _of_scikit_learn(X, self.classes_[codes], strength, None)

@@ -13,7 +13,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from toolkit.encoders.record import Sees
-from toolkit.heads.base import LeftOut, fold_numbers, usable_folds
+from toolkit.heads.base import LeftOut, Tried, at_edge, fold_numbers, usable_folds
 
 DEPTHS = (0, 1, 2, 3, 4, 6, 8)
 SMALLEST_LEAF = 5
@@ -54,6 +54,7 @@ class Shortcut(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.left_out_ = tried[best]
         self.model_ = self._tree(self.depths[best]).fit(X, codes)
         self.choice_: dict[str, Any] = {"depth": self.depths[best], "log_loss": round(losses[best], 4), "by": how}
+        self.choice_ |= at_edge(Tried("depth", self.depths[best], self.depths, natural=0))
         self._fit_alone(X, codes, some, numbers)
         return self
 

@@ -13,7 +13,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from toolkit.encoders.record import Sees
-from toolkit.heads.base import LeftOut, fold_numbers, log_loss, softmax, unit, usable_folds
+from toolkit.heads.base import LeftOut, Tried, at_edge, fold_numbers, log_loss, softmax, unit, usable_folds
 from toolkit.heads.zero_shot import ZeroShot
 
 SHARPNESSES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
@@ -81,7 +81,11 @@ class TipAdapter(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         beta = SHARPNESSES[sharpness]
         left_out = [self._left_out(fitting, out, SHARES[share], beta) for fitting, out in usable]
         self.left_out_ = LeftOut.of([out for _, out in usable], left_out)
-        return {"alpha": alpha, "beta": beta, "log_loss": round(float(mean.min()), 4)}
+        edge = at_edge(
+            Tried("alpha by images a class", SHARES[share], SHARES, natural=0),
+            *([Tried("beta", beta, SHARPNESSES)] if alpha else []),  # without votes their sharpness means nothing
+        )
+        return {"alpha": alpha, "beta": beta, "log_loss": round(float(mean.min()), 4), **edge}
 
     def _left_out(self, fitting: np.ndarray, out: np.ndarray, share: float, beta: float) -> np.ndarray:
         """P `[O, classes]` of the rows `out`, with the rows `fitting` as cache. Votes for one sharpness are quick to

@@ -15,6 +15,7 @@ from toolkit.encoders.features import WITHOUT_MODEL
 from toolkit.encoders.record import IMPORTED, EncoderRecord, Sees
 from toolkit.errors import MissingEmbeddings, SelectionError, counted
 from toolkit.evaluation import audit, grid
+from toolkit.evaluation.adapted import Share, adapted
 from toolkit.evaluation.grid import Comparison, Settings
 from toolkit.evaluation.test_sets import NOTHING_BEYOND, Beyond, MoreSets
 from toolkit.finetuning.loading import Loaders, read_without_model
@@ -64,6 +65,8 @@ def compare(plan: Plan, heads: Sequence[str], choose_by: str = "category", beyon
     MissingEmbeddings, naming the command to run, if the base encoder's vectors are missing.
     """
     splits, base = plan.splits(plan.contents()), plan.base()
+    if beyond.adapt and any(split.new_labels for split in splits):
+        raise SelectionError("--adapt needs the labels that were trained, and --split-by label holds some out.")
     loaders = Loaders(plan.cache, plan.source, plan.load)
     extra = MoreSets(beyond, plan.labels.names, plan.cache, loaders, plan.progress)
     comparisons, notes = [], []
@@ -72,7 +75,7 @@ def compare(plan: Plan, heads: Sequence[str], choose_by: str = "category", beyon
         encoders, said = ready_encoders(plan, base, split, heads)
         said += _left_out(heads, encoders)
         more = extra.of(plan.dataset, split, encoders, plan.test_per_label, plan.keep_leaks)
-        comparisons.append(compare_split(split, encoders, settings, more))
+        comparisons.append(compare_split(split, encoders, settings, more, beyond.adapt))
         if split.train_per_label == plan.every_size()[-1]:
             _keep_heads(plan, comparisons[-1], split, encoders)
         notes += [*said, *comparisons[-1].notes(), *_know_no_new_label(comparisons[-1], split)]
@@ -105,9 +108,13 @@ def compare_all(
 
 
 def compare_split(
-    split: Split, encoders: Sequence[Cache], settings: Settings, more: Sequence[TestSet] = ()
+    split: Split,
+    encoders: Sequence[Cache],
+    settings: Settings,
+    more: Sequence[TestSet] = (),
+    adapt: Share | None = None,
 ) -> Comparison:
-    """Check, fit, score and tabulate one split, on its own test sets and on those in `more`.
+    """Check, fit, score and tabulate one split, on its own test sets and on those in `more`; with `adapt` also adapted.
 
     The table's `model` is that of the first of `encoders`. Raises SelectionError for an encoder that was trained on the
     held-out value or on another training set, and MissingEmbeddings if vectors are not in the cache.
@@ -117,13 +124,15 @@ def compare_split(
     sets = [*split.test_sets(), *more]
     fitted = grid.fit(split, encoders, settings)
     predictions = grid.predict(fitted, split, encoders, settings, sets)
+    if adapt:
+        predictions = pl.concat([predictions, adapted(predictions, settings.labels, adapt)])
     return Comparison(grid.tabulate(predictions, fitted, split, encoders, settings, sets), predictions, fitted)
 
 
 def _settings(plan: Plan, heads: Sequence[str], choose_by: str, split: Split) -> Settings:
     sizes = split.train_per_label, plan.test_per_label
     of_plan = plan.dataset.name, plan.labels, plan.prompts
-    return Settings(*of_plan, tuple(heads), choose_by, split.seed, *sizes, plan.keep_leaks)
+    return Settings(*of_plan, tuple(heads), choose_by, split.seed, *sizes, plan.keep_leaks, plan.margin)
 
 
 def ready_encoders(plan: Plan, base: Cache, split: Split, heads: Sequence[str]) -> tuple[list[Cache], list[str]]:
@@ -197,7 +206,8 @@ def _keep_heads(plan: Plan, comparison: Comparison, split: Split, encoders: Sequ
     """Store the heads that look at the picture, for `predict`: file facts say nothing about images of other origin."""
     caches = [cache for cache in encoders if cache.record.sees != Sees.FILE_FACTS]
     labels = Labels.of(split.known_labels(plan.labels.names), None if split.new_labels else plan.labels.positive)
-    kept_heads.keep(plan.results / kept_heads.FOLDER, comparison, split, caches, plan.source, labels)
+    place = plan.results / kept_heads.FOLDER
+    kept_heads.keep(place, comparison, split, caches, plan.source, labels, plan.reading.equalise)
 
 
 def _stored(plan: Plan, done: Compared) -> Compared:

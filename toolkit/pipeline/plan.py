@@ -20,6 +20,7 @@ from toolkit.encoders.openclip import OpenClip, load
 from toolkit.encoders.record import IMPORTED, EncoderRecord
 from toolkit.encoders.source import Source
 from toolkit.errors import EncoderError, MissingEmbeddings, SelectionError, did_you_mean
+from toolkit.evaluation.paired import MARGIN
 from toolkit.pipeline.prompts import Names, make_prompts
 
 Progress = Callable[[str, int, int], None]
@@ -53,6 +54,7 @@ class Plan:
     drop_near_copies: bool = False
     seed: int = 0
     seeds: int | None = None
+    margin: float = MARGIN
     cache: Path = Path("cache")
     results: Path = Path("results")
     asked: str = ""
@@ -63,8 +65,8 @@ class Plan:
     read: Contents | None = None
 
     def every_seed(self) -> Sequence[int]:
-        """The seeds to run: `seed` alone, or 0 to `seeds` - 1."""
-        return [self.seed] if self.seeds is None else range(self.seeds)
+        """The seeds to run: `seed` alone, or 1 to `seeds`, which all draw their images; 0 takes the first ones."""
+        return [self.seed] if self.seeds is None else range(1, self.seeds + 1)
 
     def every_size(self) -> Sequence[int | None]:
         """The numbers of training images per label to run, smallest first; None means all images."""

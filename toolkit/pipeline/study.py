@@ -62,7 +62,7 @@ class Embeddings:
     encoder: EncoderRecord
 
 
-READING = ("layout", "columns", "test_share")
+READING = ("layout", "columns", "test_share", "equalise")
 
 
 class Study:
@@ -73,8 +73,8 @@ class Study:
     options by name: `pretrained`, `precision`, `device`, `labels` (two or more), `positive`, `prompts` (label -> one or
     several), `templates`, `names` (label -> name, or a file), `train_per_label`, `test_per_label` (None: every image),
     `shots` (several numbers of training images per label: `compare` has rows for each, vectors are for the largest),
-    `keep_leaks`, `seed`, `layout`, `columns` (path, label, split, category -> the column), `test_share`, `cache` and
-    `results` (folders), and `progress`, called with (stage, done, total).
+    `keep_leaks`, `seed`, `layout`, `columns` (path, label, split, category -> the column), `test_share`,
+    `equalise`, `cache` and `results` (folders), and `progress`, called with (stage, done, total).
 
     Images are read and embedded when a method needs them; what is in the cache is never computed again. Methods raise
     `toolkit.ToolkitError` for errors that the user can fix.

@@ -42,7 +42,8 @@ class HeadRecord:
     `weights` is what `--pretrained` takes, `train_groups` are the categories (or other groups) that it was trained on,
     `tests` has accuracy, interval, images and recalls of each test set, `choice` (JSON) is what it chose. Images
     farther than the cosine distance `far_beyond` from all training images are reported as far. `vectors` says where a
-    k-NN head's vectors are stored: in the `cache`, or in the `file` itself.
+    k-NN head's vectors are stored: in the `cache`, or in the `file` itself. `equalise` are the steps that its pictures
+    went through (`data.equalise`), and that others must go through to be predicted.
     """
 
     VERSION: ClassVar[int] = 2
@@ -67,6 +68,7 @@ class HeadRecord:
     far_beyond: float | None
     vectors: str = "file"
     file_sha256: str = ""
+    equalise: str | None = None
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> "HeadRecord":
@@ -82,6 +84,7 @@ class HeadRecord:
             new["labels"] = asdict(Labels(tuple(plain.get("labels", ())), (plain.get("labels") or [None])[-1]))
             new |= {"version": cls.VERSION, "by": CATEGORY, "train_groups": plain.get("train_categories", [])}
             plain = new
+        plain = {"equalise": None, **plain}  # heads of earlier versions lack it
         return of_plain(cls, plain, f"the head {plain.get('key')}")
 
 
@@ -99,7 +102,13 @@ class KeptHead:
 
 
 def keep(
-    folder: Path, comparison: "Comparison", split: Split, caches: Iterable[Cache], source: Source, labels: Labels
+    folder: Path,
+    comparison: "Comparison",
+    split: Split,
+    caches: Iterable[Cache],
+    source: Source,
+    labels: Labels,
+    equalise: str | None = None,
 ) -> None:
     """Store the heads of one comparison, replacing those of an equal comparison. Raises CacheError if that fails.
 
@@ -116,6 +125,7 @@ def keep(
     facts: dict[str, Any] = {
         "weights": str(source.file) if source.file and source.pretrained != "shipped" else source.pretrained,
         "labels": labels,
+        "equalise": equalise,
         "by": split.by,
         "train_groups": tuple(sorted(set(split.train["group"].drop_nulls()))),
         "rows_file": f"rows-{digest[:16]}.parquet",
@@ -304,5 +314,5 @@ def _scores(table: pl.DataFrame, identity: str, head: str) -> dict[str, Any]:
 
 def _key(row: Mapping[str, Any]) -> str:
     """A hash of 16 hex characters over the columns that identify a head."""
-    parts = [row[name] for name in columns.KEY if name not in columns.TEST]
+    parts = [row[name] for name in columns.KEY if name not in (*columns.TEST, columns.ADAPTED)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]

@@ -15,6 +15,7 @@ import polars as pl
 
 from toolkit.cache import embedding
 from toolkit.cache.store import Cache
+from toolkit.data.equalise import equalised, parse_steps
 from toolkit.data.held_out import LABEL, NONE
 from toolkit.data.manifest import Dataset, hash_rows
 from toolkit.data.split import first_fresh
@@ -90,6 +91,7 @@ def predict(dataset: Dataset, request: Request, progress: Progress = lambda stag
     cache = Cache(request.cache, about.record.encoder)
     vectors_of = _Vectors(about, cache, request, progress)
     rule = _rule(about, vectors_of, request)
+    dataset = _equalised(dataset, about)
     distances = _Distances(about, cache)
     with vectors_of.ready(dataset, dataset.rows) as (rows, home):
         slices = list(rows.iter_slices(ROWS_AT_ONCE)) or [rows]
@@ -142,7 +144,7 @@ def _rule(about: KeptHead, vectors_of: _Vectors, request: Request) -> Rule:
 
 def _fresh(dataset: Dataset, about: KeptHead, vectors_of: _Vectors) -> Fresh:
     """Training images of `dataset` for calibration, without those of the head's comparison."""
-    record, mine = about.record, dataset.with_labels(about.record.labels.names)
+    record, mine = about.record, _equalised(dataset.with_labels(about.record.labels.names), about)
     held_out = NONE if record.by == LABEL else record.held_out  # held-out labels are none of its own
     rows = first_fresh(mine, held_out, MOST_FRESH, kept_heads.rows_of(about)["sha256"], record.by)
     rows, vectors = vectors_of(mine, rows.unique("sha256", maintain_order=True).drop("sha256"))
@@ -152,6 +154,12 @@ def _fresh(dataset: Dataset, about: KeptHead, vectors_of: _Vectors) -> Fresh:
             "name other data (--calibrate)."
         )
     return Fresh(vectors, rows.filter(pl.col("reason").is_null())["label"].to_numpy(), dataset.name)
+
+
+def _equalised(dataset: Dataset, about: KeptHead) -> Dataset:
+    """The data with its pictures equalised as the head's own were."""
+    steps = about.record.equalise
+    return equalised(dataset, parse_steps(steps)) if steps else dataset
 
 
 def load_again(about: KeptHead, cache: Path, device: str = "auto") -> Encoder:

@@ -3,19 +3,14 @@
 For continuous integration: `Change.worse` says whether a row got worse beyond a margin.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import polars as pl
 
 from toolkit.errors import ResultsError
+from toolkit.evaluation import paired
 from toolkit.evaluation.columns import TEST
-from toolkit.evaluation.intervals import Z
-
-Z_POWER = 0.8416212335729143
-"""The normal quantile of a power of 80 %."""
 
 ROW = ["encoder", "recipe", "head", *TEST]
 """What a line of the comparison is about; held-out values and seeds are taken together."""
@@ -161,7 +156,8 @@ def _change(rows: pl.DataFrame) -> Change:
     told = rows.with_columns(after=after.cast(pl.Int64), before=before.cast(pl.Int64))
     gain = (pl.col("after") - pl.col("before")).sum()
     images = told.group_by("sha256", maintain_order=True).agg(gain=gain, runs=pl.len().cast(pl.Int64))
-    low, high, least = interval(images["gain"].to_numpy(), images["runs"].to_numpy())
+    scored = images["gain"].to_numpy(), images["runs"].to_numpy()
+    low, high = paired.interval(*scored)
     first = rows.row(0, named=True)
     change = (told["after"] - told["before"]).to_numpy()
     return Change(
@@ -173,24 +169,5 @@ def _change(rows: pl.DataFrame) -> Change:
         after=float(told["after"].mean()),  # type: ignore[arg-type]
         low=low,
         high=high,
-        least=least,
+        least=paired.smallest_told(*scored),
     )
-
-
-def interval(gain: np.ndarray, runs: np.ndarray) -> tuple[float, float, float]:
-    """The ends of the 95 % interval of a paired difference of accuracies, and the smallest difference told at 80 %.
-
-    `gain` `[N]` is how many of the `runs` `[N]` of an image came right since, minus how many went wrong. One image
-    more that gained and one that lost are added, so that the interval has a width where nothing changed, and holds its
-    level with few changes (Bonett & Price 2012, "Adjusted Wald confidence interval for a difference of binomial
-    proportions based on paired data"). Images with several runs are clusters (Cochran 1977, section 6.4). The smallest
-    difference is that of McNemar's test (Connor 1987), with as many changed images as here; it cannot be below what the
-    test needs where every change goes the same way.
-    """
-    gain, runs = np.append(gain, [1, -1]), np.append(runs, [1, 1])
-    total = int(runs.sum())
-    middle = float(gain.sum()) / total
-    half = Z * math.sqrt(float(((gain - middle * runs) ** 2).sum())) / total
-    by_chance = math.sqrt(float((gain**2).sum())) / total
-    least = max((Z + Z_POWER) * by_chance, (Z + Z_POWER) ** 2 / len(gain))
-    return max(middle - half, -1.0), min(middle + half, 1.0), min(least, 1.0)

@@ -127,7 +127,9 @@ def find(table: pl.DataFrame, predictions: pl.DataFrame) -> list[Curve]:
     Studies form one curve if they differ only in the number of training images and scored the same images for equal
     held-out values and seeds. Of two studies of one size, the newer one is taken.
     """
-    rows = columns.ordinary(table).filter((pl.col("class") == "all") & pl.col(SIZE).is_not_null())
+    rows = columns.of_one_design(columns.ordinary(table)).filter(
+        (pl.col("class") == "all") & pl.col(SIZE).is_not_null()
+    )
     rows = rows.filter(pl.col(SIZE).n_unique().over(QUESTION) > 1)
     if rows.is_empty():
         return []

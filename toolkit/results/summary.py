@@ -9,6 +9,7 @@ import polars as pl
 from toolkit.evaluation import columns
 from toolkit.evaluation.intervals import of_mean, sign_flip
 from toolkit.evaluation.metrics import paired_difference
+from toolkit.evaluation.paired import MARGIN
 from toolkit.results.classes import MACRO, has_more_than_two, labels_of_row
 from toolkit.results.published import STUDIED_ROW, study_figure
 
@@ -24,17 +25,33 @@ STUDIED = ("precision", "recall")
 ALPHA = 0.05
 
 
-def standing(accuracy: float | None, p_best: float | None) -> str:
-    """`best`, `≈ best` (not distinguishable from the best: p at least 0.05), or empty (worse).
+BEST, AS_GOOD, UNDECIDED = "best", "≈ best", "not told apart"
 
-    `p_best` is null for the best row itself; see `p_against_best`.
 
-    >>> standing(0.91, None), standing(0.90, 0.4), standing(0.70, 0.001)
-    ('best', '≈ best', '')
+def standing(row: Mapping[str, Any]) -> str:
+    """`BEST`, or against the best row of its images: `AS_GOOD`, `UNDECIDED`, or empty (worse: p below 0.05).
+
+    A row is as good if the lower end of the paired interval of its difference from the best is above minus its margin
+    (`margin_of`). Rows of earlier versions, without that interval, are undecided at most.
+
+    >>> best, other = {"accuracy": 0.91}, {"accuracy": 0.90, "p_best": 0.4}
+    >>> [standing({**other, "difference_best_low": low}) for low in (-0.015, -0.05)], standing(best)
+    (['≈ best', 'not told apart'], 'best')
     """
-    if accuracy is None:
+    if row.get("accuracy") is None:
         return ""
-    return "best" if p_best is None else "≈ best" if p_best >= ALPHA else ""
+    p, low = p_against_best(row), row.get("difference_best_low")
+    if p is None:
+        return BEST
+    if p < ALPHA:
+        return ""
+    return AS_GOOD if low is not None and low > -margin_of(row) else UNDECIDED
+
+
+def margin_of(row: Mapping[str, Any]) -> float:
+    """By how much accuracy may be lower and still count as good."""
+    margin: float | None = row.get("margin")
+    return MARGIN if margin is None else margin
 
 
 def p_against_best(row: Mapping[str, Any]) -> float | None:
@@ -100,7 +117,7 @@ def _of_test(group: pl.DataFrame, test: str, labels: list[str]) -> dict[str, Any
     first = group.row(0, named=True) if len(group) else {}
     for name in SHARED:
         found[f"{test}_{name}"] = first.get(name)
-    found[f"{test}_standing"] = standing(first.get("accuracy"), p_against_best(first))
+    found[f"{test}_standing"] = standing(first)
     if len(labels_of_row(first.get("labels", ""))) > 2:
         every = group.row(by_predicate=pl.col("class") == "all", named=True)
         found |= {f"{test}_{name}": every[name] for name in MACRO}
@@ -145,12 +162,14 @@ OVER_SEEDS = ("seeds", "mean", "deviation", "lowest", "highest", "auc")
 
 
 def over_seeds(table: pl.DataFrame) -> pl.DataFrame:
-    """Mean and spread of the accuracy over seeds, for each encoder, head and test set with several seeds.
+    """Mean and spread of the accuracy over draws of the training images, for each encoder, head and test set with
+    several seeds. Seed 0, which takes the first N images, is no draw and is left out.
 
     The columns are those of `ROW` except `seed`, `images` and `encoder_id`, those of `columns.TEST`, and `OVER_SEEDS`;
     `deviation` is the sample standard deviation, `auc` the mean AUC. If several values were held out, rows with
     `held_out` = `mean of N` give the same for the mean over those values.
     """
+    table = columns.unadapted(table).filter(pl.col("seed") > 0)
     each = table.filter(pl.col("class") == "all").with_columns(figure=pl.col("accuracy"), auc=pl.col("roc_auc"))
     means = left_out_means(table).with_columns(
         held_out=pl.concat_str(pl.lit("mean of "), pl.col("categories")),

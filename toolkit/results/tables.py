@@ -29,7 +29,7 @@ RESULTS, PREDICTIONS, SKIPPED = "results", "predictions", "skipped.csv"
 EXPECTED = {RESULTS: columns.RESULTS, PREDICTIONS: columns.PREDICTIONS}
 CHECKSUM, BESIDE = "toolkit_sha256", "toolkit_files_sha256"
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
-WHERE = ("dataset", "held_out", "encoder", "head", *columns.TEST)
+WHERE = ("dataset", "held_out", "encoder", "head", *columns.TEST, columns.ADAPTED)
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +79,7 @@ def in_order(table: pl.DataFrame) -> pl.DataFrame:
     order."""
     head = pl.col("head").replace_strict({name: i for i, name in enumerate(HEADS)}, default=len(HEADS))
     by = [*columns.COMPARISON, "encoder", "recipe", "encoder_id", head, "head", "chosen_by", *columns.TEST]
+    by.append(columns.ADAPTED)
     return table.sort(by, nulls_last=True, maintain_order=True)
 
 
@@ -103,7 +104,8 @@ def verify(folder: Path, score: Score = rescore) -> list[str]:
     scored = pl.DataFrame(score(table, predictions), schema=table.schema)
     again = with_harmonic_mean(with_p_best(scored, predictions))
     joined = table.join(again, on=names, how="full", nulls_equal=True, suffix="_again", coalesce=True)
-    figures = [name for name, (kind, _) in columns.RESULTS.items() if kind == pl.Float64 and name not in columns.TIMES]
+    given = (*columns.TIMES, "margin")
+    figures = [name for name, (kind, _) in columns.RESULTS.items() if kind == pl.Float64 and name not in given]
     figures.append("support")
     lines = []
     for row in joined.iter_rows(named=True):

@@ -16,7 +16,8 @@ from xlsxwriter.utility import xl_col_to_name
 from toolkit.evaluation import columns
 from toolkit.results import class_sheets, costs, learning
 from toolkit.results.classes import HARMONIC_MEAN, MACRO, has_more_than_two
-from toolkit.results.sheets import Formats, write_table
+from toolkit.results.notes import notes
+from toolkit.results.sheets import LONGEST, Formats, write_table
 from toolkit.results.summary import (
     LEFT_OUT,
     PER_CLASS,
@@ -41,8 +42,8 @@ ABOUT_CHANGED = (
 )
 ABOUT_MEANS = "Each category was held out in its turn; mean and worst accuracy over those categories."
 ABOUT_SEEDS = (
-    "Other seeds draw other training images, and seed fine-tuning and networks: mean and "
-    "spread of the accuracy over them."
+    "Seeds from 1 on draw other training images, and seed fine-tuning and networks: mean and spread of the accuracy "
+    "over them. Seed 0, which takes the first images, is not among them."
 )
 
 ABOUT_CURVES = (
@@ -53,7 +54,8 @@ ABOUT_CURVES = (
 TERMS = {
     "Base, Novel": "Test images of the categories that training saw, and of the held-out one, which it never saw.",
     "from, to": "The ends of the 95 % interval (Wilson's) of the accuracy to their left.",
-    "Standing": "best: the most accurate row of its group on these images. ≈ best: not distinguishable from it (p at "
+    "Standing": "best: the most accurate row of its group on these images. ≈ best: as good, since the paired 95 % "
+    "interval of the difference is above minus the margin. not told apart: neither as good nor worse for sure (p at "
     "least 0.05, corrected for picking the best of all rows on these images). Empty: worse than it.",
     "Accuracy at chosen threshold": "The same head where it calls an image by the threshold that left-out training "
     "images chose; the accuracy beside it is at P = 0.5. Empty for fine-tuned encoders, which saw these images.",
@@ -155,7 +157,7 @@ def _summary_sheet(sheet: Any, table: pl.DataFrame, formats: Formats) -> None:
         and (many or name.partition("_")[2] not in ONLY_OF_MANY)
         and not (_may_lack(name) and wide[name].null_count() == len(wide))
     }
-    sheet.write_string(0, 0, ABOUT_SUMMARY, formats["note"])
+    sheet.write_string(0, 0, " ".join([ABOUT_SUMMARY, *notes(table)])[:LONGEST], formats["note"])
     write_table(sheet, 1, wide.select(list(names)), formats, names)
     sheet.freeze_panes(2, list(names).index("head") + 1 if names else 0)
     at_the_end = set(AFTER_CLASSES).difference(telling)
@@ -274,7 +276,7 @@ def _curves_sheet(sheet: Any, curves: pl.DataFrame, formats: Formats) -> None:
 def changed_images(table: pl.DataFrame) -> pl.DataFrame:
     """A line for each row on perturbed images or other data: its `accuracy`, `unchanged` for the same head on the
     unchanged test set, and `loss`, their difference. The last two are null if there is no such row."""
-    every = table.filter(pl.col("class") == "all")
+    every = columns.unadapted(table).filter(pl.col("class") == "all")
     same = [name for name in columns.KEY if name not in ("perturbation", "test_data")]
     plain = columns.ordinary(every).select(*same, unchanged="accuracy")
     changed = every.join(columns.ordinary(every), on=columns.KEY, how="anti", nulls_equal=True)

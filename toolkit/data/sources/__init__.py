@@ -5,6 +5,7 @@ from dataclasses import replace
 from glob import escape
 from pathlib import Path, PurePosixPath
 
+from toolkit.data.equalise import equalised, parse_steps
 from toolkit.data.manifest import Dataset
 from toolkit.data.sources import files
 from toolkit.data.sources.assemble import AS_IT_LOOKS
@@ -26,9 +27,17 @@ def open_data(
     """The data set at `path`; without one, CIFAKE from `data/cifake` or `data/cifake.zip`, else the built-in sample.
 
     Reads file names, and the first bytes of files without an image suffix. `asked` is what the user states about
-    folders, columns and splits; only its `test_share` reads every image. `kept` is a folder where the contents of tar
-    shards are stored. Raises DataError if there is no data, or none of a known kind.
+    folders, columns and splits; only its `test_share` reads every image. With `equalise` every picture is read
+    equalised, and the data's name says so. `kept` is a folder where the contents of tar shards are stored. Raises
+    DataError if there is no data, or none of a known kind.
     """
+    if asked.equalise is None:
+        return _as_it_is(path, name, kept, asked)
+    equaliser = parse_steps(asked.equalise)
+    return equalised(_as_it_is(path, name, kept, replace(asked, equalise=None)), equaliser)
+
+
+def _as_it_is(path: str | Path | None, name: str | None, kept: Path | None, asked: Reading) -> Dataset:
     path = _standard(path)
     if path == "sample":
         from toolkit.data.sources.sample import sample
@@ -63,7 +72,7 @@ def open_other(path: str, without_split: str, asked: Reading = AS_IT_LOOKS, kept
     except DataError:
         if not asked.layout and not asked.columns:
             raise
-        return open_data(path, kept=kept, asked=Reading(without_split=without_split))
+        return open_data(path, kept=kept, asked=Reading(without_split=without_split, equalise=asked.equalise))
 
 
 def place_of(path: str | Path | None = None) -> str:

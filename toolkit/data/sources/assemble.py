@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import PurePosixPath
 from typing import Any
 
 import polars as pl
@@ -23,13 +22,15 @@ SHARE_TO_TEST = 0.2
 class Reading:
     """What the user states about how to read data: the `layout` of folders (`{split}/{label}`), the `columns` of a
     table (path, label, split, category -> the column), and the share of images to test on if there is no split.
-    `without_split` (`train` or `test`) is the split of all images if the data names none.
+    `without_split` (`train` or `test`) is the split of all images if the data names none. `equalise` are the steps that
+    every picture goes through first (`data.equalise`).
     """
 
     layout: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     test_share: float | None = None
     without_split: str | None = None
+    equalise: str | None = None
 
     def facts(self) -> dict[str, Any]:
         """The fields as plain values; `Reading(**facts)` is the inverse."""
@@ -177,7 +178,7 @@ def _read_as_cifake(found: Found) -> str:
     if found.rows["category"].drop_nulls().len() or set(found.rows.columns) - {*SCHEMA, "original"}:
         return found.kind
     named = found.rows["original"] if "original" in found.rows.columns else found.rows["path"]
-    names = [PurePosixPath(name or "").name for name in named]
+    names = [(name or "").rpartition("/")[2] for name in named]
     numbers = cifake_numbers(names, found.rows["label"].unique().to_list())
     if numbers is None:
         return found.kind

@@ -13,7 +13,7 @@ from toolkit.evaluation import columns
 from toolkit.heads import HEADS, head_class
 from toolkit.results.costs import Cost, cost_of
 from toolkit.results.published import study_figure
-from toolkit.results.summary import in_plural, labels_of, p_against_best, standing
+from toolkit.results.summary import in_plural, labels_of, margin_of, standing
 
 STUDY = [*columns.QUESTION, "study"]
 """Rows that share these are one study: its held-out values and its seeds are repetitions of one question."""
@@ -125,6 +125,11 @@ class Subject:
         return in_plural(self.kind)
 
     @property
+    def margin(self) -> float:
+        """By how much accuracy may be lower and still count as good."""
+        return margin_of(self.table.row(0, named=True))
+
+    @property
     def seeds(self) -> list[int]:
         return sorted(self.table["seed"].unique().to_list())
 
@@ -154,7 +159,7 @@ def subject(table: pl.DataFrame, predictions: pl.DataFrame, number: int = 1) -> 
     if not 1 <= number <= len(found):
         raise SelectionError(f"There is no study {number}: --study takes 1 (the newest) to {len(found)}.")
     about = found[number - 1]
-    rows = with_entrants(_of(table, about))
+    rows = columns.of_one_design(with_entrants(columns.unadapted(_of(table, about))))
     plain = newest(columns.ordinary(rows), ["entrant", *REPETITION, "test", "class"])
     kept = plain.select(columns.KEY).unique()
     images = with_entrants(_of(predictions, about)).join(kept, on=columns.KEY, how="semi", nulls_equal=True)
@@ -239,7 +244,7 @@ def _score(rows: pl.DataFrame) -> Score:
         first["accuracy_high"] if single else float(accuracy.max()),  # type: ignore[arg-type]
         len(rows),
         None if auc is None else float(auc),  # type: ignore[arg-type]
-        standing(first["accuracy"], p_against_best(first)) if single else "",
+        standing(first) if single else "",
         study,
         rows[columns.AT_THRESHOLD].mean(),  # type: ignore[arg-type]
     )

@@ -73,18 +73,21 @@ def write(
     data: str | None = None,
     number: int = 1,
     held_out: str | None = None,
+    margin: float | None = None,
     against: Path | None = None,
 ) -> Written:
     """Write `report.html` and `pictures/` for a results folder, from its tables and the cache; no model is loaded.
 
     `cache` and `data` are where `compare` found them, unless given. Study `number` is shown (1: the newest), its
-    details for `held_out` (default: the category that the best head finds hardest). `against` are earlier results, to
-    show what changed since. Raises ResultsError where there are no results or nothing is in common with the earlier
-    ones, SelectionError for a study or category that is not there.
+    details for `held_out` (default: the category that the best head finds hardest). `margin` is the loss of accuracy
+    that still counts as good (default: the rows' own). `against` are earlier results, to show what changed since.
+    Raises ResultsError where there are no results or nothing is in common with the earlier ones, SelectionError for a
+    study or category that is not there.
     """
     table, predictions = tables.read(folder)
     if table.is_empty():
         raise ResultsError(f"{folder} holds no results yet: run python cli.py compare first.")
+    table = table if margin is None else table.with_columns(margin=pl.lit(margin))
     shown = subject(table, predictions, number)
     changes = since(shown.predictions, columns.ordinary(tables.read_predictions(against))) if against else None
     reached = verdict.reach(shown)

@@ -1,11 +1,10 @@
 """Prompt, probe, or fine-tune: the answer and its uncertainty, from the predictions."""
 
-import math
 from dataclasses import dataclass
 
 import polars as pl
 
-from toolkit.evaluation.intervals import Z
+from toolkit.evaluation import paired
 from toolkit.evaluation.metrics import mcnemar
 from toolkit.results.report.entrants import REPETITION, WAYS, Entrant, Subject
 
@@ -18,7 +17,8 @@ PICKED = (
 RULE = (
     "The ways are compared from the cheapest to the most expensive. The more expensive one wins only if it is "
     f"significantly more accurate (p < {ALPHA}): on novel images, or, where there is no significant difference on "
-    f"those, on base. Otherwise the cheaper one stays. {PICKED}"
+    "those, on base. Otherwise the cheaper one stays. It is called as good only if the 95 % interval shows that it is "
+    f"behind by less than the margin; else the two cannot be told apart. {PICKED}"
 )
 
 
@@ -93,8 +93,7 @@ def duel(predictions: pl.DataFrame, first: str, second: str, test: str) -> Duel:
     """Compare two entrants on the images of one test set.
 
     In a single run the p-value is that of the exact McNemar test. An image that several runs scored counts once, for
-    the entrant that was right on it in more runs. The interval is that of a ratio of sums over images (Cochran 1977,
-    section 6.4).
+    the entrant that was right on it in more runs. The interval is `paired.interval`.
     """
     by = [*REPETITION, "path", "sha256"]
     mine, theirs = (
@@ -109,9 +108,7 @@ def duel(predictions: pl.DataFrame, first: str, second: str, test: str) -> Duel:
         return Duel(test, 0, 0.0, -1.0, 1.0, 1.0)
     gain, runs = images["gain"].to_numpy(), images["runs"].cast(pl.Int64).to_numpy()
     difference = float(gain.sum() / runs.sum())
-    half = Z * math.sqrt(float(((gain - difference * runs) ** 2).sum())) / int(runs.sum())
-    low, high = max(difference - half, -1.0), min(difference + half, 1.0)
-    return Duel(test, len(images), difference, low, high, mcnemar(gain > 0, gain < 0))
+    return Duel(test, len(images), difference, *paired.interval(gain, runs), mcnemar(gain > 0, gain < 0))
 
 
 def _sentence(subject: Subject, way: str, best: dict[str, Entrant], contests: list[Contest]) -> str:
@@ -129,9 +126,20 @@ def _sentence(subject: Subject, way: str, best: dict[str, Entrant], contests: li
         words = f"Compared with {cheaper}, {name.lower()} {' and '.join(gains)}.".replace(" and gains ", " and ")
     else:
         found = " and ".join(f"{signed(one.difference)} points {_where(subject, one)}" for one in last.duels.values())
-        words = f"{name} makes no significant difference: {found}, compared with {cheaper}."
+        words = f"{name} makes no significant difference: {found}, compared with {cheaper}"
+        words += f"; {_as_good(subject, list(last.duels.values()), last.holder.way)}."
     missing = "" if "finetune" in best else " Fine-tuning has not been tried yet."
     return f"{words}{missing}"
+
+
+def _as_good(subject: Subject, duels: list[Duel], way: str) -> str:
+    """Whether the cheaper way is as good within the margin on all test sets; else where they cannot be told apart."""
+    said = f"(margin {points(subject.margin)} points)"
+    undecided = [one for one in duels if one.high >= subject.margin]
+    if not undecided:
+        return f"{'they are' if way == 'prompt' else 'it is'} as good {said}"
+    where = "" if len(undecided) == len(duels) else f" {_where(subject, undecided[0])}"
+    return f"the images cannot tell the two apart{where} {said}"
 
 
 def _gain(subject: Subject, one: Duel) -> str:

@@ -8,6 +8,7 @@ import polars as pl
 from toolkit.data.labels import some
 from toolkit.encoders.record import Sees
 from toolkit.results.classes import Pair
+from toolkit.results.notes import notes
 from toolkit.results.report.entrants import REFERENCES, Entrant, Subject
 
 
@@ -103,7 +104,9 @@ def _held_out(shown: Subject) -> str:
 
 
 def _repeated(shown: Subject) -> str:
-    return f"All of it was repeated with {len(shown.seeds)} random seeds."
+    return (
+        f"All of it was repeated with {len(shown.seeds)} random seeds, each with its own draw of the training images."
+    )
 
 
 def _images(shown: Subject, test: str) -> str:
@@ -130,9 +133,11 @@ def of_table(shown: Subject, chance: float) -> str:
     ]
     if any(score.standing for entrant in shown.entrants for score in entrant.scores.values()):
         said.append(
-            "“best” is the most accurate; “≈ best” is not significantly different (p ≥ 0.05, corrected for picking the "
-            "best of all rows on these images)."
+            "“best” is the most accurate; “≈ best” is as good: the 95 % interval of the difference on the same images "
+            f"shows that it is behind by less than {100 * shown.margin:g} points. “not told apart” may be "
+            "as good or worse (p ≥ 0.05, corrected for picking the best of all rows on these images)."
         )
+    said += notes(shown.table)
     if any(score.study is not None for entrant in shown.entrants for score in entrant.scores.values()):
         said.append(
             "The diamond is the figure of the study that this toolkit starts from (ViT-B/32, OpenAI’s weights)."
@@ -175,7 +180,9 @@ def of_card(shown: Subject, test: str, figures: dict[str, Any], worst: Sequence[
     """The figures under one head's curves, of one test set."""
     test = test_name(shown, test)
     if not shown.many:
-        return f"{test}: AUC {figures['roc_auc']:.3f}, calibration error {figures['calibration_error']:.3f}"
+        error, expected = figures["calibration_error"], figures["calibration_error_expected"]
+        by_chance = "" if expected is None else f" ({expected:.3f} by chance alone)"
+        return f"{test}: AUC {figures['roc_auc']:.3f}, calibration error {error:.3f}{by_chance}"
     said = f"{test}: macro F1 {figures['f1']:.3f}, log loss {figures['log_loss']:.2f}, "
     said += f"calibration error {figures['top_calibration_error']:.3f}"
     return f"{said}, worst pair {pair(worst[0])}" if worst else said
