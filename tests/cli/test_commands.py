@@ -146,6 +146,18 @@ def test_a_users_mistake_is_one_line_with_a_remedy_and_exit_code_2(words: list[s
     assert lines[0].startswith("Error:") and says in lines[0] and "Traceback" not in result.output
 
 
+def test_what_is_not_embedded_is_told_with_what_the_cache_has(study: Path) -> None:
+    (listed,) = [
+        one
+        for one in json.loads(call("cache", "list", "--cache", study / "cache", "--json").stdout)
+        if one["name"] == "base"
+    ]
+    larger = call("compare", *options(study), "--train-per-label", 20)
+    assert larger.exit_code == 2 and f"({listed['images']} images of this encoder are in the cache" in larger.stderr
+    other = call("compare", *options(study)[:-1], "ViT-B-32")
+    assert other.exit_code == 2 and "(the cache has: nano)" in other.stderr
+
+
 def test_too_many_unreadable_images_are_an_error_after_all_good_ones_are_safe(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "cifake", cifake_files(8, 6))
     (folder / "train/REAL/0001.jpg").write_bytes(b"no picture")

@@ -20,6 +20,7 @@ from toolkit.data.split import Split, select
 from toolkit.errors import SelectionError
 from toolkit.evaluation import suspects
 from toolkit.heads import make_head
+from toolkit.pipeline.suspects import warning
 
 Flipped = tuple[Split, Cache, set[str]]
 
@@ -118,6 +119,12 @@ def test_the_command_writes_a_table_that_can_be_corrected_and_read_again(embedde
     assert result.exit_code == 0, result.output
     assert "lda on the blocks of nano" in result.output
     written = pl.read_csv(home / "results/suspects.csv")
+    assert "Only the first 10 of each split are shown" in result.output
+    for split in ("train", "test"):
+        mine = written.filter(pl.col("split") == split)
+        agrees = (mine["suggested"] == mine["label"]).sum()
+        called = f"{split}: {len(mine) - agrees} of {len(mine)} images are called otherwise"
+        assert called in result.output and f"accuracy is {agrees / len(mine):.3f}." in result.output
     right = written.with_columns(label=pl.col("path").str.split("/").list.get(-2))
     right.write_csv(home / "data/corrected.csv")
     corrected = open_data(home / "data/corrected.csv").rows
@@ -125,6 +132,13 @@ def test_the_command_writes_a_table_that_can_be_corrected_and_read_again(embedde
     assert all(Path(path).parts[-2] == label for path, label in corrected.select("path", "label").iter_rows())
     page = (home / "results/suspects.html").read_text()
     assert page.count('<img src="data:image') == 60 + 45 and "http" not in page.replace("http-equiv", "")
+
+
+@pytest.mark.parametrize(("right", "warned"), [(7, False), (6, True)])
+def test_a_probe_that_is_often_wrong_itself_is_no_witness(right: int, warned: bool) -> None:
+    called = ["FAKE"] * right + ["REAL"] * (10 - right)
+    images = pl.DataFrame({"split": "train", "label": "FAKE", "suggested": called})
+    assert ("do not correct labels" in warning(images)) == warned
 
 
 def test_json_lists_every_image(embedded: tuple[Path, list[object]]) -> None:

@@ -125,6 +125,14 @@ def record(
     write_record(folder / f"{key}.json", as_plain(about))
 
 
+@pytest.mark.parametrize(("loss", "said"), [(0.64, ""), (0.68, "hardly better"), (0.75, "no better")])
+def test_a_head_that_hardly_beats_guessing_is_said_to(tmp_path: Path, loss: float, said: str) -> None:
+    """Of two labels guessing has a log loss of 0.693."""
+    record(tmp_path, "logreg", "cat", 0, loss)
+    warning = pick.best(tmp_path).hardly_better
+    assert warning == (f"That log loss is {said} than guessing (0.693)." if said else "")
+
+
 def test_over_several_categories_and_seeds_the_mean_decides_and_no_test_image(tmp_path: Path) -> None:
     for head, held_out, seed, loss, novel in [
         ("steady", "dog", 1, 0.1, 0.9),
@@ -149,7 +157,8 @@ def test_a_score_on_images_that_the_encoder_was_trained_on_never_decides(tmp_pat
     record(tmp_path, "zero-shot", "cat", 0, None, recipe="study")
     picked = pick.best(tmp_path)
     assert (picked.head.key, picked.unrated, picked.seen) == ("logregcat0", 3, 3)
-    assert picked.chosen_by == "log loss 0.600 on left-out training images; 3 others cannot be rated so"
+    unscored = "3 heads on fine-tuned encoders have no such score"
+    assert picked.chosen_by == f"log loss 0.600 on left-out training images; {unscored}"
     tuned = pick.best(tmp_path, encoder="finetuned")
     assert (tuned.head.record.head, tuned.log_loss) == ("zero-shot", None), "the first in the order of the tables"
     assert tuned.chosen_by.startswith("not chosen by category: the encoder trained on these images")

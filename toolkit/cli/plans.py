@@ -60,9 +60,9 @@ def planned(chosen: dict[str, Any], as_json: bool) -> "list[Plan]":
         data=place_of(chosen["data"]),
         reading=reading,
     )
-    if line := what_is_held_out(plan.dataset, plan.held_out(), plan.by):
-        say(line, as_json)  # first, since it decides what the results can say
     _say_what_it_is(dataset, "Data", as_json)
+    if line := what_is_held_out(plan.dataset, plan.held_out(), plan.by):
+        say(line, as_json)
     for note in dict.fromkeys(note for source in sources for note in source.notes):
         say(note, as_json)
     return plans_of(plan, sources)

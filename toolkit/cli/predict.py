@@ -209,8 +209,9 @@ def rests_on(done: "Predicted") -> list[str]:
     record = done.head.record
     held_out = "" if record.held_out == NONE else f" without {in_words(record.held_out, record.by)}"
     groups = f" ({', '.join(record.train_groups)})" if record.train_groups else ""
+    warning = f"{done.pick.hardly_better} " if done.pick.hardly_better else ""
     lines = [
-        f"{_in_words(record)}: {done.pick.chosen_by}. "
+        f"{_in_words(record)}: {done.pick.chosen_by}. {warning}"
         f"It learned from {record.train_rows:,} images of {record.dataset}{held_out}{groups}.",
         f"Measured accuracy: {'; '.join(_accuracies(done))}. On other kinds of images its accuracy is unknown.",
     ]

@@ -56,6 +56,8 @@ def _show(found: "Found") -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from toolkit.pipeline.suspects import calls, warning
+
     click.echo(
         f"Scored by {found.head} on the {found.encoder.sees} of {found.encoder.model}, never trained on the image."
     )
@@ -72,6 +74,10 @@ def _show(found: "Found") -> None:
                 Text(one["path"]),
             ]
             shown.add_row(split, *cells)
-        click.echo(f"{split}: {mine['suspect'].sum():,} of {len(mine):,} images are confidently something else.")
+        click.echo(f"{split}: {calls(found.images, split)}")
     print_table(shown)
+    if said := warning(found.images):
+        click.echo(said)
+    if found.images["rank"].max() > MOST:  # type: ignore[operator]
+        click.echo(f"Only the first {MOST} of each split are shown; the rest is in these files.")
     click.echo(f"Written: {found.page} (pictures) and {found.table} (every image: correct its column label).")

@@ -144,7 +144,8 @@ def ready_encoders(plan: Plan, base: Cache, split: Split, heads: Sequence[str]) 
             what = f"{plan.source.model} names imported vectors, and has none of {counted(len(missing), 'image')}"
             raise MissingEmbeddings(f"{what}: import these too (python cli.py cache import).")
         parts = [counted(len(found), noun) for found, noun in ((missing, "image"), (prompts, "prompt")) if found]
-        raise MissingEmbeddings(f"Not embedded yet: {' and '.join(parts)}. Run {plan.command('embed')}")
+        cached = _cached(base) if missing else ""
+        raise MissingEmbeddings(f"Not embedded yet: {' and '.join(parts)}{cached}. Run {plan.command('embed')}")
     finetuned = _ready(plan, keys, split, lambda record: _was_trained_on(record, base.record, split))
     towers = [base.record, *(cache.record for cache in finetuned)]
     blocks = _ready(plan, keys, split, lambda record: any(is_blocks_of(record, tower) for tower in towers))
@@ -156,6 +157,14 @@ def ready_encoders(plan: Plan, base: Cache, split: Split, heads: Sequence[str]) 
         note = f"No encoder is fine-tuned{without} on these images"
         notes = [f"{note}: {plan.command('finetune')} trains one; compare again to see its rows.", *notes]
     return [base, *blocks, *finetuned, *others], notes
+
+
+def _cached(base: Cache) -> str:
+    """What the cache has, since a plan with other options may have been embedded."""
+    if not (count := base.count_images()):
+        return ""
+    has = f"{counted(count, 'image')} of this encoder {'is' if count == 1 else 'are'} in the cache"
+    return f" ({has}; were --train-per-label or --test-per-label given before?)"
 
 
 def _left_out(heads: Sequence[str], encoders: Sequence[Cache]) -> list[str]:

@@ -125,7 +125,8 @@ class Plan:
             what = f"Nothing of {self.dataset.name} is embedded with {self.source.model} yet"
             known = {one.model for one in find_encoders(self.cache, lambda one: one.name == "base")}
             guess = did_you_mean(self.source.model, known)
-            raise MissingEmbeddings(f"{what}{f'.{guess} Else' if guess else ':'} run {self.command('embed')}")
+            has = f" (the cache has: {', '.join(sorted(known))})" if known else ""
+            raise MissingEmbeddings(f"{what}{has}{f'.{guess} Else' if guess else ':'} run {self.command('embed')}")
         return found
 
     def has_model(self) -> bool:

@@ -22,6 +22,8 @@ from toolkit.storage.records import write_whole
 
 TABLE, PAGE = "suspects.csv", "suspects.html"
 MOST_SHOWN = 60
+RELIABLE, UNRELIABLE = 0.7, "The probe is often wrong itself: do not correct labels by it."
+"""The left-out accuracy below which this is said."""
 WHAT = {"train": "training", "test": "test"}
 
 
@@ -73,6 +75,7 @@ def _lead(plan: Plan, done: Found) -> list[str]:
         f"The images of {plan.dataset.name} whose label a probe contradicts most: {done.head} on the "
         f"{done.encoder.sees} of {done.encoder.model}. No probe was trained on the image that it judges.",
         *only,
+        *filter(None, [warning(done.images)]),
         f"A high rank is a reason to look, not a proof. {TABLE} has every image: correct its column label.",
     ]
 
@@ -84,11 +87,24 @@ def _row(plan: Plan, found: pl.DataFrame, of: str) -> gallery.Row:
         gallery.drawn(plan.dataset.read, one["path"], one["sha256"], _lines(one))
         for one in mine.head(MOST_SHOWN).iter_rows(named=True)
     ]
-    count = mine["suspect"].sum()
-    note = (
-        f"Of {counted(len(mine), 'image')}, {count:,} are confidently something else. The first {len(shown)} by rank."
-    )
+    note = f"{calls(found, of)} The first {len(shown)} by rank."
     return gallery.Row(f"{WHAT[of].capitalize()} images", note, shown)
+
+
+def calls(images: pl.DataFrame, split: str) -> str:
+    """How many images of a split the probe calls otherwise, and how often it agrees with the labels."""
+    mine = images.filter(pl.col("split") == split)
+    if mine.is_empty():
+        return "No image."
+    otherwise, suspects = int((mine["suggested"] != mine["label"]).sum()), int(mine["suspect"].sum())
+    called = f"{otherwise:,} of {counted(len(mine), 'image')} are called otherwise ({counted(suspects, 'suspect')})."
+    return f"{called} The probe's left-out accuracy is {1 - otherwise / len(mine):.3f}."
+
+
+def warning(images: pl.DataFrame) -> str:
+    """A sentence where the probe contradicts so many labels of a split that it is no witness; else nothing."""
+    agrees = images.group_by("split").agg((pl.col("suggested") == pl.col("label")).mean().alias("share"))["share"]
+    return UNRELIABLE if (agrees < RELIABLE).any() else ""
 
 
 def _lines(one: dict[str, Any]) -> list[str]:

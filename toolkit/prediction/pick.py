@@ -1,6 +1,7 @@
 """Which of the kept heads predicts: the one that left-out training categories rate best. No test image decides."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,9 @@ from toolkit.evaluation import left_out
 from toolkit.heads import HEADS
 from toolkit.prediction.kept_heads import LAST, KeptHead, find
 from toolkit.storage.records import read_record
+
+NEAR_GUESSING = 0.95
+"""From this share of the log loss of guessing on, a head hardly beats it."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +44,24 @@ class Pick:
         if self.rivals == 1:
             return log_loss
         others = self.rivals - self.unrated
-        without = f"; {counted(self.unrated, 'other')} cannot be rated so" if self.unrated else ""
+        without = f"; {self._unscored()}" if self.unrated else ""
         return f"{log_loss}, the lowest of {others}{without}" if others > 1 else f"{log_loss}{without}"
+
+    @property
+    def hardly_better(self) -> str:
+        """A sentence where its log loss is near that of equal P for all labels, or above it; else nothing."""
+        guessing = math.log(len(self.head.record.labels.names))
+        if self.log_loss is None or self.log_loss < NEAR_GUESSING * guessing:
+            return ""
+        how = "hardly" if self.log_loss < guessing else "no"
+        return f"That log loss is {how} better than guessing ({guessing:.3f})."
+
+    def _unscored(self) -> str:
+        if self.unrated > self.seen:
+            return f"{counted(self.unrated, 'other')} {'has' if self.unrated == 1 else 'have'} no such score"
+        if self.seen == 1:
+            return "1 head on a fine-tuned encoder has no such score"
+        return f"{self.seen} heads on fine-tuned encoders have no such score"
 
 
 def best(folder: Path, encoder: str | None = None, head: str | None = None) -> Pick:

@@ -16,14 +16,12 @@ def notes(table: pl.DataFrame) -> list[str]:
 def power(table: pl.DataFrame) -> str:
     """The smallest differences from the best row that the images tell; empty for rows that have none."""
     rows = columns.ordinary(table).filter((pl.col("class") == "all") & pl.col("difference_told").is_not_null())
-    said = []
+    said: list[str] = []
     for (test,), mine in rows.group_by("test", maintain_order=True):
         least, images = mine["difference_told"].to_list(), mine["support"].to_list()
-        said.append(f"{_span(images, ',')} {test} images tell {_span(least, '.3f')}")
-    if not said:
-        return ""
-    alone = "By row, the smallest difference from the best that is told at 80 % power (McNemar, one comparison)"
-    return f"{alone}: {'; '.join(said)}."
+        tell = "" if said else " tell differences from the best row"
+        said.append(f"{_span(images, ',')} {test} images{tell} of {_span(least, '.3f')} or more")
+    return f"{'; '.join(said)} (McNemar's test, 80 % power)." if said else ""
 
 
 def edges(table: pl.DataFrame) -> list[str]:
