@@ -147,13 +147,10 @@ def test_a_users_mistake_is_one_line_with_a_remedy_and_exit_code_2(words: list[s
 
 
 def test_what_is_not_embedded_is_told_with_what_the_cache_has(study: Path) -> None:
-    (listed,) = [
-        one
-        for one in json.loads(call("cache", "list", "--cache", study / "cache", "--json").stdout)
-        if one["name"] == "base"
-    ]
+    listed = json.loads(call("cache", "list", "--cache", study / "cache", "--json").stdout)
     larger = call("compare", *options(study), "--train-per-label", 20)
-    assert larger.exit_code == 2 and f"({listed['images']} images of this encoder are in the cache" in larger.stderr
+    (count,) = (one["images"] for one in listed if one["kind"] == "base")
+    assert larger.exit_code == 2 and f"({count} images of this encoder are in the cache" in larger.stderr
     other = call("compare", *options(study)[:-1], "ViT-B-32")
     assert other.exit_code == 2 and "(the cache has: nano)" in other.stderr
 
