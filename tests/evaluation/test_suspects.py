@@ -20,7 +20,7 @@ from toolkit.data.split import Split, select
 from toolkit.errors import SelectionError
 from toolkit.evaluation import suspects
 from toolkit.heads import make_head
-from toolkit.pipeline.suspects import warning
+from toolkit.pipeline.suspects import calls
 
 Flipped = tuple[Split, Cache, set[str]]
 
@@ -137,8 +137,8 @@ def test_the_command_writes_a_table_that_can_be_corrected_and_read_again(embedde
 @pytest.mark.parametrize(("right", "warned"), [(7, False), (6, True)])
 def test_a_probe_that_is_often_wrong_itself_is_no_witness(right: int, warned: bool) -> None:
     called = ["FAKE"] * right + ["REAL"] * (10 - right)
-    images = pl.DataFrame({"split": "train", "label": "FAKE", "suggested": called})
-    assert ("do not correct labels" in warning(images)) == warned
+    images = pl.DataFrame({"split": "train", "label": "FAKE", "suggested": called, "suspect": False})
+    assert ("do not correct labels" in calls(images, "train")) == warned
 
 
 def test_json_lists_every_image(embedded: tuple[Path, list[object]]) -> None:

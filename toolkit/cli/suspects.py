@@ -56,7 +56,7 @@ def _show(found: "Found") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from toolkit.pipeline.suspects import calls, warning
+    from toolkit.pipeline.suspects import calls
 
     click.echo(
         f"Scored by {found.head} on the {found.encoder.sees} of {found.encoder.model}, never trained on the image."
@@ -76,8 +76,6 @@ def _show(found: "Found") -> None:
             shown.add_row(split, *cells)
         click.echo(f"{split}: {calls(found.images, split)}")
     print_table(shown)
-    if said := warning(found.images):
-        click.echo(said)
     if found.images["rank"].max() > MOST:  # type: ignore[operator]
         click.echo(f"Only the first {MOST} of each split are shown; the rest is in these files.")
     click.echo(f"Written: {found.page} (pictures) and {found.table} (every image: correct its column label).")

@@ -75,7 +75,6 @@ def _lead(plan: Plan, done: Found) -> list[str]:
         f"The images of {plan.dataset.name} whose label a probe contradicts most: {done.head} on the "
         f"{done.encoder.sees} of {done.encoder.model}. No probe was trained on the image that it judges.",
         *only,
-        *filter(None, [warning(done.images)]),
         f"A high rank is a reason to look, not a proof. {TABLE} has every image: correct its column label.",
     ]
 
@@ -98,13 +97,9 @@ def calls(images: pl.DataFrame, split: str) -> str:
         return "No image."
     otherwise, suspects = int((mine["suggested"] != mine["label"]).sum()), int(mine["suspect"].sum())
     called = f"{otherwise:,} of {counted(len(mine), 'image')} are called otherwise ({counted(suspects, 'suspect')})."
-    return f"{called} The probe's left-out accuracy is {1 - otherwise / len(mine):.3f}."
-
-
-def warning(images: pl.DataFrame) -> str:
-    """A sentence where the probe contradicts so many labels of a split that it is no witness; else nothing."""
-    agrees = images.group_by("split").agg((pl.col("suggested") == pl.col("label")).mean().alias("share"))["share"]
-    return UNRELIABLE if (agrees < RELIABLE).any() else ""
+    agrees = 1 - otherwise / len(mine)
+    warning = f" {UNRELIABLE}" if agrees < RELIABLE else ""
+    return f"{called} The probe's left-out accuracy is {agrees:.3f}.{warning}"
 
 
 def _lines(one: dict[str, Any]) -> list[str]:
