@@ -126,11 +126,12 @@ def test_a_stored_head_says_the_same() -> None:
     assert np.array_equal(again.predict_proba(X), head.predict_proba(X)) and again.choice_ == head.choice_
 
 
-def test_c_at_the_edge_of_the_grid_is_said() -> None:
+def test_c_at_the_edge_of_the_grid_is_in_the_choice() -> None:
     X, y, groups = tokens(200)
     X = X[:, :16]  # without the block that knows nothing of the label, for which the least C is right
-    assert "edge of its grid for block 1, 2" in LayerProbes((6, 10), grid=(1e-4, 1e-3)).fit(X, y, groups).notes_[0]
-    assert not LayerProbes((6, 10), grid=(1e-4, *SHORT, 1e5)).fit(X, y, groups).notes_
+    at_edge = LayerProbes((6, 10), grid=(1e-4, 1e-3)).fit(X, y, groups).choice_["at_edge"]
+    assert at_edge == ["block 1: C = 0.001", "block 2: C = 0.001"]
+    assert "at_edge" not in LayerProbes((6, 10), grid=(1e-4, *SHORT, 1e5)).fit(X, y, groups).choice_
 
 
 def test_blocks_must_make_up_the_vector() -> None:

@@ -98,7 +98,7 @@ def test_other_training_images_are_another_study_too(tmp_path: Path) -> None:
 
 def test_other_labels_held_out_are_another_study_since_their_test_sets_have_other_labels(tmp_path: Path) -> None:
     images = made(tmp_path)
-    for labels, seed in (("cat", 0), ("cat", 1), ("dog", 0)):
+    for labels, seed in (("cat", 1), ("cat", 2), ("dog", 1)):
         one = trained_on(f"{labels}-{seed}", images)
         store(tmp_path / "r", study(one, held_out=labels, split_by="label", seed=seed))
     table, _ = tables.read(tmp_path / "r")
@@ -108,7 +108,7 @@ def test_other_labels_held_out_are_another_study_since_their_test_sets_have_othe
 
 def test_values_held_out_and_seeds_of_the_same_images_are_one_study(tmp_path: Path) -> None:
     images = made(tmp_path)
-    turns = [(value, seed) for value in CATEGORIES for seed in (0, 1)]
+    turns = [(value, seed) for value in CATEGORIES for seed in (1, 2)]
     for value, seed in turns:  # each trains on other images
         store(tmp_path / "r", study(trained_on(f"{value}-{seed}", images), held_out=value, seed=seed))
     table, _ = tables.read(tmp_path / "r")
