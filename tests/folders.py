@@ -111,7 +111,7 @@ def _predict_many(
         p_predicted=pl.Series(odds[np.arange(len(rows)), called]),
         p_label=pl.Series(odds[np.arange(len(rows)), true]),
     )
-    return made.select(list(columns.PREDICTIONS))
+    return columns.brought_up_to_date(made, columns.PREDICTIONS)
 
 
 def study(images: Images, right: Right = RIGHT, **about: object) -> list[pl.DataFrame]:

@@ -47,7 +47,7 @@ def test_the_verdict_says_the_price_of_a_point(images: Images, tmp_path: Path) -
     assert reached is not None
     said = {one.challenger.way: price.sentence(found, one) for one in reached.contests}
     duels = {one.challenger.way: one.duels["novel"] for one in reached.contests}
-    assert said["probe"].startswith("The probe costs 200 times the prompts (2.0 s against 10 ms) and gains ")
+    assert said["probe"].startswith("The probe costs 2.0 s once, instead of nothing, and gains ")
     last, duel = reached.contests[-1], duels["finetune"]
     assert last.holder.cost and duel.sure
     extra = 82.0 - (last.holder.cost.until_answer or 0)
@@ -62,13 +62,35 @@ def test_a_gain_that_chance_explains_is_called_so(images: Images, tmp_path: Path
     table, predictions = tables.read(made)
     paid = table.with_columns(embedding_seconds=pl.lit(1.0), training_seconds=pl.lit(1.0), fitting_seconds=pl.lit(1.0))
     tables.store(made, paid, predictions)
-    assert "costs as much as the prompts (3.0 s against 3.0 s) and gains nothing that chance" in page.write(made).lead
+    said = page.write(made).page.read_text()
+    assert "costs as much as the prompts (3.0 s against 3.0 s) and gains nothing that chance" in said
+
+
+@pytest.mark.parametrize(
+    ("prompts", "probe", "said"),
+    [
+        (0.016, 40.0, "The probe costs 40 s once, instead of nothing, and"),
+        (2.0, 300.0, "The probe costs 5.0 min once, instead of 2.0 s, and"),
+        (0.016, 0.05, "The probe costs next to nothing, like the prompts, and"),
+        (3.0, 0.05, "The probe costs nothing, instead of 3.0 s, and"),
+        (3.0, 6.0, "The probe costs 2.0 times the prompts (6.0 s against 3.0 s) and"),
+    ],
+)
+def test_a_ratio_is_said_only_of_prices_that_compare(
+    images: Images, tmp_path: Path, prompts: float, probe: float, said: str
+) -> None:
+    shares = {("base", "zero-shot"): (0.5, 0.5), ("base", "logreg"): (0.9, 0.9)}
+    seconds = {("base", "zero-shot"): prompts, ("base", "logreg"): probe}
+    lead = page.write(priced(store(tmp_path, study(images, shares)), seconds)).lead
+    assert said in lead
+    assert ("for each point" in lead) is (probe - prompts >= 40), "less than a second for a point is not worth a word"
 
 
 def test_the_page_draws_cost_and_leaves_it_out_where_nothing_was_measured(images: Images, tmp_path: Path) -> None:
     written = page.write(folder(tmp_path / "new", images))
     html = written.page.read_text()
     assert "What it costs" in html and "Measured on a (fp32)." in html
+    assert "among those that use CLIP, no other is both cheaper and more accurate" in html
     assert {"cost.svg", "cost.png"} <= {path.name for path in written.pictures}
     old = page.write(store(tmp_path / "old", study(images)))
     assert "What it costs" not in old.page.read_text() and "costs" not in old.lead

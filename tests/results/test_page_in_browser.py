@@ -114,6 +114,16 @@ def test_a_choice_of_a_label_shows_its_curves_alone(browser: Any, many: Path) ->
     assert visible() == [options[4].text]
 
 
+@pytest.mark.parametrize("width", [360, 700, 1085])
+def test_only_a_table_in_its_own_box_scrolls_sideways(browser: Any, either: Path, width: int) -> None:
+    """With a name so long that the table fits no screen."""
+    show(browser, either, width)
+    browser.execute_script("document.querySelector('#summary .head').append('x'.repeat(300))")
+    box = "document.querySelector('#summary').parentElement"
+    assert browser.execute_script("return document.documentElement.scrollWidth") == width
+    assert browser.execute_script(f"return {box}.scrollWidth > {box}.clientWidth")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_telephone_shows_the_page_without_scrolling_sideways(browser: Any, either: Path, scheme: str) -> None:
     show(browser, either, 360, scheme)

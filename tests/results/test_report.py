@@ -11,10 +11,11 @@ import numpy as np
 import polars as pl
 import pytest
 from click.testing import CliRunner
-from folders import LABELS, RIGHT, Images, cache_vectors, predict, store, study
+from folders import LABELS, RIGHT, Images, cache_vectors, predict, priced, store, study
 
 from toolkit.cli import main as cli
 from toolkit.errors import ResultsError, SelectionError
+from toolkit.evaluation.intervals import wilson
 from toolkit.evaluation.metrics import mcnemar
 from toolkit.results import run_records, tables
 from toolkit.results.report import again, page, pictures, verdict
@@ -60,13 +61,17 @@ class Structure(HTMLParser):
         self.text += data
 
 
+PROBED = {("base", "zero-shot"): (0.5, 0.5), ("base", "logreg"): (0.8, 0.9)}
+
+
 @pytest.mark.parametrize(
     ("shares", "way"),
     [
         (RIGHT, "finetune"),
-        (RIGHT | {("finetuned", "zero-shot"): (0.8, 0.6), ("finetuned", "logreg"): (0.8, 0.6)}, "probe"),
-        (RIGHT | {("finetuned", "zero-shot"): (1.0, 0.2), ("finetuned", "logreg"): (1.0, 0.2)}, "probe"),
-        ({("base", "zero-shot"): (0.9, 0.9), ("base", "logreg"): (0.9, 0.9)}, "prompt"),
+        (PROBED | {("finetuned", "logreg"): (0.8, 0.85)}, "probe"),
+        (PROBED | {("finetuned", "logreg"): (1.0, 0.2)}, "probe"),
+        ({("base", "zero-shot"): (0.9, 0.9), ("base", "logreg"): (0.5, 0.5)}, "prompt"),
+        ({("base", "zero-shot"): (0.9, 0.9), ("base", "logreg"): (0.9, 0.9)}, ""),
         ({("base", "zero-shot"): (0.5, 0.9), ("base", "logreg"): (1.0, 0.9)}, "probe"),
     ],
 )
@@ -74,6 +79,53 @@ def test_the_dearer_way_wins_only_where_it_is_better_by_more_than_chance_novel_b
     images: Images, tmp_path: Path, shares: dict[tuple[str, str], tuple[float, float]], way: str
 ) -> None:
     assert reached(study(images, shares), tmp_path).way == way
+
+
+def test_a_way_that_may_be_guessing_is_never_the_answer(images: Images, tmp_path: Path) -> None:
+    """The probe is far better than the prompts, and still no better than always giving the same answer."""
+    shares = {("base", "zero-shot"): (0.5, 0.1), ("base", "logreg"): (0.9, 0.6)}
+    found = reached(study(images, shares), tmp_path)
+    assert found.contests[0].won and found.way == ""
+    low, high = wilson(24, 40)
+    assert low < 0.5
+    assert found.sentence == (
+        "40 novel test images do not show that any way beats always giving the same answer (50.0 %): the probe reads "
+        f"60.0 % ({100 * low:.1f} to {100 * high:.1f}), the prompts 10.0 %. Take more pictures. Fine-tuning has not "
+        "been tried yet."
+    )
+
+
+def test_few_images_leave_it_undecided_and_no_way_has_the_badge(tmp_path: Path) -> None:
+    images = Images(tmp_path / "data", each=6)
+    shares = {("base", "zero-shot"): (0.5, 0), ("base", "logreg"): (0.75, 0), ("finetuned", "logreg"): (0.7, 0)}
+    made = priced(store(tmp_path / "results", study(images, shares, held_out="none")), {("base", "logreg"): 2.0})
+    written = page.write(made)
+    low, high = wilson(18, 24)
+    assert written.headline == "Undecided." and written.lead == (
+        f"24 test images cannot tell the ways apart: the probe reads 75.0 % ({100 * low:.1f} to {100 * high:.1f}), "
+        "fine-tuning 70.8 %, the prompts 50.0 %. Take more pictures."
+    )
+    assert "the answer</span>" not in written.page.read_text()
+
+
+def test_a_way_that_beats_the_prompts_alone_is_not_the_answer_while_a_cheaper_one_may_be_as_good(
+    tmp_path: Path,
+) -> None:
+    images = Images(tmp_path / "data", each=10)
+    shares = {("base", "zero-shot"): (0.5, 0.5), ("base", "logreg"): (0.8, 0.8), ("finetuned", "logreg"): (0.9, 0.95)}
+    found = reached(study(images, shares), tmp_path / "results")
+    first, last = found.contests
+    assert not first.won and last.won and last.holder.way == "prompt"
+    assert found.way == "" and "cannot tell fine-tuning from the probe" in found.sentence
+
+
+def test_the_cheaper_way_is_the_answer_where_it_is_as_good_within_the_margin(images: Images, tmp_path: Path) -> None:
+    same = [
+        predict(images, 0.9, test=test, head=head) for head in ("zero-shot", "logreg") for test in ("base", "novel")
+    ]
+    folder = store(tmp_path, same)
+    assert page.write(folder, margin=0.1).headline == "Prompt."
+    assert page.write(folder, margin=0.01).headline == "Undecided."
 
 
 def test_a_duel_is_mcnemars_test_on_the_same_images(images: Images, tmp_path: Path) -> None:
@@ -297,7 +349,7 @@ def test_very_few_images_all_right_or_all_wrong_still_make_a_page(tmp_path: Path
     for identity in ("e0", "f-cat-0"):
         cache_vectors(tmp_path / "cache", identity, images)
     folder = store(tmp_path / "results", every, data=str(images.root), cache=str(tmp_path / "cache"))
-    assert page.write(folder).headline == "Prompt."
+    assert page.write(folder).headline == "Undecided."
     assert (folder / "pictures/map-2.svg").exists()
 
 

@@ -23,6 +23,7 @@ REPETITION = ["held_out", "seed"]
 
 WAYS = {"prompt": "Prompt", "probe": "Probe", "finetune": "Fine-tune"}
 """The ways to use CLIP, from the cheapest to the most expensive."""
+NAMES = {"prompt": "the prompts", "probe": "the probe", "finetune": "fine-tuning"}
 
 REFERENCES = {Sees.PIXELS: "a small network on the pixels", Sees.FILE_FACTS: "a head that sees facts of the file alone"}
 """Encoders that do without CLIP: they are compared, but are never the answer."""
@@ -108,6 +109,12 @@ class Subject:
     def decides(self) -> str:
         """The test set that decides: novel, where there is one."""
         return self.tests[-1]
+
+    @property
+    def chance(self) -> float:
+        """The accuracy of always answering the most frequent label, on the deciding test set."""
+        images = self.predictions.filter(pl.col("test") == self.decides).unique("path")
+        return max(images["label"].value_counts()["count"].to_list()) / len(images)
 
     @property
     def held_out(self) -> list[str]:

@@ -137,7 +137,7 @@ def _contents(
 ) -> tuple[dict[str, Any], list[Picture]]:
     """The template's values, and the pictures among them. `every` are all rows of the results folder."""
     ways = list(reached.best.values()) if reached else []
-    best = reached.best[reached.way] if reached else shown.entrants[0]
+    best = reached.leader if reached else shown.entrants[0]
     with pictures.drawing():
         scatter, heat = charts.base_against_novel(shown.entrants), charts.heat_map(shown)
         roc = None if shown.many else charts.roc_of_best(ways, shown, detail.predictions)
@@ -161,7 +161,7 @@ def _contents(
         "entrants": shown.entrants,
         "thresholds": words.has_thresholds(shown),
         "scale": _scale(shown),
-        "chance": _chance(shown),
+        "chance": shown.chance,
         "large_drop": LARGE_DROP,
         "signed": verdict.signed,
         "p_value": words.p_value,
@@ -193,7 +193,7 @@ def _contents(
 
 def _opening(shown: Subject, reached: verdict.Verdict | None) -> dict[str, Any]:
     won = reached.way if reached else ""
-    titles = {**WAYS, "": "Nothing to choose between"}
+    title = WAYS[won] if won else "Undecided" if reached else "Nothing to choose between"
     best = reached.best if reached else {}
     tried = {entrant.way for entrant in shown.entrants}
     ways = [
@@ -208,17 +208,17 @@ def _opening(shown: Subject, reached: verdict.Verdict | None) -> dict[str, Any]:
         for key, title in WAYS.items()
     ]
     return {
-        "title": f"{titles[won]}: {shown.about['dataset']}",
-        "headline": f"{titles[won]}.",
+        "title": f"{title}: {shown.about['dataset']}",
+        "headline": f"{title}.",
         "lead": _lead(shown, reached),
-        "warning": words.warning(shown, best.get(won), _chance(shown)),
+        "warning": words.warning(shown, reached.leader if reached else None, shown.chance),
         "facts": words.facts(shown),
         "ways": ways,
         "compared": words.compared(shown),
         "contests": reached.contests if reached else [],
         "rule": verdict.RULE,
         "p_words": words.p_words(shown),
-        "table_note": words.of_table(shown, _chance(shown)),
+        "table_note": words.of_table(shown, shown.chance),
         "average_headings": by_label.headings(shown) if shown.many else {},
         "averages_note": words.of_averages(shown),
         "bars": words.bars(shown),
@@ -226,9 +226,11 @@ def _opening(shown: Subject, reached: verdict.Verdict | None) -> dict[str, Any]:
 
 
 def _lead(shown: Subject, reached: verdict.Verdict | None) -> str:
-    """The verdict, and the price of the most expensive way against the best cheaper one."""
+    """The verdict and, of an answer, the price of the most expensive way against the best cheaper one."""
     if reached is None:
         return "No way of using CLIP was compared."
+    if not reached.way:
+        return reached.sentence
     return " ".join([reached.sentence, *[sentence(shown, one, figures=False) for one in reached.contests[-1:]]]).strip()
 
 
@@ -238,7 +240,7 @@ def _detail(shown: Subject, reached: verdict.Verdict | None, noted: Mapping[str,
     if held_out is not None and held_out not in categories:
         guess = did_you_mean(held_out, categories)
         raise SelectionError(f"{held_out!r} was not held out.{guess} --held-out takes {', '.join(categories)}.")
-    best = reached.best[reached.way] if reached else shown.entrants[0]
+    best = reached.leader if reached else shown.entrants[0]
     mine = shown.table.filter((pl.col("entrant") == best.key) & (pl.col("test") == shown.decides))
     hardest = mine.sort("accuracy", "held_out")["held_out"].first()
     wanted = held_out or str(hardest)
@@ -253,12 +255,6 @@ def _detail(shown: Subject, reached: verdict.Verdict | None, noted: Mapping[str,
 def _scale(shown: Subject) -> Scale:
     lowest = min(score.low for entrant in shown.entrants for score in entrant.scores.values())
     return Scale(min(0.4, int(lowest * 10) / 10))
-
-
-def _chance(shown: Subject) -> float:
-    """The accuracy of always answering the most frequent label, on the deciding test set."""
-    images = shown.predictions.filter(pl.col("test") == shown.decides).unique("path")
-    return max(images["label"].value_counts()["count"].to_list()) / len(images)
 
 
 def _write_pictures(folder: Path, drawn: Sequence[Picture]) -> list[Path]:

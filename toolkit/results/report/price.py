@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 
 from toolkit.results.costs import duration
-from toolkit.results.report.entrants import WAYS, Entrant, Subject
+from toolkit.results.report.entrants import NAMES, WAYS, Entrant, Subject
 from toolkit.results.report.verdict import Contest, Duel, signed
 from toolkit.results.report.words import test_name
 
-NAMES = {"prompt": "the prompts", "probe": "the probe", "finetune": "fine-tuning"}
+SILLY_RATIO, NOTHING = 100, 0.1
+"""Above this ratio, and below these seconds, a price is said without comparing: nobody waits for it."""
 
 
 def sentence(shown: Subject, contest: Contest, figures: bool = True) -> str:
@@ -17,8 +18,7 @@ def sentence(shown: Subject, contest: Contest, figures: bool = True) -> str:
     if not mine or not theirs:
         return ""
     name, telling = NAMES[contest.challenger.way], contest.telling or next(iter(contest.duels.values()))
-    times = f"{_times(mine / theirs)} {NAMES[contest.holder.way]}"
-    price = f"{name[0].upper()}{name[1:]} costs {times} ({duration(mine)} against {duration(theirs)})"
+    price = f"{name[0].upper()}{name[1:]} costs {_costs(mine, theirs, NAMES[contest.holder.way])}"
     where = f"on {test_name(shown, telling.test)}"
     said = "points" if telling.sure else f"points {where}"
     found = f": {signed(telling.difference)} {said} ({signed(telling.low)} to {signed(telling.high)})"
@@ -30,8 +30,18 @@ def _bought(telling: Duel, extra: float, where: str) -> str:
         return "gains nothing that chance would not explain"
     if telling.difference < 0:
         return f"loses accuracy {where}"
-    each = f", {duration(extra / (100 * telling.difference))} for each point" if extra > 0 else ""
+    seconds = extra / (100 * telling.difference)
+    each = f", {duration(seconds)} for each point" if seconds >= 1 else ""
     return f"gains accuracy {where}{each}"
+
+
+def _costs(mine: float, theirs: float, other: str) -> str:
+    if mine < NOTHING and theirs < NOTHING:
+        return f"next to nothing, like {other},"
+    if min(mine, theirs) < NOTHING or mine / theirs > SILLY_RATIO:
+        paid, instead = ("nothing" if one < NOTHING else duration(one) for one in (mine, theirs))
+        return f"{paid}{' once' if mine >= NOTHING else ''}, instead of {instead},"
+    return f"{_times(mine / theirs)} {other} ({duration(mine)} against {duration(theirs)})"
 
 
 def _times(ratio: float) -> str:

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import polars as pl
 
 from toolkit.evaluation import paired
+from toolkit.evaluation.intervals import Interval, wilson
 from toolkit.evaluation.metrics import mcnemar
-from toolkit.results.report.entrants import REPETITION, WAYS, Entrant, Subject
+from toolkit.results.report.entrants import NAMES, REPETITION, WAYS, Entrant, Subject
 
 ALPHA = 0.05
 
@@ -18,7 +19,9 @@ RULE = (
     "The ways are compared from the cheapest to the most expensive. The more expensive one wins only if it is "
     f"significantly more accurate (p < {ALPHA}): on novel images, or, where there is no significant difference on "
     "those, on base. Otherwise the cheaper one stays. It is called as good only if the 95 % interval shows that it is "
-    f"behind by less than the margin; else the two cannot be told apart. {PICKED}"
+    f"behind by less than the margin; else the two cannot be told apart. Undecided: no way "
+    "won and one cannot be told from the cheapest, or the interval of the answer includes always giving the same one. "
+    f"{PICKED}"
 )
 
 
@@ -57,13 +60,19 @@ class Contest:
         """Whether the challenger is significantly more accurate there."""
         return self.telling is not None and self.telling.difference > 0
 
+    def open(self, margin: float) -> bool:
+        """Whether the images show neither a difference nor that the holder is as good within the margin."""
+        return self.telling is None and any(one.high >= margin for one in self.duels.values())
+
 
 @dataclass(frozen=True)
 class Verdict:
-    """`way` is the winner's (`entrants.WAYS`), `best` the most accurate entrant of each way that was tried."""
+    """`way` is the winner's (`entrants.WAYS`), empty where the images decide nothing. `best` has the most accurate
+    entrant of each way that was tried, `leader` is the winner's or, undecided, the most accurate of all."""
 
     way: str
     best: dict[str, Entrant]
+    leader: Entrant
     contests: list[Contest]
     sentence: str
 
@@ -79,7 +88,9 @@ def reach(subject: Subject) -> Verdict | None:
         contest = contend(subject, best[challenger], best[way])
         contests.append(contest)
         way = challenger if contest.won else way
-    return Verdict(way, best, contests, _sentence(subject, way, best, contests))
+    if said := _undecided(subject, way, best, contests):
+        return Verdict("", best, subject.ranked()[0], contests, said)
+    return Verdict(way, best, best[way], contests, _sentence(subject, way, best, contests))
 
 
 def contend(subject: Subject, challenger: Entrant, holder: Entrant) -> Contest:
@@ -111,6 +122,58 @@ def duel(predictions: pl.DataFrame, first: str, second: str, test: str) -> Duel:
     return Duel(test, len(images), difference, *paired.interval(gain, runs), mcnemar(gain > 0, gain < 0))
 
 
+def _undecided(subject: Subject, way: str, best: dict[str, Entrant], contests: list[Contest]) -> str:
+    """What the images tell where they do not decide for `way`; empty where they do."""
+    rivals = _rivals(subject, way, best, contests)
+    guessing = [one.way for one in best.values() if _accuracy(subject, one)[0] <= subject.chance]
+    if not rivals and way not in guessing:
+        return ""
+    if len(guessing) == len(best):
+        found = f"do not show that any way beats always giving the same answer ({_percent(subject.chance)})"
+    elif len(rivals) == 1 < len(contests):
+        found = f"cannot tell {NAMES[rivals[0].challenger.way]} from {NAMES[rivals[0].holder.way]}"
+    else:
+        found = "cannot tell the ways apart"
+    where = "novel test images" if len(subject.tests) > 1 else "test images"
+    return f"{_images(subject):,} {where} {found}: {_read(subject, best)}. Take more pictures.{_missing(best)}"
+
+
+def _rivals(subject: Subject, way: str, best: dict[str, Entrant], contests: list[Contest]) -> list[Contest]:
+    """The ways that would have to be told apart for `way` to be the answer, and are not.
+
+    The cheapest way wins where every other is no better; any other way, where it beats each cheaper one that was not
+    ruled out."""
+    open_ = [one for one in contests if one.open(subject.margin)]
+    if way == next(iter(best)):
+        return open_
+    cheaper = [*best][: [*best].index(way)]
+    again = [contend(subject, best[way], one.challenger) for one in open_ if one.challenger.way in cheaper]
+    return [one for one in again if not one.won]
+
+
+def _read(subject: Subject, best: dict[str, Entrant]) -> str:
+    """The accuracy of each way, the best one's first and with its interval."""
+    first, *others = sorted(best.values(), key=lambda one: -one.scores[subject.decides].mean)
+    low, high = _accuracy(subject, first)
+    reads = f"{NAMES[first.way]} {'read' if first.way == 'prompt' else 'reads'}"
+    said = [f"{reads} {_percent(first.scores[subject.decides].mean)} ({points(low)} to {points(high)})"]
+    return ", ".join([*said, *(f"{NAMES[one.way]} {_percent(one.scores[subject.decides].mean)}" for one in others)])
+
+
+def _accuracy(subject: Subject, entrant: Entrant) -> Interval:
+    """The 95 % interval on the deciding test set; an image that several runs scored counts once."""
+    images = _images(subject)
+    return wilson(entrant.scores[subject.decides].mean * images, images)
+
+
+def _images(subject: Subject) -> int:
+    return subject.predictions.filter(pl.col("test") == subject.decides)["path"].n_unique()
+
+
+def _percent(share: float) -> str:
+    return f"{points(share)} %"
+
+
 def _sentence(subject: Subject, way: str, best: dict[str, Entrant], contests: list[Contest]) -> str:
     """The result of the last contest, that of the most expensive way."""
     if not contests:
@@ -128,8 +191,11 @@ def _sentence(subject: Subject, way: str, best: dict[str, Entrant], contests: li
         found = " and ".join(f"{signed(one.difference)} points {_where(subject, one)}" for one in last.duels.values())
         words = f"{name} makes no significant difference: {found}, compared with {cheaper}"
         words += f"; {_as_good(subject, list(last.duels.values()), last.holder.way)}."
-    missing = "" if "finetune" in best else " Fine-tuning has not been tried yet."
-    return f"{words}{missing}"
+    return f"{words}{_missing(best)}"
+
+
+def _missing(best: dict[str, Entrant]) -> str:
+    return "" if "finetune" in best else " Fine-tuning has not been tried yet."
 
 
 def _as_good(subject: Subject, duels: list[Duel], way: str) -> str:
