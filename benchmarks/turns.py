@@ -2,7 +2,6 @@
 
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import click
+
+from toolkit.storage import work
 
 
 @dataclass(frozen=True)
@@ -91,18 +92,9 @@ def report(title: str, timings: Mapping[str, Timing], goals: list[Goal], count: 
 
 def machine() -> str:
     """The processor, how many cores there are, and the GPU if torch, once imported, sees one."""
-    names = [line for line in _cpuinfo().splitlines() if line.startswith("model name")]
-    name = names[0].partition(":")[2].strip() if names else platform.processor() or platform.machine()
     torch = sys.modules.get("torch")
-    card = f", {torch.cuda.get_device_name()}" if torch and torch.cuda.is_available() else ""
-    return f"{name}, {os.cpu_count()} cores{card}"
-
-
-def _cpuinfo() -> str:
-    try:
-        return Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return ""
+    card = f", {work.machine('cuda')}" if torch and torch.cuda.is_available() else ""
+    return f"{work.machine()}{card}"
 
 
 def today() -> str:

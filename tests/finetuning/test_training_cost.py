@@ -4,11 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tiny import tiny_source
-from trees import cifake_files, write_folder
 
 from toolkit.data.sources import open_data
-from toolkit.data.split import Split, select
+from toolkit.data.split import Split
 from toolkit.encoders import openclip
 from toolkit.finetuning import cost
 from toolkit.finetuning.recipes import Grid, Recipe
@@ -18,21 +16,6 @@ from toolkit.storage.records import read_record, write_record
 from toolkit.storage.work import machine
 
 PROMPTS = {"FAKE": ["a fake"], "REAL": ["a real one"]}
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_folder(tmp_path_factory.mktemp("data") / "cifake", cifake_files(4, 2))
-
-
-@pytest.fixture(scope="module")
-def selection(data: Path) -> Split:
-    return select(open_data(data), "cat", 12, 2)
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> openclip.Source:
-    return tiny_source(tmp_path_factory.mktemp("tiny"))
 
 
 def training(source: openclip.Source, data: Path, selection: Split, cache: Path, recipe: Recipe) -> Training:

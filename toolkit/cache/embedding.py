@@ -282,7 +282,7 @@ def _prepare(work: _Work, encoder: Encoder, keys: Sequence[str]) -> list[tuple[s
 def shares_cores(encoder: Encoder) -> bool:
     """Whether the model computes on the cores that read. Small images are then read by one thread at a time, since more
     would only take turns with the model's; a GPU waits for every core's reading."""
-    return getattr(encoder, "device", "cpu") == "cpu"
+    return _device(encoder) == "cpu"
 
 
 def _prepare_one(work: _Work, encoder: Encoder, key: str) -> np.ndarray | None:
@@ -348,7 +348,11 @@ class _Writer:
 
 
 def _machine(encoder: Encoder) -> str:
-    return machine(getattr(encoder, "device", "cpu"))
+    return machine(_device(encoder))
+
+
+def _device(encoder: Encoder) -> str:
+    return getattr(encoder, "device", "cpu")
 
 
 def describe(report: EmbedReport) -> dict[str, Any]:
