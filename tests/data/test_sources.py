@@ -14,26 +14,27 @@ from trees import cifake_files, jpeg, write_folder, write_zip
 from toolkit.data.images import SUFFIXES
 from toolkit.data.manifest import escape, hash_rows, unescape
 from toolkit.data.sources import open_data, place_of
-from toolkit.data.sources.cifake import CATEGORIES, parse_cifake_name
+from toolkit.data.sources.cifake import CATEGORIES, parse_cifake_names
 from toolkit.errors import DataError, ImageError
 
 
-@given(number=st.integers(0, 99_999), suffix=st.integers(1, 10), width=st.integers(1, 5))
-def test_cifake_names_say_number_and_category(number: int, suffix: int, width: int) -> None:
-    name = f"{number:0{width}d}.jpg" if suffix == 1 else f"{number:0{width}d} ({suffix}).jpg"
-    assert parse_cifake_name(name) == (number, suffix)
+def test_cifake_names_say_number_and_category() -> None:
+    said = [(number, suffix, width) for number in (0, 7, 99_999) for suffix in range(1, 11) for width in range(1, 6)]
+    names = [f"{n:0{width}d}" + ("" if suffix == 1 else f" ({suffix})") + ".jpg" for n, suffix, width in said]
+    assert parse_cifake_names(pl.Series(names)).rows() == [(number, suffix) for number, suffix, _ in said]
 
 
-@given(st.text(max_size=20))
-def test_any_other_name_is_no_cifake_name(text: str) -> None:
-    found = parse_cifake_name(text)
-    if found is not None:
-        assert text.lower().endswith(SUFFIXES) and found[1] in CATEGORIES
+@settings(deadline=None)
+@given(st.lists(st.text(max_size=20), min_size=1))
+def test_any_other_name_is_no_cifake_name(texts: list[str]) -> None:
+    for text, (number, suffix) in zip(texts, parse_cifake_names(pl.Series(texts)).rows(), strict=True):
+        assert (number is None) == (suffix is None)
+        assert number is None or (text.lower().endswith(SUFFIXES) and suffix in CATEGORIES)
 
 
-@pytest.mark.parametrize("name", ["0001 (1).jpg", "0001 (11).jpg", "0001(4).jpg", "0001.txt", "x0001.jpg", "(4).jpg"])
-def test_names_of_another_scheme_are_refused(name: str) -> None:
-    assert parse_cifake_name(name) is None
+def test_names_of_another_scheme_are_refused() -> None:
+    names = ["0001 (1).jpg", "0001 (11).jpg", "0001(4).jpg", "0001.txt", "x0001.jpg", "(4).jpg", "0001.jpg\n", ""]
+    assert parse_cifake_names(pl.Series(names)).rows() == [(None, None)] * len(names)
 
 
 @pytest.mark.parametrize("depth", ["", "archive/"])

@@ -4,7 +4,7 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,6 +18,8 @@ from toolkit.storage import distributed
 SCHEMA = {"path": pl.String, "label": pl.String, "category": pl.String, "split": pl.String}
 SPLITS = ("train", "test")
 HASHED_AT_ONCE = 512
+NUMBERS = re.compile(r"(\d+)")
+BEHIND_LETTERS = "\U0010ffff"
 TO_ESCAPE = re.compile(r"[\x00-\x1f\x7f%\ud800-\udfff]")
 
 log = logging.getLogger(__name__)
@@ -180,10 +182,14 @@ def _escape_character(character: str) -> str:
     return f"%{ord(character):02X}" if ord(character) < 32 or ord(character) == 127 or character == "%" else character
 
 
-def natural(text: str) -> Iterator[tuple[int, int | str]]:
-    """A sort key under which `2` comes before `10`.
+def natural(text: str) -> list[int | str]:
+    """A sort key under which `2` comes before `10`, and letters before digits.
 
-    >>> sorted(["a10", "a2", "b"], key=lambda text: tuple(natural(text)))
-    ['a2', 'a10', 'b']
+    >>> sorted(["a10", "7", "a2", "b", ""], key=natural)
+    ['', 'a2', 'a10', 'b', '7']
     """
-    return ((1, int(part)) if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", text) if part)
+    parts: list[int | str] = [*NUMBERS.split(text)]  # text and number in turns, so that like meets like
+    parts[1::2] = map(int, parts[1::2])
+    if len(parts) > 1 and not parts[0]:
+        parts[0] = BEHIND_LETTERS
+    return parts

@@ -30,18 +30,23 @@ NOT_STORED = "left_out_"
 
 
 @cache
-def trusted() -> dict[str, type]:
-    """The only classes that a file may name: those of `toolkit.heads`, and `OF_SCIKIT_LEARN`."""
-    names = [module.name for module in pkgutil.iter_modules(heads.__path__) if module.name != "stored"]
-    ours = [vars(importlib.import_module(f"{heads.__name__}.{name}")) for name in names]
-    classes = {one for module in ours for one in module.values() if isinstance(one, type) and _is_ours(one)}
-    for module, wanted in OF_SCIKIT_LEARN.items():
-        classes |= {getattr(importlib.import_module(module), name) for name in wanted}
-    return {f"{one.__module__}.{one.__qualname__}": one for one in classes}
+def trusted(name: str) -> type | None:
+    """The class of this full name, if it is one that a file may name: of `toolkit.heads`, or of `OF_SCIKIT_LEARN`.
+
+    Only its own module is imported: all heads together take longer than storing three.
+    """
+    module, _, of_class = name.rpartition(".")
+    ours = {f"{heads.__name__}.{one.name}" for one in pkgutil.iter_modules(heads.__path__)} & {module}
+    theirs = [one for one, names in OF_SCIKIT_LEARN.items() if module.startswith(f"{one}.") and of_class in names]
+    for place in (*ours, *theirs):
+        found = getattr(importlib.import_module(place), of_class, None)
+        if isinstance(found, type) and issubclass(found, BaseEstimator) and _full_name(found) == name:
+            return found
+    return None
 
 
-def _is_ours(one: type) -> bool:
-    return issubclass(one, BaseEstimator) and one.__module__.startswith(f"{heads.__name__}.")
+def _full_name(of_class: type) -> str:
+    return f"{of_class.__module__}.{of_class.__qualname__}"
 
 
 def to_bytes(head: Any) -> bytes:
@@ -98,8 +103,8 @@ def _plain(value: Any, tensors: dict[str, np.ndarray]) -> Any:
         return {"is": type(value).__name__, "of": [_plain(one, tensors) for one in value]}
     if isinstance(value, dict):
         return {"is": "dict", "of": [[_plain(key, tensors), _plain(one, tensors)] for key, one in value.items()]}
-    name = f"{type(value).__module__}.{type(value).__qualname__}"
-    if name not in trusted():
+    name = _full_name(type(value))
+    if trusted(name) is None:
         raise TypeError(f"a head cannot be stored with a {name} in it")
     state = [[key, _plain(one, tensors)] for key, one in vars(value).items() if key != NOT_STORED]
     return {"is": "object", "class": name, "of": state}
@@ -119,8 +124,9 @@ def _revived(value: Any, tensors: dict[str, np.ndarray]) -> Any:
         return found if kind == "list" else tuple(found)
     if kind == "dict":
         return {_revived(key, tensors): _revived(one, tensors) for key, one in of}
-    if value["class"] not in trusted():
+    known = trusted(value["class"])
+    if known is None:
         raise ValueError(f"it names the class {value['class']}")
-    made: Any = object.__new__(trusted()[value["class"]])
+    made: Any = object.__new__(known)
     vars(made).update({key: _revived(one, tensors) for key, one in of})
     return made

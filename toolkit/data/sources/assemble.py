@@ -178,16 +178,13 @@ def _read_as_cifake(found: Found) -> str:
     if found.rows["category"].drop_nulls().len() or set(found.rows.columns) - {*SCHEMA, "original"}:
         return found.kind
     named = found.rows["original"] if "original" in found.rows.columns else found.rows["path"]
-    names = [(name or "").rpartition("/")[2] for name in named]
+    names = named.fill_null("").str.split("/").list.last()
     numbers = cifake_numbers(names, found.rows["label"].unique().to_list())
     if numbers is None:
         return found.kind
-    rows = found.rows.with_columns(
-        number=pl.Series([one and one[0] for one in numbers], dtype=pl.Int64),
-        category=pl.Series([one and CATEGORIES[one[1]] for one in numbers], dtype=pl.String),
-        suffix=pl.Series([one and one[1] for one in numbers], dtype=pl.Int64),
-    )
-    found.rows = rows.with_columns(pl.col("label").str.to_uppercase())
+    category = pl.col("suffix").replace_strict(CATEGORIES, return_dtype=pl.String)
+    rows = found.rows.with_columns(*numbers, pl.col("label").str.to_uppercase())
+    found.rows = rows.with_columns(category=category)
     found.drop(pl.col("number").is_null(), pl.lit(ODD))
     order = ["number", "suffix"] if found.kind == "huggingface" else ["number", "suffix", "path"]
     found.rows = found.rows.sort(order, maintain_order=True).drop("number", "suffix")

@@ -1,7 +1,9 @@
 """CIFAKE's file names (Bird & Lotfi 2023): the number of the CIFAR-10 image, and the category as a suffix."""
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
+
+import polars as pl
 
 from toolkit.data.images import SUFFIXES
 
@@ -20,9 +22,7 @@ CATEGORIES = {
 """CIFAKE's suffixes: `0001.jpg` is an airplane, `0001 (4).jpg` a cat. Verified for REAL, whose bytes equal
 CIFAR-10's."""
 
-NAME = re.compile(
-    rf"([0-9]{{1,9}})(?: \(([0-9]{{1,2}})\))?(?:{'|'.join(map(re.escape, SUFFIXES))})", re.IGNORECASE | re.ASCII
-)
+NAME = rf"^(?i-u:([0-9]{{1,9}})(?: \(([0-9]{{1,2}})\))?(?:{'|'.join(map(re.escape, SUFFIXES))}))$"
 MOST = 0.5
 """Data is CIFAKE if more than this share of its names fits."""
 FEW_WITH_SUFFIX = 0.1
@@ -31,31 +31,29 @@ FEW_WITH_SUFFIX = 0.1
 ODD = "its name says no category, as CIFAKE's names do"
 
 
-def parse_cifake_name(name: str) -> tuple[int, int] | None:
-    """`0012 (4).jpg` -> (12, 4), number and suffix; no suffix counts as 1. None for a name of another scheme.
+def parse_cifake_names(names: pl.Series) -> pl.DataFrame:
+    """The columns number and suffix (Int64) of names such as `0012 (4).jpg`; no suffix counts as 1. Null for a name of
+    another scheme.
 
-    >>> parse_cifake_name("0012 (4).jpg"), parse_cifake_name("0012.PNG"), parse_cifake_name("dog.jpg")
-    ((12, 4), (12, 1), None)
+    >>> parse_cifake_names(pl.Series(["0012 (4).jpg", "0012.PNG", "dog.jpg"])).rows()
+    [(12, 4), (12, 1), (None, None)]
     """
-    found = NAME.fullmatch(name)
-    if not found:
-        return None
-    suffix = int(found[2]) if found[2] else 1
-    valid = suffix in CATEGORIES and not (found[2] and suffix == 1)
-    return (int(found[1]), suffix) if valid else None
+    groups = names.str.extract_groups(NAME).struct
+    parts = pl.DataFrame({"number": groups.field("1"), "said": groups.field("2")}).cast(pl.Int64)
+    suffix = pl.col("said").fill_null(1)
+    valid = suffix.is_in(list(CATEGORIES)) & (pl.col("said") != 1).fill_null(True) & pl.col("number").is_not_null()
+    return parts.select(pl.when(valid).then("number").alias("number"), pl.when(valid).then(suffix).alias("suffix"))
 
 
-def cifake_numbers(names: Sequence[str], labels: Collection[str]) -> list[tuple[int, int] | None] | None:
-    """Number and suffix of each file name, None for one that does not fit; None instead of a list if this is not
-    CIFAKE.
+def cifake_numbers(names: pl.Series, labels: Collection[str]) -> pl.DataFrame | None:
+    """Number and suffix of each file name (`parse_cifake_names`); None if this is not CIFAKE.
 
     Numbered files are not enough: the labels must be CIFAKE's, most names must fit, and some must have a suffix.
     """
     if {label.lower() for label in labels} != {"real", "fake"}:
         return None
-    numbers = [parse_cifake_name(name) for name in names]
-    fitting = [number for number in numbers if number]
-    suffixed = sum(suffix > 1 for _, suffix in fitting)
-    if len(fitting) <= MOST * len(names) or not suffixed or suffixed < FEW_WITH_SUFFIX * len(fitting):
+    numbers = parse_cifake_names(names)
+    fitting, suffixed = numbers["number"].count(), int((numbers["suffix"] > 1).sum())
+    if fitting <= MOST * len(names) or not suffixed or suffixed < FEW_WITH_SUFFIX * fitting:
         return None
     return numbers

@@ -72,7 +72,7 @@ def _rows(places: Sequence[Place], meanings: Sequence[str]) -> pl.DataFrame:
     keyed = []
     for number, place in enumerate(places):
         inside = place.inside()
-        keyed += [(tuple(natural(inside + path.rsplit("/", 1)[-1])), path, number) for path in place.images]
+        keyed += [(natural(inside + path.rsplit("/", 1)[-1]), path, number) for path in place.images]
     keyed.sort()
     values = [[place.value(name) for name in meanings] for place in places]
     columns: Mapping[str, list[str | None]] = {

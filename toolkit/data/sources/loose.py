@@ -60,7 +60,7 @@ def _listed(
     passed_over += [(f"{_shown(place.rstrip('/'))}/{name}", why) for name, why in listing.passed_over]
     if not listing.pictures:
         raise DataError(f"no images in this {what}")
-    for name in sorted(listing.pictures, key=lambda name: (tuple(natural(name)), name)):
+    for name in sorted(listing.pictures, key=lambda name: (natural(name), name)):
         yield f"{_shown(place.rstrip('/'))}/{name}".replace("%25", "%"), partial(read, name)
 
 

@@ -37,7 +37,7 @@ def shards_of(pattern: str) -> list[str]:
 
 def in_order(places: Iterable[str]) -> list[str]:
     """Shards in natural order."""
-    return sorted(places, key=lambda place: (tuple(natural(place)), place))
+    return sorted(places, key=lambda place: (natural(place), place))
 
 
 def _braces(pattern: str) -> Iterator[str]:

@@ -32,7 +32,7 @@ def arrange_as(paths: Sequence[str], layout: str) -> Arranged:
     else:
         example = f": the first is {paths[0]}" if paths else ""
         raise DataError(f"--layout {layout} fits none of {len(paths):,} images{example}.")
-    found.sort(key=lambda row: (tuple(natural(row["path"])), row["path"]))
+    found.sort(key=lambda row: (natural(row["path"]), row["path"]))
     names = ["path", *dict.fromkeys(["label", "split", *meanings])]
     rows = pl.DataFrame(found, schema=dict.fromkeys(names, pl.String))
     levels = [(f"level {number}", name) for number, name in enumerate(meanings, 1)]

