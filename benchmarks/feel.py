@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import shutil
 import sys
 import tempfile
 import zipfile
@@ -33,15 +34,17 @@ def feel(data: str | None, images: int, rounds: int, out: Path | None) -> None:
         home = Path(place)
         where = ["--cache", str(home / "cache"), "--results", str(home / "results")]
         study = ["--model", "nano", *where, *(["--data", data] if data else [])]
-        blocks = [*study, "--features", "blocks", "--heads", "zero-shot,logreg,knn,layer-probes"]
-        command("run", *blocks)
+        command("run", *study)
+        shutil.copytree(home / "cache", home / "blocks")
+        blocks = [*study, "--cache", str(home / "blocks")]
+        command("embed", *blocks, "--features", "blocks")
         large = ["--model", "nano", "--full", "--split", "none", "--data", str(write_zip(home, images)), *where]
         fill(home, images)
         ways = {
             HELP: lambda: command("--help"),
             IMPORTS: lambda: run([sys.executable, "-c", NEEDED]),
             COMPARE: lambda: command("compare", *study),
-            BLOCKS: lambda: command("compare", *study, *blocks[-2:]),
+            BLOCKS: lambda: command("compare", *blocks, "--heads", "zero-shot,logreg,knn,layer-probes"),
             EMBED: lambda: command("embed", *large),
         }
         timings = in_turns(ways, rounds)

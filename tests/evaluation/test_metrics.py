@@ -240,3 +240,14 @@ def test_the_interval_of_the_calibration_error_holds_that_of_many_images(bent: f
         assert low <= calibration_error(positive, p) <= high
         held.append(low - 1e-3 <= truth <= high)
     assert np.mean(held) >= least
+
+
+@pytest.mark.parametrize("count", [40, 43], ids=["as many of each label", "more of one label"])
+def test_the_interval_of_the_auc_is_that_of_its_bootstrap_drawn_one_by_one(count: int) -> None:
+    rng = np.random.default_rng(5)
+    positive, p = np.arange(count) < 20, np.round(rng.random(count), 1)
+    draws, areas = np.random.default_rng([3, 1]), []
+    for _ in range(1000):
+        rows = [side[draws.integers(len(side), size=len(side))] for side in (p[positive], p[~positive])]
+        areas.append(reference.roc_auc_score(positive, np.concatenate(rows)))
+    assert auc_interval(positive, p, 3) == pytest.approx(np.percentile(areas, [2.5, 97.5]), abs=1e-12)
