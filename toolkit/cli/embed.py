@@ -23,7 +23,7 @@ def embed(strict: bool, features: str | None, as_json: bool, **chosen: Any) -> N
     from toolkit.pipeline.embed import embed as run
 
     plans = planned(chosen, as_json)
-    done = of_each(plans, lambda plan: run(plan, strict, blocks=features is not None))
+    done = of_each(plans, lambda plan: run(plan, strict, features))
     show_embedded(done, plans, as_json, features)
 
 
@@ -46,9 +46,9 @@ def _facts(done: Any, plan: "Plan") -> dict[str, Any]:
 def _show(done: Any, plan: "Plan", features: str | None, about: str) -> None:
     from toolkit.errors import counted
 
-    blocks = " with the blocks inside the image tower" if features else ""
+    inside = f" with the {features} inside the image tower" if features else ""
     click.echo(
-        f"{about}Embedded {counted(done.embedded, 'image')}{blocks} and {counted(done.prompts, 'prompt')}; "
+        f"{about}Embedded {counted(done.embedded, 'image')}{inside} and {counted(done.prompts, 'prompt')}; "
         f"{counted(done.cached, 'image')} {'was' if done.cached == 1 else 'were'} in the cache."
     )
     if len(done.skipped):

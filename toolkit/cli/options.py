@@ -244,8 +244,9 @@ recipe_options = section(
 )
 features_option = option(
     "--features",
-    type=click.Choice(["blocks"]),
-    help="blocks: also embed the image tower's intermediate blocks, for probes; compare then adds their rows.",
+    type=click.Choice(["blocks", "patches"]),
+    help="blocks: also embed the class token of each block inside the image tower, for probes; compare then adds their "
+    "rows. patches: these and the mean of each block's patches.",
 )
 choose_by_option = chosen(
     "choose-by",
