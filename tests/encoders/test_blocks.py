@@ -8,8 +8,10 @@ import polars as pl
 import pytest
 import torch
 from click.testing import CliRunner
+from tiny import tiny_clip, tiny_source
 from trees import cifake_files, write_folder
 
+from toolkit.cache.store import Cache, find_encoders
 from toolkit.cli.main import cli
 from toolkit.encoders import openclip
 from toolkit.encoders.blocks import Blocks, blocks_of
@@ -50,6 +52,43 @@ def test_each_block_of_a_transformer_gives_its_class_token() -> None:
     assert [tuple(one.shape) for one in seen] == [(3, 50, 768)] * 2, "images first, then tokens"
 
 
+def test_patches_add_the_mean_patch_of_each_block_but_the_last(tmp_path: Path) -> None:
+    encoder, images = tiny_clip(tmp_path), pixels(3, 32)
+    blocks, patches = Blocks(encoder), Blocks(encoder, "patches")
+    both = patches.embed_images(images)
+    first, _ = tokens_of(encoder, images)
+    mean = first[:, 1:].mean(dim=1)
+    assert patches.record.blocks == (32, 32, 32), "two class tokens, then one mean"
+    assert np.allclose(both[:, :64], blocks.embed_images(images), atol=1e-6)
+    assert np.allclose(both[:, 64:], (mean / mean.norm(dim=1, keepdim=True)).numpy(), atol=1e-5)
+    assert patches.record.identity != blocks.record.identity
+
+
+def tokens_of(encoder: openclip.OpenClip, images: np.ndarray) -> list[torch.Tensor]:
+    """What each block of open_clip's own tower gives, `[N, T, D]`."""
+    tower, seen = encoder.model.visual, []
+    hooks = [block.register_forward_hook(lambda _, __, out: seen.append(out)) for block in tower.transformer.resblocks]
+    with torch.inference_mode():
+        tower(encoder.pixels_to_input(images))
+    for hook in hooks:
+        hook.remove()
+    return seen
+
+
+def test_a_tower_without_class_token_has_no_patches() -> None:
+    with pytest.raises(EncoderError, match="no class token.*--features blocks"):
+        Blocks(openclip.load(openclip.source("nano", device="cpu")), "patches")
+
+
+def test_the_cache_holds_blocks_in_half_precision(tmp_path: Path) -> None:
+    blocks = Blocks(tiny_clip(tmp_path))
+    vectors, keys = blocks.embed_images(pixels(3, 32)), ["1" * 64, "2" * 64, "3" * 64]
+    Cache(tmp_path / "cache", blocks.record).append_images(keys, vectors)
+    read = Cache(tmp_path / "cache", blocks.record).read_images(keys)
+    assert read.dtype == np.float32 and np.allclose(read, vectors, atol=1e-3)
+    assert Cache(tmp_path / "cache", blocks.record).measured().bytes == 2 * vectors.shape[1]
+
+
 def test_a_tower_of_another_kind_is_refused_in_a_line() -> None:
     with pytest.raises(EncoderError, match="leave --features out"):
         blocks_of(torch.nn.Linear(1, 1), "strange")
@@ -67,3 +106,17 @@ def test_probes_on_blocks_have_rows_and_zero_shot_has_none(tmp_path: Path) -> No
     rows = pl.read_json(io.StringIO(done.stdout))
     heads = rows.select("encoder", "head").unique().sort("encoder", "head").rows()
     assert heads == [("base", "logreg"), ("base", "zero-shot"), ("blocks", "logreg")]
+
+
+def test_patches_have_rows_of_their_own(tmp_path: Path) -> None:
+    data = write_folder(tmp_path / "cifake", cifake_files(4, 2))
+    source = tiny_source(tmp_path)
+    shared = ["--data", str(data), "--model", source.model, "--pretrained", str(source.file), "--device", "cpu"]
+    shared += ["--train-per-label", "8", "--test-per-label", "2"]
+    shared += ["--cache", str(tmp_path / "cache"), "--results", str(tmp_path / "results")]
+    for features in ("blocks", "patches"):
+        done = CliRunner().invoke(cli, ["embed", *shared, "--features", features])
+        assert done.exit_code == 0, done.output
+    assert {record.sees for record in find_encoders(tmp_path / "cache")} >= {"last layer", "blocks", "patches"}
+    done = CliRunner().invoke(cli, ["compare", *shared, "--heads", "layer-probes", "--json"])
+    assert set(pl.read_json(io.StringIO(done.stdout))["encoder"]) == {"base", "blocks", "patches"}

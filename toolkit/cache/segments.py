@@ -29,12 +29,13 @@ def write_segment(
     about: Mapping[str, Any],
     work: Work | None = None,
 ) -> Path:
-    """Write `vectors` `[N, D]` float32 with their `keys` (one data set, N long) as `<kind>-<time>-<digest>.h5`.
+    """Write `vectors` `[N, D]` in their own type with their `keys` (one data set, N long) as
+    `<kind>-<time>-<digest>.h5`.
 
     `work` is what making them took, if it was measured.
     Raises CacheError if it cannot be written; no partial file is left.
     """
-    data = _hdf5_image({**keys, "embedding": np.ascontiguousarray(vectors, dtype=np.float32)}, about, work)
+    data = _hdf5_image({**keys, "embedding": np.ascontiguousarray(vectors)}, about, work)
     digest = hashlib.sha256(data).hexdigest()[:NAME_DIGITS]
     place = folder / f"{kind}-{time.time_ns():020d}-{digest}.h5"
     write_whole(place, data)
@@ -49,7 +50,7 @@ def _hdf5_image(data_sets: Mapping[str, Any], about: Mapping[str, Any], work: Wo
         for name, values in data_sets.items():
             file.create_dataset(name, data=values)
         file.attrs["about"] = json.dumps(dict(about))
-        file.attrs.update({"projected": True, "normalised": False, "dtype": "float32"})
+        file.attrs.update({"projected": True, "normalised": False, "dtype": str(data_sets["embedding"].dtype)})
         if work:
             file.attrs["work"] = json.dumps(asdict(work))
         file.flush()
@@ -88,7 +89,7 @@ def read_prompts(path: Path) -> list[str]:
 
 
 def read_vectors(path: Path) -> Iterator[tuple[int, np.ndarray]]:
-    """The vectors of an undamaged segment in slices: (first row, `[n, D]` float32)."""
+    """The vectors of an undamaged segment in slices: (first row, `[n, D]` as stored)."""
     import h5py
 
     with h5py.File(path, "r", locking=False) as file:

@@ -40,12 +40,13 @@ class Cache:
         self._swept = False
 
     def append_images(self, keys: Sequence[str], vectors: np.ndarray, work: Work | None = None) -> None:
-        """Store vectors `[N, D]` float32 under their images' SHA-256 (hex), and what making them took, if it was
-        measured. Raises CacheError if that fails."""
+        """Store vectors `[N, D]` under their images' SHA-256 (hex), as `EncoderRecord.stored_as`, and what making them
+        took, if it was measured. Raises CacheError if that fails."""
         self._check(vectors, len(keys))
         self._introduce()
         numbers = key_bytes(keys).view(np.uint8).reshape(-1, 32)
-        segments.write_segment(self.folder, "images", {"sha256": numbers}, vectors, self.record.plain(), work)
+        stored = vectors.astype(self.record.stored_as, copy=False)
+        segments.write_segment(self.folder, "images", {"sha256": numbers}, stored, self.record.plain(), work)
 
     def append_prompts(self, prompts: Sequence[str], vectors: np.ndarray, work: Work | None = None) -> None:
         """Store vectors `[P, D]` float32 under their prompts; see `append_images`. Raises CacheError if that fails."""
@@ -53,9 +54,9 @@ class Cache:
         self._introduce()
         texts = [prompt.encode() for prompt in prompts]
         width = max(map(len, texts), default=1) or 1
-        segments.write_segment(
-            self.folder, "texts", {"prompt": np.array(texts, f"S{width}")}, vectors, self.record.plain(), work
-        )
+        prompt = {"prompt": np.array(texts, f"S{width}")}
+        stored = vectors.astype(self.record.stored_as, copy=False)
+        segments.write_segment(self.folder, "texts", prompt, stored, self.record.plain(), work)
 
     def missing_images(self, keys: Sequence[str]) -> list[str]:
         """The keys without a vector, in their order, each once."""

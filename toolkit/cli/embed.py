@@ -23,7 +23,7 @@ def embed(strict: bool, features: str | None, as_json: bool, **chosen: Any) -> N
     from toolkit.pipeline.embed import embed as run
 
     plans = planned(chosen, as_json)
-    done = of_each(plans, lambda plan: run(plan, strict, blocks=features is not None))
+    done = of_each(plans, lambda plan: run(plan, strict, features))
     show_embedded(done, plans, as_json, features)
 
 
@@ -44,11 +44,12 @@ def _facts(done: Any, plan: "Plan") -> dict[str, Any]:
 
 
 def _show(done: Any, plan: "Plan", features: str | None, about: str) -> None:
+    from toolkit.encoders.faster import faster_here
     from toolkit.errors import counted
 
-    blocks = " with the blocks inside the image tower" if features else ""
+    inside = f" with the {features} inside the image tower" if features else ""
     click.echo(
-        f"{about}Embedded {counted(done.embedded, 'image')}{blocks} and {counted(done.prompts, 'prompt')}; "
+        f"{about}Embedded {counted(done.embedded, 'image')}{inside} and {counted(done.prompts, 'prompt')}; "
         f"{counted(done.cached, 'image')} {'was' if done.cached == 1 else 'were'} in the cache."
     )
     if len(done.skipped):
@@ -58,3 +59,6 @@ def _show(done: Any, plan: "Plan", features: str | None, about: str) -> None:
     if done.leaks:
         kept = "--keep-leaks keeps them"
         click.echo(f"{done.leaks} test images are also in the training set, byte for byte, and were left out ({kept}).")
+    if better := faster_here(done.cache.record.precision, done.took):
+        what = "an encoder of its own, whose vectors differ a little (docs/speed.md)"
+        click.echo(f"Faster on this processor: --precision {better}, {what}.")

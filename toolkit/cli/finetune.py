@@ -27,7 +27,7 @@ def finetune(choose_by: str, features: str | None, as_json: bool, **chosen: Any)
     plans = planned(chosen, as_json)
     if any(plan.has_model() for plan in plans):  # else `run` says what to do instead
         plans = with_models(plans, as_json)
-    done = of_each(plans, lambda plan: run(plan, recipe, blocks=features is not None))
+    done = of_each(plans, lambda plan: run(plan, recipe, features))
     show_finetuned(done, plans, as_json)
 
 

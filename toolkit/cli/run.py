@@ -42,7 +42,7 @@ def run(heads: str, choose_by: str, features: str | None, as_json: bool, **chose
     names = heads_of(heads)
     plans = planned(chosen, as_json)
     _start(1, "embed images and prompts", as_json)
-    embedded = of_each(plans, lambda plan: embed(plan, blocks=features is not None))
+    embedded = of_each(plans, lambda plan: embed(plan, inside=features))
     if not as_json:
         show_embedded(embedded, plans, as_json, features)
     trainable = with_models(plans, as_json)
@@ -55,7 +55,7 @@ def run(heads: str, choose_by: str, features: str | None, as_json: bool, **chose
     _start(4, "draw the page (a few seconds)", as_json)
     draw(plans[0], as_json)
     if not as_json:
-        _show_next(plans[0], blocks=features is not None)
+        _show_next(plans[0], features)
 
 
 def _start(number: int, what: str, as_json: bool) -> None:
@@ -75,7 +75,7 @@ def _about(embedded: "list[Embedded]", recipe: "Recipe") -> str:
     return f" (about {max(1, round(minutes))} min if nothing is in the cache)"
 
 
-def _show_next(plan: "Plan", blocks: bool) -> None:
+def _show_next(plan: "Plan", features: str | None) -> None:
     """Three commands that one would want next, with this run's options."""
     from toolkit.data.held_out import NONE
 
@@ -83,7 +83,7 @@ def _show_next(plan: "Plan", blocks: bool) -> None:
     places = [word for name, path in elsewhere.items() if path != Path(name[2:]) for word in (name, str(path))]
     predict = shlex.join(["python", "cli.py", "predict", "YOUR_PICTURES/", *places])
     wanted = [(predict, "answers for pictures of your own")]
-    if not blocks:
+    if not features:
         inside = _again(plan, "--features", "blocks", "--heads", "logreg,knn,layer-probes")
         wanted.append((inside, "probes inside the image tower, too: often better, for one more pass"))
     if len(held_out := plan.held_out()) == 1 and held_out != [NONE]:

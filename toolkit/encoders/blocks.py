@@ -1,4 +1,4 @@
-"""The blocks of an image tower as an encoder, for probes.
+"""The inside of an image tower as an encoder, for probes: its blocks, with or without their patches.
 
 CLIP's last layer keeps what a caption describes and loses many traces of generators; earlier blocks keep more of them
 (RINE: Koutlis & Papadopoulos 2024, section 3.2).
@@ -19,34 +19,40 @@ from toolkit.errors import EncoderError
 if TYPE_CHECKING:
     import torch
 
+Parts = Callable[["torch.Tensor"], "list[torch.Tensor]"]
+"""A block's output -> what is kept of it, `[N, D]` each."""
+
 
 class Blocks:
-    """An `Encoder` of the blocks of `encoder`'s image tower.
+    """An `Encoder` of the inside of `encoder`'s image tower.
 
-    An image's vector concatenates the class tokens of all blocks, each scaled to unit length: `[blocks x D]` float32.
-    For a tower without class token it is their mean over the image.
+    An image's vector concatenates the class tokens of all blocks and, if it sees patches, the means of the patch tokens
+    of all blocks but the last, of which only the class token is computed; each part has unit length: `[parts x D]`
+    float32. For a tower without class token, a block's part is the mean over the image.
+
+    Raises EncoderError for patches of a tower without class token.
     """
 
-    def __init__(self, encoder: OpenClip):
+    def __init__(self, encoder: OpenClip, sees: str = Sees.BLOCKS):
         self.encoder = encoder
         self.batch_size, self.device = encoder.batch_size, encoder.device
         self.prepare, self.preprocess = encoder.prepare, encoder.preprocess
         self._seen = threading.local()  # several threads may embed a batch each
         visual = encoder.model.visual
         blocks = blocks_of(visual, encoder.source.model)
-        self._token = _token if _has_class_token(visual) else _mean
+        self._parts = _parts_of(visual, sees, encoder.source.model)
         for block in blocks:
-            block.register_forward_hook(_listener(self._seen, self._token))
-        _, tokens = self._embed(np.zeros((1, 3, *encoder.image_size), np.uint8))
-        widths = tuple(token.shape[1] for token in tokens)
+            block.register_forward_hook(_listener(self._seen, self._parts))
+        _, parts = self._embed(np.zeros((1, 3, *encoder.image_size), np.uint8))
+        widths = tuple(part.shape[1] for part in parts)
         of = encoder.record
         self.record = EncoderRecord(
-            identity=hashlib.sha256(f"{Sees.BLOCKS} {len(blocks)} {of.identity}".encode()).hexdigest()[:16],
+            identity=hashlib.sha256(f"{sees} {len(blocks)} {of.identity}".encode()).hexdigest()[:16],
             model=of.model,
             pretrained=of.pretrained,
             dimension=sum(widths),
             precision=of.precision,
-            sees=Sees.BLOCKS,
+            sees=sees,
             has_text=False,
             weights_sha256=of.weights_sha256,
             preprocessing=of.preprocessing,
@@ -56,24 +62,30 @@ class Blocks:
         )
 
     def embed_images(self, pixels: np.ndarray) -> np.ndarray:
-        """`[N, 3, H, W]` uint8 from `prepare` -> `[N, blocks x D]` float32."""
+        """`[N, 3, H, W]` uint8 from `prepare` -> `[N, parts x D]` float32."""
         return self.embed_both(pixels)[1]
 
     def embed_both(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """`[N, 3, H, W]` uint8 -> the vectors of `encoder` and those of the blocks, in one pass through the tower."""
+        """`[N, 3, H, W]` uint8 -> the vectors of `encoder` and those of its inside, in one pass through the tower."""
         import torch
 
-        last_layer, tokens = self._embed(pixels)
-        units = [torch.nn.functional.normalize(token.float(), dim=1) for token in tokens]
+        last_layer, parts = self._embed(pixels)
+        units = [torch.nn.functional.normalize(part.float(), dim=1) for part in parts]
         return last_layer, np.asarray(torch.cat(units, dim=1).cpu().numpy())
 
     def _embed(self, pixels: np.ndarray) -> "tuple[np.ndarray, list[torch.Tensor]]":
-        """The vectors of `encoder`, and each block's tokens `[N, D]`."""
-        tokens = self._seen.tokens = []
+        """The vectors of `encoder`, and the parts `[N, D]`: every block's first, then every block's second."""
+        if self.encoder.source.precision == "int8":
+            import torch
+
+            vectors, outputs = self.encoder.int8.with_blocks(self.encoder.pixels_to_input(pixels))
+            return vectors, _in_order([self._parts(torch.from_numpy(output)) for output in outputs])
+        seen = self._seen.parts = []
         try:
-            return self.encoder.embed_images(pixels, lambda token: tokens.append(self._token(token))), tokens
+            vectors = self.encoder.embed_images(pixels, lambda token: seen.append(self._parts(token)))
         finally:
-            del self._seen.tokens
+            del self._seen.parts
+        return vectors, _in_order(seen)
 
     def side_by_side(self) -> AbstractContextManager[Any]:
         """The same as `encoder`'s."""
@@ -85,7 +97,7 @@ class Blocks:
 
 
 class WithBlocks:
-    """An encoder and its blocks in one pass: an image's vector is the encoder's, followed by that of the blocks."""
+    """An encoder and its inside in one pass: an image's vector is the encoder's, followed by that of `blocks`."""
 
     def __init__(self, blocks: Blocks):
         self.blocks = blocks
@@ -94,7 +106,7 @@ class WithBlocks:
         self.embed_prompts, self.record = blocks.encoder.embed_prompts, blocks.encoder.record
 
     def embed_images(self, pixels: np.ndarray) -> np.ndarray:
-        """`[N, 3, H, W]` uint8 -> `[N, D + blocks x D]` float32."""
+        """`[N, 3, H, W]` uint8 -> `[N, D + parts x D]` float32."""
         return np.concatenate(self.blocks.embed_both(pixels), axis=1)
 
 
@@ -115,27 +127,41 @@ def blocks_of(visual: Any, name: str) -> list[Any]:
     raise EncoderError(f"The blocks of {name}'s image tower are not known to the toolkit: leave --features out.")
 
 
-def _has_class_token(visual: Any) -> bool:
-    """open_clip's own transformers have one; of timm's some, as SigLIP's, pool all tokens instead."""
+def _parts_of(visual: Any, sees: str, name: str) -> Parts:
+    """What is kept of each block's output. open_clip's own transformers have a class token; of timm's some, as
+    SigLIP's, pool all tokens instead. Raises EncoderError for patches of a tower without class token."""
     trunk = getattr(visual, "trunk", None)
-    return trunk is None or getattr(trunk, "cls_token", None) is not None
+    has_token = hasattr(visual, "transformer") if trunk is None else getattr(trunk, "cls_token", None) is not None
+    if sees == Sees.PATCHES and not has_token:
+        raise EncoderError(
+            f"{name}'s image tower has no class token: its blocks are means over the image already. "
+            "Take --features blocks."
+        )
+    before_patches = getattr(trunk, "num_prefix_tokens", 1)
+
+    def parts(output: "torch.Tensor") -> "list[torch.Tensor]":
+        if output.ndim == 4:  # a map `[N, D, H, W]`
+            return [output.mean(dim=(2, 3))]
+        if not has_token:
+            return [output.mean(dim=1)]
+        patches = output[:, before_patches:]
+        means = [patches.mean(dim=1)] if sees == Sees.PATCHES and patches.shape[1] else []
+        return [output[:, 0], *means]
+
+    return parts
 
 
-def _listener(seen: threading.local, token: Callable[["torch.Tensor"], "torch.Tensor"]) -> Any:
-    """A hook that stores a block's tokens while this thread embeds with blocks."""
+def _in_order(of_blocks: "list[list[torch.Tensor]]") -> "list[torch.Tensor]":
+    """The first part of every block, then the second of those that have one."""
+    most = max(map(len, of_blocks))
+    return [parts[number] for number in range(most) for parts in of_blocks if number < len(parts)]
+
+
+def _listener(seen: threading.local, parts: Parts) -> Any:
+    """A hook that stores the parts of a block's output while this thread embeds with blocks."""
 
     def listen(_: Any, __: Any, output: "torch.Tensor") -> None:
-        if hasattr(seen, "tokens"):
-            seen.tokens.append(token(output))
+        if hasattr(seen, "parts"):
+            seen.parts.append(parts(output))
 
     return listen
-
-
-def _token(output: "torch.Tensor") -> "torch.Tensor":
-    """A block's output -> `[N, D]`: of tokens `[N, T, D]` the first, of a map `[N, D, H, W]` the mean."""
-    return output.mean(dim=(2, 3)) if output.ndim == 4 else output[:, 0]
-
-
-def _mean(output: "torch.Tensor") -> "torch.Tensor":
-    """A block's output `[N, T, D]` or `[N, D, H, W]` -> `[N, D]`, the mean over the picture."""
-    return output.mean(dim=(2, 3)) if output.ndim == 4 else output.mean(dim=1)

@@ -18,6 +18,7 @@ class Sees(StrEnum):
 
     LAST_LAYER = "last layer"
     BLOCKS = "blocks"
+    PATCHES = "patches"
     PIXELS = "pixels"
     FILE_FACTS = "file facts"
 
@@ -48,8 +49,8 @@ class EncoderRecord:
 
     `identity` is a hash over weights, layers, preprocessing and precision. `known_as` lists the names of these weights
     (`Source.called`). `has_text` tells whether it embeds prompts. `trained_on` is None if it was trained on none of the
-    data's images. For an encoder that sees blocks, `base_identity` is the encoder they belong to, and `blocks` the
-    number of columns of each block.
+    data's images. For an encoder that sees blocks or patches, `base_identity` is the encoder they belong to, and
+    `blocks` the number of columns of each part.
     """
 
     VERSION: ClassVar[int] = 2
@@ -70,9 +71,15 @@ class EncoderRecord:
 
     @property
     def name(self) -> str:
-        """Its name in tables: `base`, `blocks`, `pixels` or `file facts`; `finetuned`, `finetuned blocks`."""
+        """Its name in tables: `base`, `blocks`, `patches`, `pixels` or `file facts`; `finetuned`, …"""
         seen = "" if self.sees == Sees.LAST_LAYER else str(self.sees)
         return f"finetuned {seen}".strip() if self.trained_on else seen or "base"
+
+    @property
+    def stored_as(self) -> str:
+        """The type of its numbers in the cache. Blocks are at unit length and many, and half precision serves probes as
+        well (docs/speed.md)."""
+        return "float16" if self.blocks else "float32"
 
     @property
     def has_label_vectors(self) -> bool:

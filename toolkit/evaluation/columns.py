@@ -18,7 +18,7 @@ RESULTS: dict[str, tuple[Kind, str]] = {
     ),
     "encoder": (
         S,
-        "`base`: as published. `blocks`: its intermediate layers. `finetuned`: on the training images. `pixels`, "
+        "`base`: as published. `blocks`, `patches`: layers inside it. `finetuned`: on the training images. `pixels`, "
         "`file facts`: no CLIP.",
     ),
     "head": (S, "The classifier on the embeddings: `zero-shot`, `logreg`, `layer-probes`, `knn`, `cnn`, …"),

@@ -12,7 +12,7 @@ from toolkit.data.manifest import Dataset
 from toolkit.encoders.blocks import Blocks
 from toolkit.encoders.features import WITHOUT_MODEL
 from toolkit.encoders.openclip import OpenClip
-from toolkit.encoders.record import EncoderRecord, LoadEncoder, Sees
+from toolkit.encoders.record import EncoderRecord, LoadEncoder
 from toolkit.encoders.source import Source
 from toolkit.errors import CacheError, EncoderError
 from toolkit.finetuning import checkpoints
@@ -30,7 +30,7 @@ class Loaders:
         if record.sees in WITHOUT_MODEL:
             return WITHOUT_MODEL[record.sees]
         clip = cache(lambda: self._finetuned(record)) if record.trained_on else self.base
-        return cache(lambda: Blocks(clip())) if record.sees == Sees.BLOCKS else clip
+        return cache(lambda: Blocks(clip(), record.sees)) if record.blocks else clip
 
     def _finetuned(self, record: EncoderRecord) -> OpenClip:
         assert record.trained_on is not None

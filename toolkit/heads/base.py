@@ -10,7 +10,7 @@ import numpy as np
 from toolkit.encoders.record import Sees
 
 FOLDS = 5
-VECTORS: frozenset[str] = frozenset({Sees.LAST_LAYER, Sees.BLOCKS})
+VECTORS: frozenset[str] = frozenset({Sees.LAST_LAYER, Sees.BLOCKS, Sees.PATCHES})
 """The kinds of vectors that a head on embeddings takes."""
 MOST_COLUMNS = 4096
 """With more columns than this a Hessian would be too large, so problems are solved in the span of the rows

@@ -20,7 +20,7 @@ from toolkit.evaluation.grid import Comparison, Settings
 from toolkit.evaluation.test_sets import NOTHING_BEYOND, Beyond, MoreSets
 from toolkit.finetuning.loading import Loaders, read_without_model
 from toolkit.heads import fits, head_class
-from toolkit.pipeline.embed import is_blocks_of
+from toolkit.pipeline.embed import is_inside
 from toolkit.pipeline.plan import Plan
 from toolkit.prediction import kept_heads
 from toolkit.results import learning, run_records, tables
@@ -148,7 +148,7 @@ def ready_encoders(plan: Plan, base: Cache, split: Split, heads: Sequence[str]) 
         raise MissingEmbeddings(f"Not embedded yet: {' and '.join(parts)}{cached}. Run {plan.command('embed')}")
     finetuned = _ready(plan, keys, split, lambda record: _was_trained_on(record, base.record, split))
     towers = [base.record, *(cache.record for cache in finetuned)]
-    blocks = _ready(plan, keys, split, lambda record: any(is_blocks_of(record, tower) for tower in towers))
+    inside = _ready(plan, keys, split, lambda record: any(is_inside(record, tower) for tower in towers))
     wanted = {sees for name in heads for sees in head_class(name).reads if sees in WITHOUT_MODEL}
     watch = partial(plan.progress, "Reading")
     others, notes = read_without_model(plan.dataset, split.rows(), sorted(wanted), plan.cache, watch)
@@ -156,7 +156,7 @@ def ready_encoders(plan: Plan, base: Cache, split: Split, heads: Sequence[str]) 
         without = "" if split.held_out == NONE else f" without {in_words(split.held_out, split.by)}"
         note = f"No encoder is fine-tuned{without} on these images"
         notes = [f"{note}: {plan.command('finetune')} trains one; compare again to see its rows.", *notes]
-    return [base, *blocks, *finetuned, *others], notes
+    return [base, *inside, *finetuned, *others], notes
 
 
 def _cached(base: Cache) -> str:

@@ -15,11 +15,12 @@ from toolkit.data.content_hashes import Contents
 from toolkit.data.split import Split
 from toolkit.encoders.blocks import Blocks, WithBlocks
 from toolkit.encoders.openclip import OpenClip
-from toolkit.encoders.record import EncoderRecord, LoadEncoder, Sees
+from toolkit.encoders.record import EncoderRecord, LoadEncoder
 from toolkit.errors import DataError, SelectionError
 from toolkit.pipeline.plan import Plan
 from toolkit.results import tables
 from toolkit.storage import distributed
+from toolkit.storage.work import Work
 
 MOST_SKIPPED = 0.01
 
@@ -39,17 +40,23 @@ class Embedded:
     plan: Plan
     contents: Contents
 
+    @property
+    def took(self) -> Work | None:
+        """What embedding took now, by the mean of all images in the cache; None if that was not measured."""
+        measured = self.cache.measured()
+        return Work(measured.seconds * self.embedded, measured.on[-1]) if measured.seconds else None
+
     @cached_property
     def splits(self) -> list[Split]:
         """The plan's splits; no image is read again."""
         return self.plan.splits(self.contents)
 
 
-def embed(plan: Plan, strict: bool = False, blocks: bool = False) -> Embedded:
+def embed(plan: Plan, strict: bool = False, inside: str | None = None) -> Embedded:
     """Embed every image and prompt of the plan that the cache lacks, with the base encoder.
 
-    With `blocks`, also the blocks of its image tower, in the same pass. Raises DataError if more than 1 % of the images
-    (with `strict`: any) cannot be read, after all others are stored.
+    With `inside` (blocks or patches), also that of its image tower, in the same pass. Raises DataError if more than 1 %
+    of the images (with `strict`: any) cannot be read, after all others are stored.
     """
     distributed.start()
     contents, encoder = plan.contents(), functools.cache(plan.load)
@@ -57,7 +64,7 @@ def embed(plan: Plan, strict: bool = False, blocks: bool = False) -> Embedded:
     leaks, wanted = _read_what_is_needed(plan, contents)
     cache = plan.find_base() or Cache(plan.cache, remember_name(plan.cache, encoder().record))
     prompts, embedded = embedding.embed_prompts(plan.texts(), encoder, cache), 0
-    together = filled_together(cache, encoder, blocks)
+    together = filled_together(cache, encoder, inside)
     while True:
         report = _embed_what_was_read(plan, contents, wanted, *together)
         embedded += report.embedded
@@ -72,21 +79,21 @@ def embed(plan: Plan, strict: bool = False, blocks: bool = False) -> Embedded:
 
 
 def filled_together(
-    cache: Cache, encoder: Callable[[], OpenClip], blocks: bool
+    cache: Cache, encoder: Callable[[], OpenClip], inside: str | None
 ) -> tuple[LoadEncoder, Cache | Together]:
-    """The function that loads the encoder, and its cache; with `blocks`, for both kinds of vectors in one pass."""
-    if not blocks:
+    """The function that loads the encoder, and its cache; with `inside`, for both kinds of vectors in one pass."""
+    if not inside:
         return encoder, cache
     root = cache.folder.parent
-    known = find_encoders(root, lambda record: is_blocks_of(record, cache.record))
-    both = functools.cache(lambda: WithBlocks(Blocks(encoder())))
+    known = find_encoders(root, lambda record: record.sees == inside and is_inside(record, cache.record))
+    both = functools.cache(lambda: WithBlocks(Blocks(encoder(), inside)))
     record = known[-1] if known else both().blocks.record
     return both, Together(cache, Cache(root, record))
 
 
-def is_blocks_of(record: EncoderRecord, other: EncoderRecord) -> bool:
-    """Whether `record` describes the blocks of the encoder `other`."""
-    return record.sees == Sees.BLOCKS and record.base_identity == other.identity
+def is_inside(record: EncoderRecord, other: EncoderRecord) -> bool:
+    """Whether `record` describes the blocks or patches of the encoder `other`."""
+    return bool(record.blocks) and record.base_identity == other.identity
 
 
 def _read_what_is_needed(plan: Plan, contents: Contents) -> tuple[int, np.ndarray]:

@@ -37,19 +37,19 @@ class Finetuned:
     train_per_label: int | None = None
 
 
-def finetune(plan: Plan, recipe: Recipe, blocks: bool = False) -> list[Finetuned]:
+def finetune(plan: Plan, recipe: Recipe, inside: str | None = None) -> list[Finetuned]:
     """Fine-tune once for each split of the plan, and embed everything again with the new encoder.
 
-    With `blocks`, also the blocks of its image tower. Finished trainings and vectors in the cache are reused. An
-    encoder without text is trained with label vectors in place of prompts. Raises EncoderError for imported vectors,
-    and what `embed` raises.
+    With `inside`, also the blocks or patches of its image tower. Finished trainings and vectors in the cache are
+    reused. An encoder without text is trained with label vectors in place of prompts. Raises EncoderError for imported
+    vectors, and what `embed` raises.
     """
     if not plan.has_model():
         compare = plan.command("compare")
         raise EncoderError(f"{plan.source.model} {NO_MODEL}: {compare} compares heads on them.")
     base = embed(plan)
     of_splits = [(_training(plan, recipe, base.cache.record, split), split) for split in base.splits]
-    return [_finetune_one(plan, training, split, blocks) for training, split in of_splits]
+    return [_finetune_one(plan, training, split, inside) for training, split in of_splits]
 
 
 def _training(plan: Plan, recipe: Recipe, base: EncoderRecord, split: Split) -> Training:
@@ -68,14 +68,14 @@ def _training(plan: Plan, recipe: Recipe, base: EncoderRecord, split: Split) -> 
     )
 
 
-def _finetune_one(plan: Plan, training: Training, split: Split, blocks: bool) -> Finetuned:
+def _finetune_one(plan: Plan, training: Training, split: Split, inside: str | None) -> Finetuned:
     before = checkpoints.read(training.folder)
     checkpoint = before or make(training)
     encoder = cache(lambda: _load_or_train_again(training, checkpoint, plan.source))
     vectors = _cache_of(training, encoder, trained=before is None)
     embedding.embed_prompts(plan.texts() if training.base.has_text else list(training.prompts), encoder, vectors)
     watch = partial(plan.progress, "Embedding again")
-    report = embedding.embed_images(plan.dataset, split.rows(), *filled_together(vectors, encoder, blocks), watch)
+    report = embedding.embed_images(plan.dataset, split.rows(), *filled_together(vectors, encoder, inside), watch)
     losses = list(checkpoint.record.losses)
     counts, of_split = (report.embedded, report.cached), (split.seed, split.train_per_label)
     return Finetuned(split.held_out, losses, before is None, *counts, checkpoint.folder, *of_split)

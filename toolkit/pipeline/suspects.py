@@ -10,7 +10,7 @@ import polars as pl
 from toolkit.cache.store import Cache
 from toolkit.data.held_out import NONE
 from toolkit.data.split import Split
-from toolkit.encoders.record import EncoderRecord, Sees
+from toolkit.encoders.record import EncoderRecord
 from toolkit.errors import ResultsError, SelectionError, counted
 from toolkit.evaluation import suspects
 from toolkit.heads import fits
@@ -63,7 +63,7 @@ def find_suspects(plan: Plan, head: str = "lda", left_out: str = "folds") -> Fou
 def _encoder(plan: Plan, split: Split, head: str) -> Cache:
     every, _ = ready_encoders(plan, plan.base(), split, [head])
     ours = [cache for cache in every if cache.record.trained_on is None and fits(head, cache.record)]
-    return next((cache for cache in ours if cache.record.sees == Sees.BLOCKS), every[0])
+    return next((cache for cache in ours if cache.record.blocks), every[0])
 
 
 def _lead(plan: Plan, done: Found) -> list[str]:
