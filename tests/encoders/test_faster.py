@@ -1,10 +1,12 @@
 """Which arithmetic `embed` names as faster, by what the processor can do."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from toolkit.encoders.faster import faster_here
+from toolkit.encoders.record import EncoderRecord
 from toolkit.storage import work
 from toolkit.storage.work import Work
 
@@ -24,9 +26,11 @@ def test_it_names_what_the_processor_has(
     (tmp_path / "cpuinfo").write_text(f"model name\t: A processor\nflags\t\t: {flags}\n")
     monkeypatch.setattr(work, "CPU_FACTS", tmp_path / "cpuinfo")
     work.machine.cache_clear()
+    vit = EncoderRecord("a", "ViT-B-32", "openai", 512)
     long, short = (Work(seconds, work.machine()) for seconds in (600.0, 5.0))
-    assert faster_here("fp32", long) == said
-    assert faster_here("fp32", short) is None, "nobody waited"
-    assert faster_here("int8", long) is None, "it is that already"
-    assert faster_here("fp32", Work(600.0, "NVIDIA H200")) is None, "a GPU did it"
+    assert faster_here(vit, long) == said
+    assert faster_here(replace(vit, model="RN50"), long) in (None, "bf16"), "int8 leaves convolutions as they are"
+    assert faster_here(vit, short) is None, "nobody waited"
+    assert faster_here(replace(vit, precision="int8"), long) is None, "it is that already"
+    assert faster_here(vit, Work(600.0, "NVIDIA H200")) is None, "a GPU did it"
     work.machine.cache_clear()

@@ -59,6 +59,6 @@ def _show(done: Any, plan: "Plan", features: str | None, about: str) -> None:
     if done.leaks:
         kept = "--keep-leaks keeps them"
         click.echo(f"{done.leaks} test images are also in the training set, byte for byte, and were left out ({kept}).")
-    if better := faster_here(done.cache.record.precision, done.took):
+    if better := faster_here(done.cache.record, done.took):
         what = "an encoder of its own, whose vectors differ a little (docs/speed.md)"
         click.echo(f"Faster on this processor: --precision {better}, {what}.")
