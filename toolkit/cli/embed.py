@@ -44,6 +44,7 @@ def _facts(done: Any, plan: "Plan") -> dict[str, Any]:
 
 
 def _show(done: Any, plan: "Plan", features: str | None, about: str) -> None:
+    from toolkit.encoders.faster import faster_here
     from toolkit.errors import counted
 
     inside = f" with the {features} inside the image tower" if features else ""
@@ -58,3 +59,6 @@ def _show(done: Any, plan: "Plan", features: str | None, about: str) -> None:
     if done.leaks:
         kept = "--keep-leaks keeps them"
         click.echo(f"{done.leaks} test images are also in the training set, byte for byte, and were left out ({kept}).")
+    if better := faster_here(done.cache.record.precision, done.took):
+        what = "an encoder of its own, whose vectors differ a little (docs/speed.md)"
+        click.echo(f"Faster on this processor: --precision {better}, {what}.")

@@ -42,7 +42,7 @@ def section(title: str, *each: Callable[[Command], Command]) -> Callable[[Comman
 
 CHOICES = {
     "device": click.Choice(["auto", "cuda", "mps", "cpu"]),
-    "precision": click.Choice(["fp32", "tf32", "bf16", "fp16"]),
+    "precision": click.Choice(["fp32", "tf32", "bf16", "fp16", "int8"]),
     "loss": click.Choice(["contrastive", "supervised", "prompts"]),
     "choose-by": click.Choice(["category", "folds"]),
 }
@@ -204,7 +204,9 @@ model_options = section(
         "all.  [default: the model's best known]",
     ),
     chosen("device", "auto", "Where the model runs."),
-    chosen("precision", "fp32", "The model's arithmetic."),
+    chosen(
+        "precision", "fp32", "The model's arithmetic. bf16 is faster where the processor has it, int8 on most others."
+    ),
 )
 plan_options = options(data_options, model_options, place_options)
 recipe_options = section(

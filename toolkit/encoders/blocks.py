@@ -75,13 +75,17 @@ class Blocks:
 
     def _embed(self, pixels: np.ndarray) -> "tuple[np.ndarray, list[torch.Tensor]]":
         """The vectors of `encoder`, and the parts `[N, D]`: every block's first, then every block's second."""
+        if self.encoder.source.precision == "int8":
+            import torch
+
+            vectors, outputs = self.encoder.int8.with_blocks(self.encoder.pixels_to_input(pixels))
+            return vectors, _in_order([self._parts(torch.from_numpy(output)) for output in outputs])
         seen = self._seen.parts = []
         try:
             vectors = self.encoder.embed_images(pixels, lambda token: seen.append(self._parts(token)))
         finally:
             del self._seen.parts
-        most = max(map(len, seen))
-        return vectors, [parts[number] for number in range(most) for parts in seen if number < len(parts)]
+        return vectors, _in_order(seen)
 
     def side_by_side(self) -> AbstractContextManager[Any]:
         """The same as `encoder`'s."""
@@ -145,6 +149,12 @@ def _parts_of(visual: Any, sees: str, name: str) -> Parts:
         return [output[:, 0], *means]
 
     return parts
+
+
+def _in_order(of_blocks: "list[list[torch.Tensor]]") -> "list[torch.Tensor]":
+    """The first part of every block, then the second of those that have one."""
+    most = max(map(len, of_blocks))
+    return [parts[number] for number in range(most) for parts in of_blocks if number < len(parts)]
 
 
 def _listener(seen: threading.local, parts: Parts) -> Any:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image
 from toolkit.data.images import decode
 from toolkit.encoders import checkpoint_files, half_precision, nano, timm_tower
 from toolkit.encoders.class_token import encode_image
+from toolkit.encoders.int8 import Int8Tower
 from toolkit.encoders.record import EncoderRecord, TrainedOn
 from toolkit.encoders.source import TIMM, Source, source
 from toolkit.errors import EncoderError, did_you_mean
@@ -22,7 +24,6 @@ from toolkit.storage.network import fail_fast_without_network, quiet_client
 if TYPE_CHECKING:
     import torch
 
-PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 DEVICES = ("auto", "cuda", "mps", "cpu")
 MOST_SIDE_BY_SIDE = 4
 """At most this many batches at once, since each needs memory for its activations."""
@@ -119,9 +120,18 @@ class OpenClip:
         """
         import torch
 
+        if self.source.precision == "int8":
+            return self.int8.vectors(self.pixels_to_input(pixels))
         with torch.inference_mode(), arithmetic(self.device, self.source.precision):
             vectors = encode_image(self._to_embed_with(), self.pixels_to_input(pixels), last_block)
         return np.asarray(vectors.float().cpu().numpy())
+
+    @cached_property
+    def int8(self) -> Int8Tower:
+        """Its image tower in int8. Raises EncoderError on a GPU."""
+        if self.device != "cpu":
+            raise EncoderError("int8 is for processors: on a GPU take --precision bf16.")
+        return Int8Tower(self.model, self.image_size)
 
     @contextmanager
     def side_by_side(self) -> Iterator[tuple[int, ThreadPoolExecutor]]:
@@ -133,7 +143,8 @@ class OpenClip:
         import torch
 
         cores = torch.get_num_threads()
-        count = min(cores, MOST_SIDE_BY_SIDE) if self.device == "cpu" else 1
+        most = cores if self.source.precision == "int8" else MOST_SIDE_BY_SIDE  # int8 computes on one core a batch
+        count = min(cores, most) if self.device == "cpu" else 1
         share = cores // count
         torch.set_num_threads(share)
         try:

@@ -20,6 +20,7 @@ from toolkit.errors import DataError, SelectionError
 from toolkit.pipeline.plan import Plan
 from toolkit.results import tables
 from toolkit.storage import distributed
+from toolkit.storage.work import Work
 
 MOST_SKIPPED = 0.01
 
@@ -38,6 +39,12 @@ class Embedded:
     cache: Cache
     plan: Plan
     contents: Contents
+
+    @property
+    def took(self) -> Work | None:
+        """What embedding took now, by the mean of all images in the cache; None if that was not measured."""
+        measured = self.cache.measured()
+        return Work(measured.seconds * self.embedded, measured.on[-1]) if measured.seconds else None
 
     @cached_property
     def splits(self) -> list[Split]:

@@ -32,10 +32,14 @@ def _gpu() -> str:
     return torch.cuda.get_device_name()
 
 
-def _processor() -> str:
+def processor_fact(name: str) -> str:
+    """What Linux says of the processor, such as its `model name` or its `flags`; empty where that is not known."""
     lines = CPU_FACTS.read_text().splitlines() if CPU_FACTS.exists() else []
-    named = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    return named or platform.processor() or platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), "")
+
+
+def _processor() -> str:
+    return processor_fact("model name") or platform.processor() or platform.machine()
 
 
 def _cores() -> int:
