@@ -3,6 +3,7 @@
 import click
 
 from benchmarks.comparing import comparing
+from benchmarks.draws import draws
 from benchmarks.embedding import embedding
 from benchmarks.feel import feel
 from benchmarks.finetuning import finetuning
@@ -25,6 +26,7 @@ for command in (
     reading,
     finetuning,
     comparing,
+    draws,
     others,
     feel,
     memory,

@@ -10,7 +10,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 from toolkit.encoders.record import Sees
 from toolkit.errors import SelectionError
-from toolkit.heads import HEADS, head_class, make_head
+from toolkit.heads import HEADS, head_class, knn, make_head
 from toolkit.heads.base import fold_numbers, unit
 from toolkit.heads.knn import SHARPNESS, NearestNeighbours
 from toolkit.heads.logreg import GRID, LogisticProbe
@@ -118,22 +118,44 @@ def test_neighbours_vote_as_brute_force_does(k: int, weighting: str) -> None:
     assert sure.mean() > 0.9 and (head.predict(new)[sure] == np.where(expected > 0.5, "REAL", "FAKE")[sure]).all()
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_k_and_weighting_are_chosen_among_neighbours_of_other_categories_as_by_brute_force(seed: int) -> None:
-    X, y, groups = clouds(200, seed)
-    head = NearestNeighbours("category", k_grid=(1, 5, 25)).fit(X, y, groups)
+def losses_by_hand(X: np.ndarray, y: np.ndarray, groups: np.ndarray, asked: np.ndarray) -> dict[tuple[int, str], float]:
+    """(k, weighting) -> the mean over the categories of the log loss of their `asked` rows, among other categories."""
     losses = {}
     for k, weighting in itertools.product((1, 5, 25), ("uniform", "similarity")):
         per_category = []
         for category in np.unique(groups):
-            out = groups == category
-            cosines, rows = nearest_by_hand(X[~out], X[out], k)
-            odds = votes(cosines, y[~out][rows] == "REAL", weighting)
+            out, rest = asked[groups[asked] == category], groups != category
+            cosines, rows = nearest_by_hand(X[rest], X[out], k)
+            odds = votes(cosines, y[rest][rows] == "REAL", weighting)
             per_category.append(-np.log(np.where(y[out] == "REAL", odds, 1 - odds)).mean())
         losses[k, weighting] = float(np.mean(per_category))
+    return losses
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_k_and_weighting_are_chosen_among_neighbours_of_other_categories_as_by_brute_force(seed: int) -> None:
+    X, y, groups = clouds(200, seed)
+    head = NearestNeighbours("category", k_grid=(1, 5, 25)).fit(X, y, groups)
+    losses = losses_by_hand(X, y, groups, np.arange(200))
     best = min(losses, key=losses.__getitem__)
     assert head.choice_["log_loss"] == pytest.approx(losses[best], abs=1e-4)
     assert (head.choice_["k"], head.choice_["weighting"]) == best
+
+
+def test_of_many_rows_a_draw_chooses_k_and_all_of_them_stay_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(knn, "MOST_QUERIES", 150)
+    X, y, groups = clouds(600)
+    head = NearestNeighbours("category", k_grid=(1, 5, 25)).fit(X, y, groups)
+    assert head.left_out_ is not None
+    drawn = head.left_out_.rows
+    assert len(np.unique(drawn)) == 150
+    losses = losses_by_hand(X, y, groups, drawn)
+    best = min(losses, key=losses.__getitem__)
+    assert (head.choice_["k"], head.choice_["weighting"]) == best
+    assert head.choice_["log_loss"] == pytest.approx(losses[best], abs=1e-4)
+    cosines, rows = nearest_by_hand(X, X, best[0])
+    expected = votes(cosines, y[rows] == "REAL", best[1])
+    assert np.allclose(head.predict_proba(X)[:, 1], expected, atol=1e-4)
 
 
 def test_without_categories_it_chooses_by_random_folds_and_says_so() -> None:

@@ -61,8 +61,8 @@ def test_a_path_of_strengths_ends_where_the_last_strength_alone_ends() -> None:
 def test_how_many_are_solved_at_once_and_rows_summed_at_once_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     X, positive, numbers = categories(600, 16)
     found = []
-    for side_by_side, rows_at_once in ((32, 8192), (2, 100)):
-        monkeypatch.setattr(newton, "SIDE_BY_SIDE", side_by_side)
+    for together, rows_at_once in ((1 << 24, 8192), (1200, 100)):
+        monkeypatch.setattr(newton, "TOGETHER", together)
         monkeypatch.setattr(newton, "ROWS_AT_ONCE", rows_at_once)
         family = LogisticFamily(X, positive.astype(int), numbers, np.array([0, 1, 2, 3, EVERYTHING]))
         family.solve(10.0)

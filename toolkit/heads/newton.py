@@ -19,7 +19,8 @@ import numpy as np
 NEWTON_STEPS = 60
 CONJUGATE_STEPS = 60
 REDUCTION = 1e-1
-SIDE_BY_SIDE = 32
+TOGETHER = 1 << 24
+"""So many logits at most are computed together (64 MiB an array): 90 columns take 1.7 times as long as 30."""
 ROWS_AT_ONCE = 8192
 ROUNDING = 1e-6
 EVERYTHING = -1
@@ -112,7 +113,7 @@ class LogisticFamily:
         self.whole = self._newton(strength, before, np.array([EVERYTHING]), self._inverse)
         self.weights += self.whole - before
         self._inverse = self._inverse_hessian(strength)
-        at_once = max(1, SIDE_BY_SIDE // self.target.shape[2])
+        at_once = max(1, TOGETHER // self.target.size)
         for start in range(0, len(self.left_out), at_once):
             some = slice(start, start + at_once)
             self.weights[:, some] = self._newton(strength, self.weights[:, some], self.left_out[some], self._inverse)
@@ -145,20 +146,21 @@ class LogisticFamily:
         """
         solution, moving = start.copy(), np.arange(len(left_out))
         logits = self._forward(start)
+        taking_part = strength * (self.numbers[:, None] != left_out).astype(np.float32)[..., None]
+        objective = self._objective(start, logits, taking_part)
         for _ in range(NEWTON_STEPS):
             weights = solution[:, moving]
-            taking_part = strength * (self.numbers[:, None] != left_out[moving]).astype(np.float32)[..., None]
             share = self.link.shares(logits)
             gradient = self._backward(taking_part * (share - self.target)) + self.penalty * weights
             step, change = self._direction(gradient, taking_part, share, inverse)
             gain = -_dot(step, gradient) / 2
-            length = self._length(weights, logits, step, change, taking_part)[:, None]
+            length, objective = self._length(objective, weights, logits, step, change, taking_part)
             solution[:, moving] = weights + length * step
             far = gain > self.link.TOLERANCE * taking_part.sum(axis=(0, 2))
             if not far.any():
                 break
             logits = (logits + length * change)[:, far]
-            moving = moving[far]
+            moving, taking_part, objective = moving[far], taking_part[:, far], objective[far]
         return solution
 
     def _direction(
@@ -184,18 +186,24 @@ class LogisticFamily:
         return step, change
 
     def _length(
-        self, weights: np.ndarray, logits: np.ndarray, step: np.ndarray, change: np.ndarray, taking_part: np.ndarray
-    ) -> np.ndarray:
-        """Each problem's step length `[P]`: halved until its objective falls (backtracking)."""
-        before = self._objective(weights, logits, taking_part)
-        length = np.ones(weights.shape[1], dtype=np.float32)
+        self,
+        before: np.ndarray,
+        weights: np.ndarray,
+        logits: np.ndarray,
+        step: np.ndarray,
+        change: np.ndarray,
+        taking_part: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Each problem's step length `[P, 1]`, halved until its objective falls from `before` (backtracking), and that
+        objective `[P]`."""
+        length = np.ones((weights.shape[1], 1), dtype=np.float32)
         for _ in range(20):
-            ahead = weights + length[:, None] * step, logits + length[:, None] * change
-            worse = self._objective(*ahead, taking_part) > before
+            ahead = self._objective(weights + length * step, logits + length * change, taking_part)
+            worse = ahead > before
             if not worse.any():
                 break
             length[worse] /= 2
-        return length
+        return length, ahead
 
     def _objective(self, weights: np.ndarray, logits: np.ndarray, taking_part: np.ndarray) -> np.ndarray:
         data = (taking_part[..., 0] * self.link.losses(logits, self.target)).sum(axis=0, dtype=np.float64)
@@ -205,7 +213,9 @@ class LogisticFamily:
         return _times(self.X, weights[:-1]) + weights[-1]
 
     def _backward(self, slopes: np.ndarray) -> np.ndarray:
-        return np.concatenate([_times(self.X.T, slopes), slopes.sum(axis=0, keepdims=True)])
+        flat = slopes.reshape(len(slopes), -1)
+        products = (flat.T @ self.X).T  # a quarter faster than self.X.T @ flat
+        return np.concatenate([products, flat.sum(axis=0, keepdims=True)]).reshape(-1, *slopes.shape[1:])
 
 
 def _times(matrix: np.ndarray, several: np.ndarray) -> np.ndarray:
