@@ -30,8 +30,8 @@ def comparing(train: int, test: int, part: int, held_out: int, labels: int, roun
     """Three heads, base and fine-tuned, ten held-out categories. Goal: 20 times as fast, with the same predictions.
 
     The plain loop would take hours. So of its calls one fold's logistic regressions at each C, one final one, and some
-    of the queries of k-NN are run, and multiplied by how often the whole loop makes them. It draws as many
-    queries to choose k as the toolkit does, and looks for their neighbours once, or for each k and weighting anew as GridSearchCV does.
+    of the queries of k-NN are run, and multiplied by how often the whole loop makes them. It draws as many queries as
+    the toolkit to choose k, and looks for their neighbours once, or for each k and weighting anew as GridSearchCV does.
     """
     timings: dict[str, Timing] = {}
     for _ in range(rounds):

@@ -15,8 +15,8 @@ K_GRID = (1, 3, 5, 9, 15, 25, 51, 101)
 WEIGHTINGS = ("uniform", "similarity")
 SHARPNESS = 0.07
 MOST_QUERIES = 5_000
-"""So many training rows choose k. In 19 of 20 draws the choice is at most 0.001 of log loss worse than that of all rows,
-with 2,000 at most 0.005 (python -m benchmarks draws)."""
+"""So many training rows choose k. In 19 of 20 draws the choice is at most 0.001 of log loss worse than that of all
+rows; with 2,000 it is 0.005 (python -m benchmarks draws)."""
 
 
 class NearestNeighbours(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
