@@ -140,9 +140,8 @@ def everything(rows: pl.DataFrame, base: np.ndarray, tuned: dict[int, np.ndarray
     from toolkit.pipeline.compare import compare_split
 
     about = EncoderRecord("base", "made", "none", COLUMNS)
-    names, sizes = sorted(rows["label"].unique()), {"train_per_label": None, "test_per_label": None}
-    prompts = {name: ["x" * place] for place, name in enumerate(names)}
-    settings = Settings("made", Labels.of([*prompts]), prompts, **sizes)
+    prompts = {name: ["x" * place] for place, name in enumerate(sorted(rows["label"].unique()))}
+    settings = Settings("made", Labels.of([*prompts]), prompts, train_per_label=None, test_per_label=None)
     shared, found = InMemory(base, about), {}
     for number, vectors in tuned.items():
         held_out = f"c{number}"
@@ -173,7 +172,8 @@ def plain_loop(rows: pl.DataFrame, base: np.ndarray, ours: Any, part: int) -> tu
     X, y, categories = unit(base), rows["label"].to_numpy(), rows["category"].to_numpy()
     train = ((rows["split"] == "train") & (rows["category"] != "c0")).to_numpy()
     tests = np.concatenate([ours_rows(ours, test) for test in ("base", "novel")])
-    wall, cpu = {}, {}
+    wall: dict[str, float] = {}
+    cpu: dict[str, float] = {}
 
     def timed(name: str, times: float, call: Any) -> Any:
         begun, spent = time.perf_counter(), processor_seconds()

@@ -48,8 +48,7 @@ def real(data: Path, cache: Path) -> Iterator[Rows]:
     """The training images of a data set without one category after another; embeds what the cache lacks."""
     from toolkit import Study
 
-    settings = {"model": "nano", "cache": cache, "train_per_label": None, "test_per_label": None}
-    study = Study(data, split="all", **settings)
+    study = Study(data, model="nano", split="all", cache=cache, train_per_label=None, test_per_label=None)
     for out in study.plan.held_out():
         train = study.embed(out).train
         if train.categories is not None:

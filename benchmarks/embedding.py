@@ -77,7 +77,7 @@ def compared(dataset: Any, encoder: Any, home: Path, images: tuple[str, int | No
 
     def with_blocks() -> None:
         place = Cache(home / f"with-blocks{next(numbers)}", encoder.record)
-        embed_images(dataset, hash_rows(dataset, rows), *filled_together(place, lambda: encoder, blocks=True))
+        embed_images(dataset, hash_rows(dataset, rows), *filled_together(place, lambda: encoder, "blocks"))
 
     def plain_loop() -> None:
         plain[:] = [plainly(dataset, rows["path"].to_list(), encoder)]

@@ -57,15 +57,14 @@ def _plan(count: int, model: str, place: Path) -> Any:
     from toolkit.pipeline import plan
 
     if model == "projection":
-        plan.load = _with_the_libraries(GeneratedEncoder)
+        plan.load = _with_the_libraries(GeneratedEncoder)  # type: ignore[attr-defined]
         source = openclip.Source("projection", "none")
     else:
         source = openclip.source("nano", device="cpu")
     prompts = {"FAKE": ["This is a synthetic image."], "REAL": ["This is a real image."]}
-    every = {"split": ("none",), "train_per_label": None, "test_per_label": None}
-    places = {"cache": place / "cache", "results": place / "results"}
-    labels = Labels.of([*prompts])
-    return plan.Plan(generated(count), source, labels, prompts, **every, **places, progress=_show)
+    every: dict[str, Any] = {"split": ("none",), "train_per_label": None, "test_per_label": None}
+    every |= {"cache": place / "cache", "results": place / "results", "progress": _show}
+    return plan.Plan(generated(count), source, Labels.of([*prompts]), prompts, **every)
 
 
 def _with_the_libraries(make: Any) -> Any:

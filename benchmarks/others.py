@@ -3,7 +3,10 @@
 import io
 import tarfile
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -39,12 +42,12 @@ def others(env: Path, count: int, rounds: int, out: Path | None) -> None:
         made(MODEL, home)
         write_shard(home / "images", home / "shards")
         commands = {name: words for name, words in commands_of(env, home).items() if Path(words[0]).exists()}
-        working = {}
+        working: dict[str, Callable[[], Any]] = {}
         for name, words in commands.items():
             reason = run_offline(words, home)
             click.echo(f"  {name}: {reason or 'runs'}", err=True)
             if not reason:
-                working[name] = lambda words=words: run_offline(words, home)
+                working[name] = partial(run_offline, words, home)
         ways = {TOOLKIT: lambda: ours(home), **working}
         timings = in_turns(ways, rounds)
     goals = [Goal(f"{name} / toolkit", ratio(timings, name), at_least=1.0) for name in working]

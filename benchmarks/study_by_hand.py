@@ -41,7 +41,7 @@ def main(table: str, model_name: str, weights: str, device: str, precision: str)
         def load(numbers: list[int]) -> Any:
             return torch.stack([preprocess(Image.open(some[number]["path"]).convert("RGB")) for number in numbers])
 
-        return DataLoader(list(range(len(some))), batch_sampler=batches, collate_fn=load, num_workers=workers)
+        return DataLoader(list(range(len(some))), batch_sampler=batches, collate_fn=load, num_workers=workers)  # type: ignore[arg-type]
 
     def embed() -> tuple[np.ndarray, np.ndarray]:
         model.eval()
