@@ -74,9 +74,10 @@ def compared(dataset: Any, encoder: Any, home: Path, images: tuple[str, int | No
     starts = range(0, len(rows), encoder.batch_size)
 
     def bare() -> None:
-        for start in starts:
-            forward(start)
-        settle(encoder.device)
+        with torch.inference_mode(), arithmetic(encoder.device, encoder.source.precision):
+            for start in starts:
+                encoder.model.encode_image(tensors[: min(encoder.batch_size, len(rows) - start)])
+            settle(encoder.device)
 
     def bare_side_by_side() -> None:
         with encoder.side_by_side() as (_, threads):

@@ -1,7 +1,9 @@
 """The blocks of an image tower are an encoder of their own, with an identity and a cache, for probes only."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -11,9 +13,10 @@ from click.testing import CliRunner
 from tiny import tiny_clip, tiny_source
 from trees import cifake_files, write_folder
 
+from toolkit.cache.segments import write_segment
 from toolkit.cache.store import Cache, find_encoders
 from toolkit.cli.main import cli
-from toolkit.encoders import openclip
+from toolkit.encoders import blocks, openclip
 from toolkit.encoders.blocks import Blocks, blocks_of
 from toolkit.errors import EncoderError
 
@@ -54,14 +57,14 @@ def test_each_block_of_a_transformer_gives_its_class_token() -> None:
 
 def test_patches_add_the_mean_patch_of_each_block_but_the_last(tmp_path: Path) -> None:
     encoder, images = tiny_clip(tmp_path), pixels(3, 32)
-    blocks, patches = Blocks(encoder), Blocks(encoder, "patches")
+    tokens, patches = Blocks(encoder), Blocks(encoder, "patches")
     both = patches.embed_images(images)
     first, _ = tokens_of(encoder, images)
     mean = first[:, 1:].mean(dim=1)
     assert patches.record.blocks == (32, 32, 32), "two class tokens, then one mean"
-    assert np.allclose(both[:, :64], blocks.embed_images(images), atol=1e-6)
+    assert np.allclose(both[:, :64], tokens.embed_images(images), atol=1e-6)
     assert np.allclose(both[:, 64:], (mean / mean.norm(dim=1, keepdim=True)).numpy(), atol=1e-5)
-    assert patches.record.identity != blocks.record.identity
+    assert patches.record.identity != tokens.record.identity
 
 
 def tokens_of(encoder: openclip.OpenClip, images: np.ndarray) -> list[torch.Tensor]:
@@ -75,18 +78,47 @@ def tokens_of(encoder: openclip.OpenClip, images: np.ndarray) -> list[torch.Tens
     return seen
 
 
+@pytest.mark.parametrize("sees", ["blocks", "patches"])
+def test_half_precision_has_every_block(tmp_path: Path, sees: str) -> None:
+    exact, images = Blocks(tiny_clip(tmp_path), sees), pixels(2, 32)
+    half = Blocks(openclip.load(replace(tiny_source(tmp_path), precision="bf16")), sees)
+    assert half.record.blocks == exact.record.blocks
+    assert np.allclose(half.embed_images(images), exact.embed_images(images), atol=0.03)
+
+
+def test_registers_are_no_patches() -> None:
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    trunk = timm.create_model("test_vit", num_classes=0, reg_tokens=3)
+    of = blocks._parts_of(SimpleNamespace(trunk=trunk), "patches", "a name")
+    output = torch.randn(2, 1 + 3 + 100, 64)
+    token, mean = of(output)
+    assert torch.equal(token, output[:, 0]) and torch.allclose(mean, output[:, 4:].mean(dim=1))
+
+
+def test_segments_of_an_earlier_version_are_read_beside_new_ones(tmp_path: Path) -> None:
+    inside = Blocks(tiny_clip(tmp_path))
+    vectors, keys = inside.embed_images(pixels(4, 32)), [str(n) * 64 for n in range(1, 5)]
+    cache = Cache(tmp_path / "cache", inside.record)
+    cache.append_images(keys[2:], vectors[2:])
+    numbers = np.frombuffer(bytes.fromhex("".join(keys[:2])), np.uint8).reshape(2, 32)
+    write_segment(cache.folder, "images", {"sha256": numbers}, vectors[:2], inside.record.plain())  # in float32
+    read = Cache(tmp_path / "cache", inside.record).read_images(keys)
+    assert np.array_equal(read[:2], vectors[:2]) and np.allclose(read[2:], vectors[2:], atol=1e-3)
+
+
 def test_a_tower_without_class_token_has_no_patches() -> None:
     with pytest.raises(EncoderError, match="no class token.*--features blocks"):
         Blocks(openclip.load(openclip.source("nano", device="cpu")), "patches")
 
 
 def test_the_cache_holds_blocks_in_half_precision(tmp_path: Path) -> None:
-    blocks = Blocks(tiny_clip(tmp_path))
-    vectors, keys = blocks.embed_images(pixels(3, 32)), ["1" * 64, "2" * 64, "3" * 64]
-    Cache(tmp_path / "cache", blocks.record).append_images(keys, vectors)
-    read = Cache(tmp_path / "cache", blocks.record).read_images(keys)
+    inside = Blocks(tiny_clip(tmp_path))
+    vectors, keys = inside.embed_images(pixels(3, 32)), ["1" * 64, "2" * 64, "3" * 64]
+    Cache(tmp_path / "cache", inside.record).append_images(keys, vectors)
+    read = Cache(tmp_path / "cache", inside.record).read_images(keys)
     assert read.dtype == np.float32 and np.allclose(read, vectors, atol=1e-3)
-    assert Cache(tmp_path / "cache", blocks.record).measured().bytes == 2 * vectors.shape[1]
+    assert Cache(tmp_path / "cache", inside.record).measured().bytes == 2 * vectors.shape[1]
 
 
 def test_a_tower_of_another_kind_is_refused_in_a_line() -> None:

@@ -68,4 +68,5 @@ def test_records_of_version_1_are_read() -> None:
     facts = EncoderRecord.of({"kind": "file facts", **few})
     assert (facts.name, facts.sees, facts.has_text, facts.sees_perturbations) == ("file facts",) * 2 + (False, False)
     blocks = EncoderRecord.of({"kind": "blocks", **few, "weights_sha256": "1" * 64, "base_identity": "b" * 16})
+    assert blocks.is_inside and not base.is_inside and not tuned.is_inside and not facts.is_inside
     assert (blocks.name, blocks.base_identity, blocks.trained_on) == ("blocks", "b" * 16, None)

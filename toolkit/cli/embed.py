@@ -60,5 +60,6 @@ def _show(done: Any, plan: "Plan", features: str | None, about: str) -> None:
         kept = "--keep-leaks keeps them"
         click.echo(f"{done.leaks} test images are also in the training set, byte for byte, and were left out ({kept}).")
     if better := faster_here(done.cache.record, done.took):
+        needs = ' (pip install -e ".[int8]")' if better == "int8" else ""
         what = "an encoder of its own, whose vectors differ a little (docs/speed.md)"
-        click.echo(f"Faster on this processor: --precision {better}, {what}.")
+        click.echo(f"Faster on this processor: --precision {better}{needs}, {what}.")

@@ -22,24 +22,25 @@ if TYPE_CHECKING:
 def finetune(choose_by: str, features: str | None, as_json: bool, **chosen: Any) -> None:
     """Fine-tune both encoders without the held-out category, then embed again with the new encoder."""
     from toolkit.pipeline.finetune import finetune as run
+    from toolkit.pipeline.finetune import untrainable
 
     recipe = recipe_of(chosen, choose_by)
     plans = planned(chosen, as_json)
-    if any(plan.has_model() for plan in plans):  # else `run` says what to do instead
+    if any(untrainable(plan) is None for plan in plans):  # else `run` says what to do instead
         plans = with_models(plans, as_json)
     done = of_each(plans, lambda plan: run(plan, recipe, features))
     show_finetuned(done, plans, as_json)
 
 
 def with_models(plans: "list[Plan]", as_json: bool) -> "list[Plan]":
-    """Those that can be fine-tuned; prints a line for each other one, which names imported vectors."""
-    from toolkit.pipeline.finetune import NO_MODEL
+    """Those that can be fine-tuned; prints a line for each other one."""
+    from toolkit.pipeline.finetune import untrainable
 
-    found = [plan for plan in plans if plan.has_model()]
-    for plan in plans:
-        if plan not in found:
-            say(f"{plan.source.model} {NO_MODEL}.", as_json)
-    return found
+    why = [untrainable(plan) for plan in plans]
+    for plan, reason in zip(plans, why, strict=True):
+        if reason:
+            say(f"{plan.source.model} {reason}.", as_json)
+    return [plan for plan, reason in zip(plans, why, strict=True) if reason is None]
 
 
 def show_finetuned(done: list[Any], plans: "list[Plan]", as_json: bool) -> None:

@@ -205,7 +205,9 @@ model_options = section(
     ),
     chosen("device", "auto", "Where the model runs."),
     chosen(
-        "precision", "fp32", "The model's arithmetic. bf16 is faster where the processor has it, int8 on most others."
+        "precision",
+        "fp32",
+        "The model's arithmetic. Faster: bf16 where the hardware has it; int8 for transformers on other processors.",
     ),
 )
 plan_options = options(data_options, model_options, place_options)

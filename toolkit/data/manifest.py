@@ -183,7 +183,7 @@ def _escape_character(character: str) -> str:
 
 
 def natural(text: str) -> list[int | str]:
-    """A sort key under which `2` comes before `10`, and letters before digits.
+    """A sort key under which `2` comes before `10`, and a name that starts with a digit behind all others.
 
     >>> sorted(["a10", "7", "a2", "b", ""], key=natural)
     ['', 'a2', 'a10', 'b', '7']

@@ -6,12 +6,14 @@ CLIP's last layer keeps what a caption describes and loses many traces of genera
 
 import hashlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from toolkit.encoders import half_precision
+from toolkit.encoders.int8 import Parts
 from toolkit.encoders.openclip import OpenClip
 from toolkit.encoders.record import EncoderRecord, Sees
 from toolkit.errors import EncoderError
@@ -19,16 +21,13 @@ from toolkit.errors import EncoderError
 if TYPE_CHECKING:
     import torch
 
-Parts = Callable[["torch.Tensor"], "list[torch.Tensor]"]
-"""A block's output -> what is kept of it, `[N, D]` each."""
-
 
 class Blocks:
     """An `Encoder` of the inside of `encoder`'s image tower.
 
-    An image's vector concatenates the class tokens of all blocks and, if it sees patches, the means of the patch tokens
-    of all blocks but the last, of which only the class token is computed; each part has unit length: `[parts x D]`
-    float32. For a tower without class token, a block's part is the mean over the image.
+    An image's vector concatenates the class tokens of all blocks and, if it sees patches, the means of their patch
+    tokens (where `class_token` computes only the last block's class token, of all blocks but that one). Each part has
+    unit length: `[parts x D]` float32. For a tower without class token, a block's part is the mean over the image.
 
     Raises EncoderError for patches of a tower without class token.
     """
@@ -43,11 +42,15 @@ class Blocks:
         self._parts = _parts_of(visual, sees, encoder.source.model)
         for block in blocks:
             block.register_forward_hook(_listener(self._seen, self._parts))
+        encoder.half.forget()
         _, parts = self._embed(np.zeros((1, 3, *encoder.image_size), np.uint8))
         widths = tuple(part.shape[1] for part in parts)
         of = encoder.record
+        name = f"{sees} {len(blocks)} {of.identity}"
+        if of.precision in half_precision.PRECISIONS:  # earlier versions cached the last block alone under `name`
+            name += f" {widths}"
         self.record = EncoderRecord(
-            identity=hashlib.sha256(f"{sees} {len(blocks)} {of.identity}".encode()).hexdigest()[:16],
+            identity=hashlib.sha256(name.encode()).hexdigest()[:16],
             model=of.model,
             pretrained=of.pretrained,
             dimension=sum(widths),
@@ -76,10 +79,8 @@ class Blocks:
     def _embed(self, pixels: np.ndarray) -> "tuple[np.ndarray, list[torch.Tensor]]":
         """The vectors of `encoder`, and the parts `[N, D]`: every block's first, then every block's second."""
         if self.encoder.source.precision == "int8":
-            import torch
-
-            vectors, outputs = self.encoder.int8.with_blocks(self.encoder.pixels_to_input(pixels))
-            return vectors, _in_order([self._parts(torch.from_numpy(output)) for output in outputs])
+            vectors, of_blocks = self.encoder.int8.with_blocks(self.encoder.pixels_to_input(pixels), self._parts)
+            return vectors, _in_order(of_blocks)
         seen = self._seen.parts = []
         try:
             vectors = self.encoder.embed_images(pixels, lambda token: seen.append(self._parts(token)))
@@ -129,22 +130,23 @@ def blocks_of(visual: Any, name: str) -> list[Any]:
 
 def _parts_of(visual: Any, sees: str, name: str) -> Parts:
     """What is kept of each block's output. open_clip's own transformers have a class token; of timm's some, as
-    SigLIP's, pool all tokens instead. Raises EncoderError for patches of a tower without class token."""
+    SigLIP's, pool all tokens instead, or have registers before the patches. Raises EncoderError for patches of a tower
+    without class token."""
     trunk = getattr(visual, "trunk", None)
-    has_token = hasattr(visual, "transformer") if trunk is None else getattr(trunk, "cls_token", None) is not None
+    before_patches = int(hasattr(visual, "transformer")) if trunk is None else getattr(trunk, "num_prefix_tokens", 0)
+    has_token = before_patches > 0 and (trunk is None or getattr(trunk, "cls_token", None) is not None)
     if sees == Sees.PATCHES and not has_token:
         raise EncoderError(
             f"{name}'s image tower has no class token: its blocks are means over the image already. "
             "Take --features blocks."
         )
-    before_patches = getattr(trunk, "num_prefix_tokens", 1)
 
     def parts(output: "torch.Tensor") -> "list[torch.Tensor]":
         if output.ndim == 4:  # a map `[N, D, H, W]`
             return [output.mean(dim=(2, 3))]
-        if not has_token:
-            return [output.mean(dim=1)]
         patches = output[:, before_patches:]
+        if not has_token:
+            return [patches.mean(dim=1)]
         means = [patches.mean(dim=1)] if sees == Sees.PATCHES and patches.shape[1] else []
         return [output[:, 0], *means]
 

@@ -1,5 +1,7 @@
 """The arithmetic in which this processor embeds faster than in float32."""
 
+import re
+
 from toolkit.encoders.record import EncoderRecord
 from toolkit.storage.work import Work, machine, processor_fact
 
@@ -17,5 +19,5 @@ def faster_here(record: EncoderRecord, took: Work | None) -> str | None:
     flags = processor_fact("flags").split()
     if {"avx512_bf16", "amx_bf16"} & set(flags):
         return "bf16"
-    transformer = "vit" in record.model.lower()  # int8 leaves convolutions in float32
+    transformer = re.match("(timm:)?vit[-_]", record.model.lower())  # int8 leaves convolutions in float32
     return "int8" if "avx2" in flags and transformer else None

@@ -15,6 +15,10 @@ class HalfWeights:
 
     def __init__(self, model: Any):
         self.model = model
+        self.forget()
+
+    def forget(self) -> None:
+        """Make the copy anew at the next call, as after hooks were added to the model."""
         self.copied: Any = None
         self.version = -1
 

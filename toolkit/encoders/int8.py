@@ -1,12 +1,13 @@
 """Int8 on a CPU: the image tower's matrix products in 8 bits, computed by onnxruntime.
 
-For processors without fast bfloat16. The weights are rounded once, with a scale a row; the activations at each image,
-with a scale a product (dynamic quantisation). Images go through one by one, so that a vector does not depend on its
-batch.
+For processors without fast bfloat16. Weights are rounded once, and each row has a scale. Activations are rounded for
+each image, and what a product reads has one scale (dynamic quantisation). Images go through one by one, so that a
+vector does not depend on its batch.
 """
 
 import tempfile
 import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ from toolkit.errors import EncoderError
 if TYPE_CHECKING:
     import torch
 
+Parts = Callable[["torch.Tensor"], "list[torch.Tensor]"]
+"""A block's output, tokens `[N, T, D]` or a map `[N, D, H, W]` -> what is kept of it, `[N, D]` each."""
 OPSET = 17
 KEPT_IN_FLOAT = ("c_proj", "fc2")
 """The second product of each MLP: a few of its inputs are so large that one scale rounds all others away. With it in 8
@@ -32,6 +35,7 @@ class Int8Tower:
 
     def __init__(self, model: Any, image_size: tuple[int, int]):
         try:
+            import onnx  # noqa: F401  (`_quantised` reads with it)
             import onnxruntime
         except ImportError as error:
             raise EncoderError(f'--precision int8 needs {error.name}: pip install -e ".[int8]"') from error
@@ -47,13 +51,20 @@ class Int8Tower:
         """`[N, 3, H, W]` float32 -> `[N, D]` float32, projected, not normalised."""
         return np.concatenate([out[0] for out in self._run(images, self.names[:1])])
 
-    def with_blocks(self, images: "torch.Tensor") -> tuple[np.ndarray, list[np.ndarray]]:
-        """The same, and the output of each block: tokens `[N, T, D]` or a map `[N, D, H, W]`."""
-        vectors, *blocks = [np.concatenate(parts) for parts in zip(*self._run(images, self.names), strict=True)]
-        return vectors, blocks
+    def with_blocks(self, images: "torch.Tensor", parts_of: Parts) -> "tuple[np.ndarray, list[list[torch.Tensor]]]":
+        """The same, and what `parts_of` keeps of each block's output, `[N, D]` each."""
+        import torch
 
-    def _run(self, images: "torch.Tensor", names: list[str]) -> list[list[np.ndarray]]:
-        return [self.session.run(names, {"images": image[None]}) for image in images.contiguous().numpy()]
+        vectors, kept = [], []
+        for vector, *blocks in self._run(images, self.names):
+            vectors.append(vector)
+            kept.append([parts_of(torch.from_numpy(block)) for block in blocks])
+        joined = [[torch.cat(parts) for parts in zip(*of_block, strict=True)] for of_block in zip(*kept, strict=True)]
+        return np.concatenate(vectors), joined
+
+    def _run(self, images: "torch.Tensor", names: list[str]) -> Iterator[list[np.ndarray]]:
+        for image in images.contiguous().numpy():
+            yield self.session.run(names, {"images": image[None]})
 
 
 def _quantised(model: Any, image_size: tuple[int, int], folder: Path) -> Path:

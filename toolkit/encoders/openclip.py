@@ -45,7 +45,7 @@ class OpenClip:
 
         self.model: Any = model.eval()  # open_clip has no types
         self.source = origin
-        self.device = pick_device(origin.device)
+        self.device = pick_device(origin.device, origin.precision)
         # Convolutions are up to twice as fast with channels last; vectors are equal to 1e-6.
         self.model.to(self.device, memory_format=torch.channels_last)
         self.has_text = hasattr(model, "encode_text")
@@ -53,7 +53,7 @@ class OpenClip:
         self.preprocessing = dict(model.visual.preprocess_cfg)
         self._steps = _steps_to_pixels(self.preprocessing)
         self.batch_size = 256 if self.device == "cuda" else 64 if self.image_size[0] <= 64 else 32
-        self._half = half_precision.HalfWeights(model)
+        self.half = half_precision.HalfWeights(model)
         self.record = self._describe(trained_on)
         self.identity, self.dimension = self.record.identity, self.record.dimension
 
@@ -111,7 +111,7 @@ class OpenClip:
     def _to_embed_with(self) -> Any:
         """The model; on a CPU in half precision, its copy with weights already cast."""
         halved = self.device == "cpu" and self.source.precision in half_precision.PRECISIONS
-        return self._half(self.source.precision) if halved else self.model
+        return self.half(self.source.precision) if halved else self.model
 
     def embed_images(self, pixels: np.ndarray, last_block: Callable[[Any], None] | None = None) -> np.ndarray:
         """`[N, 3, H, W]` uint8 from `preprocess` -> `[N, D]` float32: projected, not normalised.
@@ -128,9 +128,7 @@ class OpenClip:
 
     @cached_property
     def int8(self) -> Int8Tower:
-        """Its image tower in int8. Raises EncoderError on a GPU."""
-        if self.device != "cpu":
-            raise EncoderError("int8 is for processors: on a GPU take --precision bf16.")
+        """Its image tower in int8."""
         return Int8Tower(self.model, self.image_size)
 
     @contextmanager
@@ -143,7 +141,10 @@ class OpenClip:
         import torch
 
         cores = torch.get_num_threads()
-        most = cores if self.source.precision == "int8" else MOST_SIDE_BY_SIDE  # int8 computes on one core a batch
+        most = MOST_SIDE_BY_SIDE
+        if self.source.precision == "int8":
+            self.int8  # noqa: B018  (made here, before several threads want it at once)
+            most = cores  # each batch on one
         count = min(cores, most) if self.device == "cpu" else 1
         share = cores // count
         torch.set_num_threads(share)
@@ -232,9 +233,17 @@ def _tokenizer(origin: Source) -> Any:
         ) from error
 
 
-def pick_device(name: str) -> str:
-    """`auto` -> the first available of CUDA, MPS (Apple) and CPU. Raises EncoderError for an unavailable device."""
+def pick_device(name: str, precision: str = "fp32") -> str:
+    """`auto` -> the first available of CUDA, MPS (Apple) and CPU; for int8 the CPU.
+
+    Raises EncoderError for an unavailable device, and for int8 on a GPU.
+    """
     import torch
+
+    if precision == "int8":
+        if name not in ("auto", "cpu"):
+            raise EncoderError(f"int8 is for processors: say --device cpu, or another --precision on {name}.")
+        return "cpu"
 
     here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":

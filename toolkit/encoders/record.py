@@ -76,10 +76,15 @@ class EncoderRecord:
         return f"finetuned {seen}".strip() if self.trained_on else seen or "base"
 
     @property
+    def is_inside(self) -> bool:
+        """Whether it sees the inside of another encoder's image tower."""
+        return self.sees in (Sees.BLOCKS, Sees.PATCHES)
+
+    @property
     def stored_as(self) -> str:
-        """The type of its numbers in the cache. Blocks are at unit length and many, and half precision serves probes as
-        well (docs/speed.md)."""
-        return "float16" if self.blocks else "float32"
+        """The type of its numbers in the cache. Blocks have unit length and many columns; in half precision probes
+        read the same from them (docs/speed.md)."""
+        return "float16" if self.is_inside else "float32"
 
     @property
     def has_label_vectors(self) -> bool:

@@ -30,7 +30,7 @@ class Loaders:
         if record.sees in WITHOUT_MODEL:
             return WITHOUT_MODEL[record.sees]
         clip = cache(lambda: self._finetuned(record)) if record.trained_on else self.base
-        return cache(lambda: Blocks(clip(), record.sees)) if record.blocks else clip
+        return cache(lambda: Blocks(clip(), record.sees)) if record.is_inside else clip
 
     def _finetuned(self, record: EncoderRecord) -> OpenClip:
         assert record.trained_on is not None

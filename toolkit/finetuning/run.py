@@ -63,8 +63,6 @@ def start(
 
     if encoder.source.precision == "fp16":
         raise EncoderError("Fine-tuning in fp16 loses small gradients: use --precision bf16 or fp32.")
-    if encoder.source.precision == "int8":
-        raise EncoderError("int8 embeds but does not train: use --precision fp32 or bf16 to fine-tune.")
     parameters = list(encoder.model.parameters())
     assert recipe.learning_rate is not None
     fused = encoder.device in ("cpu", "cuda")  # one pass over the weights per step, instead of one per operation

@@ -43,8 +43,8 @@ class Embedded:
     @property
     def took(self) -> Work | None:
         """What embedding took now, by the mean of all images in the cache; None if that was not measured."""
-        measured = self.cache.measured()
-        return Work(measured.seconds * self.embedded, measured.on[-1]) if measured.seconds else None
+        measured = self.cache.measured() if self.embedded else None
+        return Work(measured.seconds * self.embedded, measured.on[-1]) if measured and measured.seconds else None
 
     @cached_property
     def splits(self) -> list[Split]:
@@ -55,8 +55,8 @@ class Embedded:
 def embed(plan: Plan, strict: bool = False, inside: str | None = None) -> Embedded:
     """Embed every image and prompt of the plan that the cache lacks, with the base encoder.
 
-    With `inside` (blocks or patches), also that of its image tower, in the same pass. Raises DataError if more than 1 %
-    of the images (with `strict`: any) cannot be read, after all others are stored.
+    With `inside`, also the `blocks` or the `patches` of its image tower, in the same pass. Raises DataError if more
+    than 1 % of the images (with `strict`: any) cannot be read, after all others are stored.
     """
     distributed.start()
     contents, encoder = plan.contents(), functools.cache(plan.load)
@@ -93,7 +93,7 @@ def filled_together(
 
 def is_inside(record: EncoderRecord, other: EncoderRecord) -> bool:
     """Whether `record` describes the blocks or patches of the encoder `other`."""
-    return bool(record.blocks) and record.base_identity == other.identity
+    return record.is_inside and record.base_identity == other.identity
 
 
 def _read_what_is_needed(plan: Plan, contents: Contents) -> tuple[int, np.ndarray]:

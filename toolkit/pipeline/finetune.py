@@ -19,7 +19,17 @@ from toolkit.finetuning.search import Training, make
 from toolkit.pipeline.embed import embed, filled_together
 from toolkit.pipeline.plan import Plan
 
-NO_MODEL = "names imported vectors, without a model to fine-tune"
+NOT_TRAINED = {
+    "fp16": "in fp16 loses the small gradients of fine-tuning: take --precision bf16 or fp32",
+    "int8": "in int8 embeds but does not train: take --precision fp32 or bf16",
+}
+
+
+def untrainable(plan: Plan) -> str | None:
+    """Why the plan's encoder cannot be fine-tuned, as the end of a sentence; None if it can."""
+    if not plan.has_model():
+        return "names imported vectors, without a model to fine-tune"
+    return NOT_TRAINED.get(plan.source.precision)
 
 
 @dataclass(frozen=True)
@@ -44,9 +54,8 @@ def finetune(plan: Plan, recipe: Recipe, inside: str | None = None) -> list[Fine
     reused. An encoder without text is trained with label vectors in place of prompts. Raises EncoderError for imported
     vectors, and what `embed` raises.
     """
-    if not plan.has_model():
-        compare = plan.command("compare")
-        raise EncoderError(f"{plan.source.model} {NO_MODEL}: {compare} compares heads on them.")
+    if why := untrainable(plan):
+        raise EncoderError(f"{plan.source.model} {why}. {plan.command('compare')} compares heads on its vectors.")
     base = embed(plan)
     of_splits = [(_training(plan, recipe, base.cache.record, split), split) for split in base.splits]
     return [_finetune_one(plan, training, split, inside) for training, split in of_splits]

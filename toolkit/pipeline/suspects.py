@@ -10,7 +10,7 @@ import polars as pl
 from toolkit.cache.store import Cache
 from toolkit.data.held_out import NONE
 from toolkit.data.split import Split
-from toolkit.encoders.record import EncoderRecord
+from toolkit.encoders.record import EncoderRecord, Sees
 from toolkit.errors import ResultsError, SelectionError, counted
 from toolkit.evaluation import suspects
 from toolkit.heads import fits
@@ -20,6 +20,7 @@ from toolkit.results import tables
 from toolkit.results.report import gallery
 from toolkit.storage.records import write_whole
 
+INSIDE = (Sees.BLOCKS, Sees.PATCHES)
 TABLE, PAGE = "suspects.csv", "suspects.html"
 MOST_SHOWN = 60
 RELIABLE, UNRELIABLE = 0.7, "The probe is often wrong itself: do not correct labels by it."
@@ -41,8 +42,9 @@ class Found:
 def find_suspects(plan: Plan, head: str = "lda", left_out: str = "folds") -> Found:
     """Rank the plan's training and test images by how much a probe contradicts their labels; works from the cache.
 
-    Takes the blocks of the image tower where they are embedded, else its last layer; never a fine-tuned encoder, which
-    was trained on the labels in question. Raises MissingEmbeddings where images are not embedded.
+    Takes the blocks of the image tower where they are embedded, else the patches, else its last layer; never a
+    fine-tuned encoder, which was trained on the labels in question. Raises MissingEmbeddings where images are not
+    embedded.
     """
     splits = plan.largest(plan.contents())
     if len(splits) > 1:
@@ -63,7 +65,7 @@ def find_suspects(plan: Plan, head: str = "lda", left_out: str = "folds") -> Fou
 def _encoder(plan: Plan, split: Split, head: str) -> Cache:
     every, _ = ready_encoders(plan, plan.base(), split, [head])
     ours = [cache for cache in every if cache.record.trained_on is None and fits(head, cache.record)]
-    return next((cache for cache in ours if cache.record.blocks), every[0])
+    return next((cache for sees in INSIDE for cache in ours if cache.record.sees == sees), every[0])
 
 
 def _lead(plan: Plan, done: Found) -> list[str]:
