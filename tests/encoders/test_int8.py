@@ -70,7 +70,7 @@ def test_it_is_made_once_for_all_threads(folder: Path, monkeypatch: pytest.Monke
 def test_without_onnx_it_says_what_to_install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(EncoderError, match=r"pip install -e \"\.\[int8\]"):
-        load(folder, "int8").embed_images(np.zeros((1, 3, 32, 32), np.uint8))
+        load(folder, "int8")
 
 
 def test_a_gpu_is_refused(folder: Path) -> None:

@@ -78,7 +78,7 @@ class Blocks:
 
     def _embed(self, pixels: np.ndarray) -> "tuple[np.ndarray, list[torch.Tensor]]":
         """The vectors of `encoder`, and the parts `[N, D]`: every block's first, then every block's second."""
-        if self.encoder.source.precision == "int8":
+        if self.encoder.int8:
             vectors, of_blocks = self.encoder.int8.with_blocks(self.encoder.pixels_to_input(pixels), self._parts)
             return vectors, _in_order(of_blocks)
         seen = self._seen.parts = []

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,6 +53,7 @@ class OpenClip:
         self._steps = _steps_to_pixels(self.preprocessing)
         self.batch_size = 256 if self.device == "cuda" else 64 if self.image_size[0] <= 64 else 32
         self.half = half_precision.HalfWeights(model)
+        self.int8 = Int8Tower(self.model, self.image_size) if origin.precision == "int8" else None
         self.record = self._describe(trained_on)
         self.identity, self.dimension = self.record.identity, self.record.dimension
 
@@ -120,16 +120,11 @@ class OpenClip:
         """
         import torch
 
-        if self.source.precision == "int8":
+        if self.int8:
             return self.int8.vectors(self.pixels_to_input(pixels))
         with torch.inference_mode(), arithmetic(self.device, self.source.precision):
             vectors = encode_image(self._to_embed_with(), self.pixels_to_input(pixels), last_block)
         return np.asarray(vectors.float().cpu().numpy())
-
-    @cached_property
-    def int8(self) -> Int8Tower:
-        """Its image tower in int8."""
-        return Int8Tower(self.model, self.image_size)
 
     @contextmanager
     def side_by_side(self) -> Iterator[tuple[int, ThreadPoolExecutor]]:
@@ -141,10 +136,7 @@ class OpenClip:
         import torch
 
         cores = torch.get_num_threads()
-        most = MOST_SIDE_BY_SIDE
-        if self.source.precision == "int8":
-            self.int8  # noqa: B018  (made here, before several threads want it at once)
-            most = cores  # each batch on one
+        most = cores if self.int8 else MOST_SIDE_BY_SIDE  # a batch in int8 is computed on one core
         count = min(cores, most) if self.device == "cpu" else 1
         share = cores // count
         torch.set_num_threads(share)
