@@ -154,7 +154,8 @@ def ready_encoders(plan: Plan, base: Cache, split: Split, heads: Sequence[str]) 
     others, notes = read_without_model(plan.dataset, split.rows(), sorted(wanted), plan.cache, watch)
     if not finetuned and base.record.pretrained != IMPORTED:
         without = "" if split.held_out == NONE else f" without {in_words(split.held_out, split.by)}"
-        note = f"No encoder is fine-tuned{without} on these images"
+        images = f"{split.train_per_label} images a label" if plan.shots else "these images"
+        note = f"No encoder is fine-tuned{without} on {images}"
         notes = [f"{note}: {plan.command('finetune')} trains one; compare again to see its rows.", *notes]
     return [base, *inside, *finetuned, *others], notes
 
