@@ -14,6 +14,7 @@ from toolkit.cache.store import find_encoders
 from toolkit.cli.main import cli
 from toolkit.encoders import openclip
 from toolkit.encoders.blocks import Blocks
+from toolkit.encoders.int8 import Int8Tower
 from toolkit.errors import EncoderError
 
 
@@ -71,6 +72,14 @@ def test_without_onnx_it_says_what_to_install(folder: Path, monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(EncoderError, match=r"pip install -e \"\.\[int8\]"):
         load(folder, "int8")
+
+
+def test_no_library_speaks_of_its_own(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("WARNING"):
+        encoder = load(folder, "fp32")
+        caplog.clear()
+        Int8Tower(encoder.model, encoder.image_size)
+    assert not caplog.records
 
 
 def test_a_gpu_is_refused(folder: Path) -> None:

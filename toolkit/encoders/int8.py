@@ -81,9 +81,12 @@ def _quantised(model: Any, image_size: tuple[int, int], folder: Path) -> Path:
             torch.onnx.export(
                 _whole_pass(model), (image,), exact, input_names=["images"], opset_version=OPSET, dynamo=False
             )
-        nodes = [node.name for node in onnx.load(exact).graph.node]
+        graph = onnx.load(exact)
+        # Without this mark onnxruntime warns; its preparation fuses what the session fuses anyway.
+        onnx.helper.set_model_props(graph, {"onnx.quant.pre_process": "onnxruntime.quant"})
+        nodes = [node.name for node in graph.graph.node]
         quantize_dynamic(
-            exact,
+            graph,
             rounded,
             op_types_to_quantize=["MatMul", "Gemm"],
             nodes_to_exclude=[name for name in nodes if any(part in name for part in KEPT_IN_FLOAT)],
