@@ -20,8 +20,8 @@ from toolkit.pipeline.embed import embed, filled_together
 from toolkit.pipeline.plan import Plan
 
 NOT_TRAINED = {
-    "fp16": "in fp16 loses the small gradients of fine-tuning: take --precision bf16 or fp32",
-    "int8": "in int8 embeds but does not train: take --precision fp32 or bf16",
+    "fp16": "in fp16 loses the small gradients of fine-tuning (take --precision bf16 or fp32)",
+    "int8": "in int8 embeds but does not train (take --precision fp32 or bf16)",
 }
 
 
@@ -55,7 +55,7 @@ def finetune(plan: Plan, recipe: Recipe, inside: str | None = None) -> list[Fine
     vectors, and what `embed` raises.
     """
     if why := untrainable(plan):
-        raise EncoderError(f"{plan.source.model} {why}. {plan.command('compare')} compares heads on its vectors.")
+        raise EncoderError(f"{plan.source.model} {why}: {plan.command('compare')} compares heads on its vectors.")
     base = embed(plan)
     of_splits = [(_training(plan, recipe, base.cache.record, split), split) for split in base.splits]
     return [_finetune_one(plan, training, split, inside) for training, split in of_splits]
