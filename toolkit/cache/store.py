@@ -45,8 +45,7 @@ class Cache:
         self._check(vectors, len(keys))
         self._introduce()
         numbers = key_bytes(keys).view(np.uint8).reshape(-1, 32)
-        stored = vectors.astype(self.record.stored_as, copy=False)
-        segments.write_segment(self.folder, "images", {"sha256": numbers}, stored, self.record.plain(), work)
+        self._store("images", {"sha256": numbers}, vectors, work)
 
     def append_prompts(self, prompts: Sequence[str], vectors: np.ndarray, work: Work | None = None) -> None:
         """Store vectors `[P, D]` float32 under their prompts; see `append_images`. Raises CacheError if that fails."""
@@ -54,9 +53,11 @@ class Cache:
         self._introduce()
         texts = [prompt.encode() for prompt in prompts]
         width = max(map(len, texts), default=1) or 1
-        prompt = {"prompt": np.array(texts, f"S{width}")}
+        self._store("texts", {"prompt": np.array(texts, f"S{width}")}, vectors, work)
+
+    def _store(self, kind: str, keys: dict[str, np.ndarray], vectors: np.ndarray, work: Work | None) -> None:
         stored = vectors.astype(self.record.stored_as, copy=False)
-        segments.write_segment(self.folder, "texts", prompt, stored, self.record.plain(), work)
+        segments.write_segment(self.folder, kind, keys, stored, self.record.plain(), work)
 
     def missing_images(self, keys: Sequence[str]) -> list[str]:
         """The keys without a vector, in their order, each once."""

@@ -23,6 +23,10 @@ class Sees(StrEnum):
     FILE_FACTS = "file facts"
 
 
+INSIDE = (Sees.BLOCKS, Sees.PATCHES)
+"""What sees the inside of another encoder's image tower."""
+
+
 @dataclass(frozen=True)
 class TrainedOn:
     """Exactly what a fine-tuned encoder was trained on, and how.
@@ -78,7 +82,7 @@ class EncoderRecord:
     @property
     def is_inside(self) -> bool:
         """Whether it sees the inside of another encoder's image tower."""
-        return self.sees in (Sees.BLOCKS, Sees.PATCHES)
+        return self.sees in INSIDE
 
     @property
     def stored_as(self) -> str:

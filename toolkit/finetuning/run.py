@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from torch.optim.swa_utils import AveragedModel
 
 KEPT_PIXELS = 1 << 29
+NOT_TRAINED = {
+    "fp16": "in fp16 loses the small gradients of fine-tuning (take --precision bf16 or fp32)",
+    "int8": "in int8 embeds but does not train (take --precision fp32 or bf16)",
+}
+"""Why an encoder of this precision cannot be fine-tuned, as the end of a sentence."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +63,11 @@ class Run:
 def start(
     encoder: OpenClip, dataset: Dataset, train: pl.DataFrame, prompts: Mapping[str, Sequence[str]], recipe: Recipe
 ) -> Run:
-    """A new run with AdamW. Raises EncoderError for fp16, whose small gradients are lost."""
+    """A new run with AdamW. Raises EncoderError for a precision in `NOT_TRAINED`."""
     import torch
 
-    if encoder.source.precision == "fp16":
-        raise EncoderError("Fine-tuning in fp16 loses small gradients: use --precision bf16 or fp32.")
+    if why := NOT_TRAINED.get(encoder.source.precision):
+        raise EncoderError(f"{encoder.source.model} {why}.")
     parameters = list(encoder.model.parameters())
     assert recipe.learning_rate is not None
     fused = encoder.device in ("cpu", "cuda")  # one pass over the weights per step, instead of one per operation

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from toolkit.encoders.record import Sees
+from toolkit.encoders.record import INSIDE, Sees
 
 FOLDS = 5
-VECTORS: frozenset[str] = frozenset({Sees.LAST_LAYER, Sees.BLOCKS, Sees.PATCHES})
+VECTORS: frozenset[str] = frozenset({Sees.LAST_LAYER, *INSIDE})
 """The kinds of vectors that a head on embeddings takes."""
 MOST_COLUMNS = 4096
 """With more columns than this a Hessian would be too large, so problems are solved in the span of the rows

@@ -15,14 +15,10 @@ from toolkit.errors import EncoderError
 from toolkit.finetuning import checkpoints
 from toolkit.finetuning.checkpoints import Checkpoint
 from toolkit.finetuning.recipes import Recipe
+from toolkit.finetuning.run import NOT_TRAINED
 from toolkit.finetuning.search import Training, make
 from toolkit.pipeline.embed import embed, filled_together
 from toolkit.pipeline.plan import Plan
-
-NOT_TRAINED = {
-    "fp16": "in fp16 loses the small gradients of fine-tuning (take --precision bf16 or fp32)",
-    "int8": "in int8 embeds but does not train (take --precision fp32 or bf16)",
-}
 
 
 def untrainable(plan: Plan) -> str | None:

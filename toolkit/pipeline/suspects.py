@@ -10,7 +10,7 @@ import polars as pl
 from toolkit.cache.store import Cache
 from toolkit.data.held_out import NONE
 from toolkit.data.split import Split
-from toolkit.encoders.record import EncoderRecord, Sees
+from toolkit.encoders.record import INSIDE, EncoderRecord
 from toolkit.errors import ResultsError, SelectionError, counted
 from toolkit.evaluation import suspects
 from toolkit.heads import fits
@@ -20,7 +20,6 @@ from toolkit.results import tables
 from toolkit.results.report import gallery
 from toolkit.storage.records import write_whole
 
-INSIDE = (Sees.BLOCKS, Sees.PATCHES)
 TABLE, PAGE = "suspects.csv", "suspects.html"
 MOST_SHOWN = 60
 RELIABLE, UNRELIABLE = 0.7, "The probe is often wrong itself: do not correct labels by it."
