@@ -106,13 +106,14 @@ class PlainStep:
         return self.loss(*(functional.normalize(one.float(), dim=-1) for one in features), 1 / self.temperature)
 
     def __call__(self, number: int) -> None:
-        from toolkit.encoders.openclip import arithmetic
+        from toolkit.encoders.openclip import arithmetic, products
 
         with arithmetic(self.device, self.precision):
             loss = self.loss_of(*self.batches[number])
         self.losses.append(float(loss.detach()))
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        with products(self.precision):
+            loss.backward()
         self.optimizer.step()
 
 

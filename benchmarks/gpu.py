@@ -21,7 +21,8 @@ from benchmarks.whole_study import whole_study
 @click.option("--test-per-label", default=100, show_default=True, help="Of the whole study.")
 @click.option("--device", default="cuda", show_default=True, help="cpu tries the command out.")
 @click.option("--precisions", default="fp32,tf32,bf16", show_default=True)
-@click.option("--rounds", default=3, show_default=True)
+@click.option("--rounds", default=3, show_default=True, help="Of embedding.")
+@click.option("--study-rounds", default=1, show_default=True, help="Of the whole study, which takes minutes.")
 @click.option("--json", "out", type=click.Path(path_type=Path), required=True, help="Where the figures go.")
 @click.pass_context
 def gpu(
@@ -35,6 +36,7 @@ def gpu(
     device: str,
     precisions: str,
     rounds: int,
+    study_rounds: int,
     out: Path,
 ) -> None:
     """Bare forward pass, `embed`, a fine-tuning step and the whole study, in each precision.
@@ -42,7 +44,8 @@ def gpu(
     Figures are written after each part, so that a run that is cut off keeps what it measured.
     """
     of_embedding = {"kind": "data", "data": data, "count": count, "rounds": rounds}
-    of_study = {"data": data, "train_per_label": train_per_label, "test_per_label": test_per_label, "rounds": rounds}
+    of_study = {"data": data, "train_per_label": train_per_label, "test_per_label": test_per_label}
+    of_study |= {"rounds": study_rounds}
     found: list[object] = []
     for precision in precisions.split(","):
         for command, options in ((embedding, of_embedding), (finetuning, {"rounds": steps}), (whole_study, of_study)):

@@ -100,6 +100,19 @@ def plain_loss(images: torch.Tensor, captions: torch.Tensor, which: torch.Tensor
     return total / len(images)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "tf32"])
+def test_gradients_are_multiplied_in_the_precision_asked_for(
+    fresh: Callable[[], openclip.OpenClip], dataset: Dataset, train: pl.DataFrame, tmp_path: Path, precision: str
+) -> None:
+    encoder, found = fresh(), list[bool]()
+    encoder.source = replace(encoder.source, precision=precision)
+    weight = next(encoder.model.parameters())
+    weight.register_hook(lambda _: found.append(torch.backends.cuda.matmul.allow_tf32))
+    finetune(encoder, dataset, train, "cat", PROMPTS, Recipe(epochs=1, batch_size=8), tmp_path)
+    assert set(found) == {precision == "tf32"}
+    assert not torch.backends.cuda.matmul.allow_tf32
+
+
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(
     fresh: Callable[[], openclip.OpenClip], dataset: Dataset, train: pl.DataFrame, tmp_path: Path
 ) -> None:

@@ -218,7 +218,8 @@ recipe_options = section(
         metavar="NAME",
         default="study",
         show_default=True,
-        help="study, or robust: augmented, averaged, with the prompts as classes; better on what training never saw.",
+        help="study, or robust: augmented, averaged, with the prompts as classes. On new categories robust is better "
+        "for nano and was not for ViT-B/16.",
     ),
     option("--epochs", type=click.IntRange(1), help="Passes over the images.  [default: the recipe's; study: 5]"),
     option("--batch-size", type=click.IntRange(2), help="Images a step.  [default: the recipe's; study: 32]"),

@@ -29,7 +29,7 @@ MOST_SIDE_BY_SIDE = 4
 
 log = logging.getLogger(__name__)
 
-__all__ = ["OpenClip", "Source", "arithmetic", "create", "load", "source"]
+__all__ = ["OpenClip", "Source", "arithmetic", "create", "load", "products", "source"]
 
 
 class OpenClip:
@@ -247,16 +247,25 @@ def pick_device(name: str, precision: str = "fp32") -> str:
 
 @contextmanager
 def arithmetic(device: str, precision: str) -> Iterator[None]:
-    """Compute in `precision` (float32, TensorFloat-32, or autocast to bfloat16 or float16) inside the block."""
+    """Compute in `precision` (float32, TensorFloat-32, or autocast to bfloat16 or float16) inside the block.
+
+    A backward pass needs `products` alone, since it has autocast's types from its forward pass."""
     import torch
 
-    tf32 = precision == "tf32"
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
     half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+    with products(precision), torch.autocast(device, dtype=half) if half else nullcontext():
+        yield
+
+
+@contextmanager
+def products(precision: str) -> Iterator[None]:
+    """Multiply float32 matrices on a GPU in TensorFloat-32 inside the block if `precision` is tf32, else in float32."""
+    import torch
+
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
     try:
-        with torch.autocast(device, dtype=half) if half else nullcontext():
-            yield
+        yield
     finally:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 

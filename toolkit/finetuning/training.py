@@ -14,7 +14,7 @@ import polars as pl
 from toolkit.data.manifest import Dataset
 from toolkit.data.split import training_set_sha256
 from toolkit.encoders.class_token import encode_image
-from toolkit.encoders.openclip import OpenClip, arithmetic
+from toolkit.encoders.openclip import OpenClip, arithmetic, products
 from toolkit.encoders.record import EncoderRecord, TrainedOn
 from toolkit.errors import CacheError, EncoderError, SelectionError
 from toolkit.finetuning import checkpoints, cost
@@ -186,7 +186,8 @@ def _step(run: Run, pixels: np.ndarray, prompts: Sequence[str], captions: np.nda
     if not np.isfinite(value):
         raise EncoderError("The loss became NaN or infinite: take a smaller --lr, or --precision fp32.")
     run.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    with products(encoder.source.precision):
+        loss.backward()
     distributed.average_gradients(encoder.model)
     run.optimizer.step()
     if run.average:
