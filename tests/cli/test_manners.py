@@ -149,7 +149,7 @@ def test_a_closed_pipe_ends_a_command_without_a_traceback() -> None:
 
 
 def test_the_version_is_said_in_one_place() -> None:
-    from toolkit.evaluation.provenance import code_version
+    from toolkit.version import code_version
 
     said = cli.__version__
     assert said in call("--version").stdout and code_version().startswith(f"{said}+")

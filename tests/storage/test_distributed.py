@@ -188,7 +188,7 @@ def test_torchrun_embeds_and_fine_tunes_and_one_process_prints(tmp_path: Path) -
     assert [line.split()[0] for line in done.stdout.splitlines()] == ["Data:", "Fine-tuned"]
     rows = hash_rows(open_data(data), open_data(data).rows.filter(pl.col("split") == "train"))["sha256"].to_list()
     records = find_encoders(tmp_path / "cache")
-    assert len(list((tmp_path / "cache/shards").glob("*.json"))) == 2
+    assert len(list((tmp_path / "cache/listings").glob("*.json"))) == 2
     assert sorted(record.name for record in records) == ["base", "finetuned"]
     for record in records:
         cache = Cache(tmp_path / "cache", record)

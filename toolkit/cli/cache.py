@@ -89,11 +89,11 @@ def cache_import(
     Each vector is matched to an image of --data by its path or SHA-256.
     """
     from toolkit.cache.exchange import import_vectors, read_vectors
-    from toolkit.data.sources import SHARD_INDEXES, open_data
+    from toolkit.data.sources import LISTINGS, open_data
     from toolkit.encoders.default_weights import default_tag
 
     found = read_vectors(vectors)
-    dataset = open_data(data, kept=cache / SHARD_INDEXES, asked=reading_of(reading))
+    dataset = open_data(data, kept=cache / LISTINGS, asked=reading_of(reading))
     with bars() as progress:
         done = import_vectors(
             found, dataset, cache, name, normalised, dimension, lambda *count: progress("Reading", *count)

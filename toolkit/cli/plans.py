@@ -25,7 +25,7 @@ MEANINGS = ("path", "label", "split", "category")
 def planned(chosen: dict[str, Any], as_json: bool) -> "list[Plan]":
     """The plans from the shared options, one for each encoder; prints lines about the data."""
     from toolkit.data.held_out import what_is_held_out
-    from toolkit.data.sources import SHARD_INDEXES, open_data, place_of
+    from toolkit.data.sources import LISTINGS, open_data, place_of
     from toolkit.errors import SelectionError
     from toolkit.evaluation.paired import MARGIN
     from toolkit.pipeline.plan import default_model, make_plan, plans_of
@@ -33,7 +33,7 @@ def planned(chosen: dict[str, Any], as_json: bool) -> "list[Plan]":
     if chosen["seed"] and chosen["seeds"]:
         raise SelectionError("--seeds N does it for the seeds 1 to N: leave --seed out.")
     reading = reading_of(chosen)
-    dataset = open_data(chosen["data"], kept=chosen["cache"] / SHARD_INDEXES, asked=reading)
+    dataset = open_data(chosen["data"], kept=chosen["cache"] / LISTINGS, asked=reading)
     sources = _sources(chosen, default_model(dataset))
     plan = make_plan(
         dataset,
@@ -107,13 +107,13 @@ def beyond_of(chosen: dict[str, Any], labels: "Labels", as_json: bool) -> "Beyon
     """What `beyond_options` ask to score beside base and novel, checked before long work; prints a line about other
     data."""
     from toolkit.data.perturb import parse_all
-    from toolkit.data.sources import SHARD_INDEXES, open_other
+    from toolkit.data.sources import LISTINGS, open_other
     from toolkit.evaluation.test_sets import Beyond
 
     perturbations, other, adapt = parse_all(chosen["perturb"]), chosen["test_data"], _share_of(chosen, labels)
     if not other:
         return Beyond(perturbations, adapt=adapt)
-    found = open_other(other, "test", reading_of(chosen), chosen["cache"] / SHARD_INDEXES)
+    found = open_other(other, "test", reading_of(chosen), chosen["cache"] / LISTINGS)
     _say_what_it_is(found, "Test data", as_json)
     return Beyond(perturbations, found, adapt)
 

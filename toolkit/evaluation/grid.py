@@ -23,6 +23,7 @@ from toolkit.evaluation.paired import MARGIN
 from toolkit.evaluation.scoring import score, with_harmonic_mean, with_p_best
 from toolkit.heads import Head, fits, make_head
 from toolkit.heads.neighbours import remembering
+from toolkit.version import code_version
 
 
 class Fitted(dict[tuple[str, str], Head]):
@@ -162,7 +163,7 @@ def tabulate(
     facts = {
         "train_rows": len(split.train),
         "margin": settings.margin,
-        "code_version": provenance.code_version(),
+        "code_version": code_version(),
         "config_hash": provenance.config_hash(vars(settings)),
         "created": datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S"),
     }

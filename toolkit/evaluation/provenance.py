@@ -1,25 +1,11 @@
-"""Hashes of the code, the settings and the data behind a result."""
+"""Hashes of the settings and the data behind a result."""
 
 import hashlib
 import json
 from collections.abc import Mapping
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import polars as pl
-
-from toolkit.version import __version__
-
-
-@cache
-def code_version() -> str:
-    """The toolkit's version and a hash over its Python files."""
-    digest = hashlib.sha256()
-    here = Path(__file__).parents[1]
-    for path in sorted(here.rglob("*.py")):
-        digest.update(path.relative_to(here).as_posix().encode() + path.read_bytes())
-    return f"{__version__}+{digest.hexdigest()[:10]}"
 
 
 def config_hash(settings: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 
 from toolkit.cache.store import Cache, find_encoders
-from toolkit.data.sources import SHARD_INDEXES, Reading, open_data, place_of
+from toolkit.data.sources import LISTINGS, Reading, open_data, place_of
 from toolkit.data.split import Split, groups_of
 from toolkit.encoders import openclip
 from toolkit.encoders.record import EncoderRecord
@@ -89,7 +89,7 @@ class Study:
     ):
         settings |= {name: Path(settings.get(name, name)) for name in ("cache", "results")}
         reading = Reading(**{name: settings.pop(name) for name in READING if name in settings})
-        dataset = open_data(data, kept=settings["cache"] / SHARD_INDEXES, asked=reading)
+        dataset = open_data(data, kept=settings["cache"] / LISTINGS, asked=reading)
         choice = {name: settings.pop(name) for name in ("pretrained", "precision", "device") if name in settings}
         source = openclip.source(model or default_model(dataset), **choice)
         parts = (split,) if isinstance(split, str) else tuple(split or ())

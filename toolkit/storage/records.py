@@ -56,7 +56,8 @@ def write_whole(path: Path, data: bytes) -> None:
         beside.replace(path)
         sync_folder(path.parent)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.unlink()
         raise CacheError(f"Cannot write {path}: {error.strerror}. What was stored before is kept.") from error
 
 

@@ -15,8 +15,8 @@ from toolkit.errors import DataError
 STANDARD_PLACES = (Path("data/cifake"), Path("data/cifake.zip"))
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 SHARDS = (".tar", ".gz", ".tgz")
-SHARD_INDEXES = "shards"
-"""The folder in a cache with the contents of tar shards."""
+LISTINGS = "listings"
+"""The folder in a cache with the contents of zips and tar shards."""
 PATTERN = r"[*?{[].*\.tar$"
 """A path that matches stands for several shards."""
 
@@ -28,8 +28,8 @@ def open_data(
 
     Reads file names, and the first bytes of files without an image suffix. `asked` is what the user states about
     folders, columns and splits; only its `test_share` reads every image. With `equalise` every picture is read
-    equalised, and the data's name says so. `kept` is a folder where the contents of tar shards are stored. Raises
-    DataError if there is no data, or none of a known kind.
+    equalised, and the data's name says so. `kept` is a folder where the contents of zips and tar shards are stored.
+    Raises DataError if there is no data, or none of a known kind.
     """
     if asked.equalise is None:
         return _as_it_is(path, name, kept, asked)
@@ -100,7 +100,7 @@ def _open(place: str, name: str, kept: Path | None, asked: Reading) -> Dataset:
     if suffix == ".zip":
         from toolkit.data.sources.archive import open_zip
 
-        return open_zip(place, name, asked)
+        return open_zip(place, name, kept, asked)
     if suffix == ".parquet" and not files.is_address(place):
         from toolkit.data.sources.huggingface import is_parquet_of_images, open_files
 

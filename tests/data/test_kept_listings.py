@@ -1,0 +1,104 @@
+"""A zip is listed once: the stored listing is the same data, and is never taken for another zip's."""
+
+import os
+import zipfile
+from pathlib import Path
+
+import pytest
+from trees import cifake_files, jpeg, write_zip
+
+from toolkit.data.manifest import Dataset
+from toolkit.data.sources import open_data
+from toolkit.data.sources.assemble import Reading
+from toolkit.errors import ImageError
+
+TABLE = b"file_name,label,split,camera\npictures/0.jpg,x,train,K\npictures/1.jpg,y,test,\n"
+KINDS: dict[str, tuple[dict[str, bytes], Reading]] = {
+    "cifake": (cifake_files(6, 2), Reading()),
+    "a table": ({"metadata.csv": TABLE, **{f"pictures/{n}.jpg": jpeg(n) for n in range(3)}}, Reading()),
+    "odd names": (
+        {
+            "train/a/50 %.jpg": jpeg(1),
+            "train/b/\u00e9\n.jpg": jpeg(2),
+            "test/a/no suffix": jpeg(3),
+            "test/b/4.jpg": b"",
+            "../x.jpg": jpeg(5),
+            "train/a/notes.txt": b"",
+        },
+        Reading(),
+    ),
+    "a drawn split": ({f"{label}/{n}.jpg": jpeg(n) for n in range(20) for label in "ab"}, Reading(test_share=0.3)),
+    "a layout": ({f"a/{n % 2}/x_{n}.jpg": jpeg(n) for n in range(6)}, Reading(layout="a/{label}/{category}_*.jpg")),
+}
+
+
+def facts(dataset: Dataset) -> tuple[object, ...]:
+    """All that a data set says, with every image's bytes."""
+    frames = [(frame.schema, frame.rows()) for frame in (dataset.rows, dataset.passed_over)]
+    told = (dataset.name, dataset.description, dataset.kind, dataset.layout, dataset.notes)
+    return (*told, *frames, [dataset.read(path) for path in dataset.rows["path"]])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_second_opening_reads_no_names_and_is_the_same_data(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, asked = KINDS[kind]
+    place = write_zip(tmp_path / "x.zip", files)
+    expected = facts(open_data(place, asked=asked))
+    assert facts(open_data(place, kept=tmp_path / "kept", asked=asked)) == expected
+    monkeypatch.setattr(zipfile, "ZipFile", None)
+    assert facts(open_data(place, kept=tmp_path / "kept", asked=asked)) == expected
+
+
+def test_a_changed_zip_a_moved_one_and_another_question_are_listed_anew(tmp_path: Path) -> None:
+    files = {f"{split}/{label}/{n}.jpg": jpeg(n) for n in range(4) for split in ("train", "test") for label in "ab"}
+    place, kept = write_zip(tmp_path / "x.zip", files), tmp_path / "kept"
+    assert len(open_data(place, kept=kept).rows) == 16
+    as_layout = Reading(layout="{split}/{category}/{label}.jpg")
+    assert open_data(place, kept=kept, asked=as_layout).labels() == ["0", "1", "2", "3"]
+    write_zip(place, {name: data for name, data in files.items() if "3.jpg" not in name})
+    assert len(open_data(place, kept=kept).rows) == 12
+    before = place.stat()
+    moved = write_zip(tmp_path / "y.zip", {name.replace("/a/", "/c/"): data for name, data in files.items()})
+    moved.replace(place)
+    os.utime(place, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    assert open_data(place, kept=kept).labels() == ["b", "c"]
+
+
+@pytest.mark.parametrize("suffix", ["json", "npy", "parquet"])
+@pytest.mark.parametrize("damage", ["cut", "changed", "gone"])
+def test_a_damaged_listing_is_made_anew(tmp_path: Path, suffix: str, damage: str) -> None:
+    place, kept = write_zip(tmp_path / "x.zip", cifake_files(4, 2)), tmp_path / "kept"
+    expected = facts(open_data(place, kept=kept))
+    (file,) = kept.glob(f"*.{suffix}")
+    data = file.read_bytes()
+    middle = len(data) // 2
+    file.write_bytes(
+        data[:middle] if damage == "cut" else data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+    )
+    if damage == "gone":
+        file.unlink()
+    assert facts(open_data(place, kept=kept)) == expected
+    assert file.read_bytes() == data, "it is stored again"
+
+
+def test_a_cache_that_cannot_be_written_changes_nothing(tmp_path: Path) -> None:
+    place = write_zip(tmp_path / "x.zip", cifake_files(4, 2))
+    (tmp_path / "kept").write_bytes(b"a file where the folder would be")
+    assert facts(open_data(place, kept=tmp_path / "kept")) == facts(open_data(place))
+
+
+def test_an_image_that_changed_behind_a_stored_listing_is_damaged(tmp_path: Path) -> None:
+    """Size and time tell that a zip changed; where someone sets both back, each image's checksum does."""
+    place, kept = write_zip(tmp_path / "x.zip", cifake_files(4, 2)), tmp_path / "kept"
+    before, data = place.stat(), bytearray(place.read_bytes())
+    open_data(place, kept=kept)
+    with zipfile.ZipFile(place) as archive:
+        info = archive.infolist()[0]
+    data[info.header_offset + 30 + len(info.filename) + info.compress_size // 2] ^= 1
+    place.write_bytes(data)
+    os.utime(place, ns=(before.st_atime_ns, before.st_mtime_ns))
+    known = open_data(place, kept=kept)
+    with pytest.raises(ImageError, match=r"damaged in the zip|cannot be unpacked"):
+        known.read(info.filename)

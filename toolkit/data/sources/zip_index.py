@@ -1,0 +1,100 @@
+"""The listing of a zip, stored: to parse and sort a hundred thousand names takes longer than to compare what they hold.
+
+It is stored under a name that changes with the zip (its size and time), with what was asked, and with the toolkit's
+code, so that a stale one is never found.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+
+from toolkit.data.manifest import Dataset, Level, reasons
+from toolkit.data.sources.assemble import Reading
+from toolkit.data.sources.files import fingerprint, is_address
+from toolkit.errors import CacheError
+from toolkit.storage.records import read_record, write_record, write_whole
+from toolkit.version import code_version
+
+
+class Member(NamedTuple):
+    """Where a file lies in a zip: the offset of its header, the most bytes that its name and extra fields take behind
+    that, its packed and unpacked bytes, CRC-32 and method of compression."""
+
+    offset: int
+    names: int
+    packed: int
+    size: int
+    crc: int
+    method: int
+    encrypted: int
+
+
+FIELDS = np.dtype([(name, "<i8") for name in Member._fields])
+Find = Callable[[str], Member]
+
+
+def stored(folder: Path, place: str, name: str, asked: Reading) -> Path:
+    """The record of a zip's listing in `folder`, whether or not it is there. Raises DataError."""
+    at = place if is_address(place) else str(Path(place).absolute())
+    facts = [place, at, fingerprint(place), name, asked.facts(), code_version()]
+    return folder / f"{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]}.json"
+
+
+def read(record: Path, reader: Callable[[Find], Callable[[str], bytes]]) -> Dataset | None:
+    """The data set that `write` stored, with the `reader` of its members; None if it is not there or damaged."""
+    try:
+        facts = read_record(record)
+        rows = record.with_suffix(".parquet").read_bytes()
+        members = record.with_suffix(".npy").read_bytes()
+        if facts["sha256"] != _digest(rows, members):
+            return None
+        frame, places = pl.read_parquet(io.BytesIO(rows)), np.load(io.BytesIO(members))
+    except (CacheError, OSError, KeyError):
+        return None
+    layout = tuple(Level(**level) for level in facts["layout"])
+    passed_over = reasons((path, reason) for path, reason in facts["passed_over"])
+    told = {name: facts[name] for name in ("name", "description", "kind")}
+    return Dataset(
+        rows=frame,
+        read=reader(_finder(frame["path"], places)),
+        passed_over=passed_over,
+        layout=layout,
+        notes=tuple(facts["notes"]),
+        **told,
+    )
+
+
+def write(record: Path, dataset: Dataset, members: Mapping[str, Member]) -> None:
+    """Store a data set and where its images lie. If the folder cannot be written, the next command lists anew."""
+    buffer, places = io.BytesIO(), io.BytesIO()
+    dataset.rows.write_parquet(buffer)
+    np.save(places, np.array([members[path] for path in dataset.rows["path"]], dtype=FIELDS))
+    facts = {name: getattr(dataset, name) for name in ("name", "description", "kind", "notes")}
+    facts |= {"layout": [asdict(level) for level in dataset.layout], "passed_over": dataset.passed_over.rows()}
+    with suppress(CacheError):
+        write_whole(record.with_suffix(".parquet"), buffer.getvalue())
+        write_whole(record.with_suffix(".npy"), places.getvalue())
+        write_record(record, {**facts, "sha256": _digest(buffer.getvalue(), places.getvalue())})
+
+
+def _digest(*parts: bytes) -> str:
+    return hashlib.sha256(b"".join(parts)).hexdigest()
+
+
+def _finder(paths: pl.Series, places: np.ndarray) -> Find:
+    """Finds a member by its path. The paths are indexed when the first is asked for."""
+
+    @cache
+    def numbers() -> dict[str, int]:
+        return {path: number for number, path in enumerate(paths)}
+
+    return lambda path: Member(*places[numbers()[path]].item())
