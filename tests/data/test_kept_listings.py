@@ -64,6 +64,7 @@ def test_a_changed_zip_a_moved_one_and_another_question_are_listed_anew(tmp_path
     moved.replace(place)
     os.utime(place, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
     assert open_data(place, kept=kept).labels() == ["b", "c"]
+    assert len(list(kept.glob("*.json"))) == 2, "one a zip and way to read it, however often it changes"
 
 
 @pytest.mark.parametrize("suffix", ["json", "npy", "parquet"])

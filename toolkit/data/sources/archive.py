@@ -30,14 +30,19 @@ def open_zip(path: Path | str, name: str, kept: Path | None = None, asked: Readi
 
     `kept` is a folder where the listing is stored. Raises DataError.
     """
-    record = zip_index.stored(kept, str(path), name, asked) if kept else None
-    if record and (found := zip_index.read(record, partial(_reader, _pieces(path)))):
+    if kept is None:
+        return _listed(path, name, asked)[0]
+    record, state = zip_index.place_in(kept, str(path), name, asked), zip_index.state_of(str(path))
+    if found := zip_index.read(record, state, partial(_reader, _pieces(path))):
         return found
-    listing, members, read = _opened(path)
-    dataset = open_listing(listing, name, "images in", str(path), read, asked)
-    if record:
-        zip_index.write(record, dataset, members)
+    dataset, members = _listed(path, name, asked)
+    zip_index.write(record, state, dataset, members)
     return dataset
+
+
+def _listed(path: Path | str, name: str, asked: Reading) -> tuple[Dataset, dict[str, Member]]:
+    listing, members, read = _opened(path)
+    return open_listing(listing, name, "images in", str(path), read, asked), members
 
 
 def open_members(path: Path | str) -> tuple[Listing, Callable[[str], bytes]]:

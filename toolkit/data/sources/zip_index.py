@@ -1,7 +1,7 @@
 """The listing of a zip, stored: to parse and sort a hundred thousand names takes longer than to compare what they hold.
 
-It is stored under a name that changes with the zip (its size and time), with what was asked, and with the toolkit's
-code, so that a stale one is never found.
+Each zip has one, for each way to read it. It holds the state of the zip (its size and time) and of the toolkit's code;
+when either changes, the zip is listed anew.
 """
 
 import hashlib
@@ -42,17 +42,25 @@ FIELDS = np.dtype([(name, "<i8") for name in Member._fields])
 Find = Callable[[str], Member]
 
 
-def stored(folder: Path, place: str, name: str, asked: Reading) -> Path:
-    """The record of a zip's listing in `folder`, whether or not it is there. Raises DataError."""
-    at = place if is_address(place) else str(Path(place).absolute())
-    facts = [place, at, fingerprint(place), name, asked.facts(), code_version()]
-    return folder / f"{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]}.json"
+def place_in(folder: Path, zip_file: str, name: str, asked: Reading) -> Path:
+    """Where the listing of a zip (path or address) is stored, whether or not it is there."""
+    at = zip_file if is_address(zip_file) else str(Path(zip_file).absolute())
+    facts = json.dumps([zip_file, at, name, asked.facts()])
+    return folder / f"{hashlib.sha256(facts.encode()).hexdigest()[:32]}.json"
 
 
-def read(record: Path, reader: Callable[[Find], Callable[[str], bytes]]) -> Dataset | None:
-    """The data set that `write` stored, with the `reader` of its members; None if it is not there or damaged."""
+def state_of(zip_file: str) -> str:
+    """What a stored listing depends on. Raises DataError if the zip is gone."""
+    return f"{fingerprint(zip_file)} {code_version()}"
+
+
+def read(record: Path, state: str, reader: Callable[[Find], Callable[[str], bytes]]) -> Dataset | None:
+    """The data set that `write` stored, with the `reader` of its members; None if it is not there, of another state, or
+    damaged."""
     try:
         facts = read_record(record)
+        if facts["state"] != state:
+            return None
         rows = record.with_suffix(".parquet").read_bytes()
         members = record.with_suffix(".npy").read_bytes()
         if facts["sha256"] != _digest(rows, members):
@@ -73,7 +81,7 @@ def read(record: Path, reader: Callable[[Find], Callable[[str], bytes]]) -> Data
     )
 
 
-def write(record: Path, dataset: Dataset, members: Mapping[str, Member]) -> None:
+def write(record: Path, state: str, dataset: Dataset, members: Mapping[str, Member]) -> None:
     """Store a data set and where its images lie. If the folder cannot be written, the next command lists anew."""
     buffer, places = io.BytesIO(), io.BytesIO()
     dataset.rows.write_parquet(buffer)
@@ -83,7 +91,7 @@ def write(record: Path, dataset: Dataset, members: Mapping[str, Member]) -> None
     with suppress(CacheError):
         write_whole(record.with_suffix(".parquet"), buffer.getvalue())
         write_whole(record.with_suffix(".npy"), places.getvalue())
-        write_record(record, {**facts, "sha256": _digest(buffer.getvalue(), places.getvalue())})
+        write_record(record, {**facts, "state": state, "sha256": _digest(buffer.getvalue(), places.getvalue())})
 
 
 def _digest(*parts: bytes) -> str:
