@@ -36,6 +36,10 @@ class EncoderError(ToolkitError):
     """A model's name, its weights, or a checkpoint."""
 
 
+class UnknownBlocks(EncoderError):
+    """An image tower in which the toolkit does not find the blocks."""
+
+
 class CacheError(ToolkitError):
     """The embedding cache cannot be read or written."""
 

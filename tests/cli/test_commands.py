@@ -52,19 +52,25 @@ def test_run_does_the_whole_study_and_says_what_it_did(study: Path) -> None:
     assert table.columns[:11] == (
         ["dataset", "held_out", "encoder", "head", "test", "class", "precision", "recall", "f1", "support", "accuracy"]
     )
-    assert len(table) == (2 * 3 + 1) * 2 * 3
+    ways = {encoder: set(rows["head"]) for (encoder,), rows in table.group_by("encoder")}
+    probes = {"logreg", "layer-probes", "knn"}
+    with_prompts = {"zero-shot", *probes}
+    assert ways == {"base": with_prompts, "blocks": probes, "finetuned": with_prompts, "file facts": {"shortcut"}}
+    assert len(table) == 12 * 2 * 3
     assert "Written: " in output and (study / "results/report.html").exists()
     assert set(table["dataset"]) == {"cifake"} and set(table["held_out"]) == {"cat"}
-    assert table.filter(pl.col("class") != "all")["support"].to_list() == [5] * 28
+    assert table.filter(pl.col("class") != "all")["support"].to_list() == [5] * 48
 
 
 def test_run_says_each_step_and_ends_with_commands_that_work(study: Path) -> None:
     output = (study / "output").read_text()
     assert [line[:5] for line in output.splitlines() if line.startswith("[")] == ["[1/4]", "[2/4]", "[3/4]", "[4/4]"]
     commands = [shlex.split(line) for line in output.partition("Next:\n")[2].splitlines() if "cli.py" in line]
-    assert [words[2] for words in commands] == ["predict", "run", "run"] and commands[2][-2:] == ["--split", "all"]
+    assert [words[2] for words in commands] == ["predict", "run", "data"] and commands[1][-2:] == ["--split", "all"]
     for _, _, name, *words in commands:
-        cli.cli.commands[name].make_context(name, words)  # raises for an option or a value that it does not take
+        group = cli.cli.commands[name]
+        command = getattr(group, "commands", {}).get(words[0], group)
+        command.make_context(name, words[command is not group :])  # raises for what it does not take
     pictures = [str(study / "cifake/test/REAL") if word == "YOUR_PICTURES/" else word for word in commands[0][2:]]
     assert call(*pictures, "--json").exit_code == 0
 
@@ -108,7 +114,7 @@ def test_another_comparison_adds_its_rows_and_keeps_the_others(study: Path, tmp_
     first = pl.read_csv(tmp_path / "results.csv")
     assert call("compare", *options(study), *place, "--heads", "logreg", "--choose-by", "folds").exit_code == 0
     both = pl.read_csv(tmp_path / "results.csv")
-    assert len(both) == len(first) + 2 * 2 * 3
+    assert len(both) == len(first) + 3 * 2 * 3
     assert set(both["chosen_by"].drop_nulls()) >= {"category", "folds"}
 
 
@@ -185,7 +191,7 @@ def test_with_json_standard_output_is_json_and_nothing_else(study: Path, name: s
 def test_cache_list_verify_and_remove_speak_json(study: Path) -> None:
     place = ["--cache", study / "cache", "--json"]
     listed = json.loads(call("cache", "list", *place).stdout)
-    assert {one["kind"] for one in listed} == {"base", "finetuned", "file facts"}
+    assert {one["kind"] for one in listed} == {"base", "blocks", "finetuned", "file facts"}
     assert all(one["state"] == "whole" for one in json.loads(call("cache", "verify", *place).stdout))
 
 
@@ -252,7 +258,8 @@ DAMAGES = int(os.environ.get("TOOLKIT_TEST_DAMAGES", "10"))
 def damaged_study(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The study, without what other tests' commands alone have read."""
     copy = Path(shutil.copytree(study, tmp_path_factory.mktemp("damaged") / "study"))
-    shutil.rmtree(copy / "cache/near-copies", ignore_errors=True)
+    for folder in ("near-copies", "fits"):
+        shutil.rmtree(copy / "cache" / folder, ignore_errors=True)
     return copy
 
 

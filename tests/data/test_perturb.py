@@ -97,7 +97,7 @@ def test_each_encoder_and_head_gets_a_row_for_each_perturbation_beside_its_ordin
     table = without_times(pl.read_csv(study / "results/results.csv"))
     assert table.filter(pl.col("perturbation") == "").equals(plain), "ordinary rows stay as they were"
     new = table.filter((pl.col("perturbation") != "") & (pl.col("class") == "all"))
-    assert len(new) == 2 * 3 * 2 * len(ALL) and set(new["encoder"]) == {"base", "finetuned"}
+    assert len(new) == 2 * 4 * 2 * len(ALL) and set(new["encoder"]) == {"base", "finetuned"}
     assert new.n_unique("data_hash") == 2 * len(ALL)
     verified = CliRunner().invoke(cli.cli, ["verify-results", "--results", str(study / "results")])
     assert f"{len(table)} rows" in verified.output and "0 differ" in verified.output

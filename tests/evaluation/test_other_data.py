@@ -49,8 +49,10 @@ def test_another_set_adds_rows_without_leaks_and_unreadable_images_and_says_so(h
     assert "Passed over in other: 1 unreadable, 1 byte for byte in the training set." in result.output
     table, predictions = tables.read(home / "results")
     new = table.filter((pl.col("test_data") == "other") & (pl.col("class") == "all"))
-    assert set(new["head"]) == {"zero-shot", "logreg", "knn", "shortcut"} and set(new["test"]) == {"other"}
-    assert new["support"].to_list() == [10] * 4 and new["leaks_dropped"].to_list() == [1] * 4
+    assert set(new["head"]) == {"zero-shot", "logreg", "layer-probes", "knn", "shortcut"} and set(new["test"]) == {
+        "other"
+    }
+    assert new["support"].to_list() == [10] * 5 and new["leaks_dropped"].to_list() == [1] * 5
     scored = predictions.filter(pl.col("test_data") == "other")
     assert not {"test/FAKE/00.jpg", "test/REAL/000.jpg"} & set(scored["path"])
     ordinary = table.filter(pl.col("test_data") == "")

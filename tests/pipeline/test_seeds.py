@@ -34,7 +34,7 @@ def call(home: Path, *words: str) -> Result:
 
 def test_each_seed_has_rows_of_its_own_on_training_rows_of_its_own(home: Path) -> None:
     made = tables.read(home / "results")[0].filter((pl.col("class") == "all") & (pl.col("test") == "base"))
-    assert made.group_by("seed").len().sort("seed").rows() == [(1, 7), (2, 7), (3, 7)]
+    assert made.group_by("seed").len().sort("seed").rows() == [(1, 12), (2, 12), (3, 12)]
     tuned = made.filter((pl.col("encoder") == "finetuned") & (pl.col("head") == "logreg"))
     assert tuned["encoder_id"].n_unique() == 3 and tuned["data_hash"].n_unique() == 3
     assert made.filter(pl.col("encoder") == "base")["encoder_id"].n_unique() == 1
@@ -52,7 +52,7 @@ def test_a_seed_among_several_gives_what_it_gives_alone(home: Path) -> None:
 def test_mean_and_spread_are_those_of_numpy(home: Path) -> None:
     table = tables.read(home / "results")[0]
     spread = over_seeds(table)
-    assert len(spread) == 7 * 2 and set(spread["seeds"]) == {3}
+    assert len(spread) == 12 * 2 and set(spread["seeds"]) == {3}
     for row in spread.iter_rows(named=True):
         same = [pl.col(name) == row[name] for name in ("encoder", "head", "test", "recipe")]
         figures = table.filter(*same, pl.col("class") == "all")["accuracy"].to_numpy()
@@ -63,7 +63,7 @@ def test_mean_and_spread_are_those_of_numpy(home: Path) -> None:
 
 def test_the_workbook_has_them_on_a_sheet(home: Path) -> None:
     sheet = pl.read_excel(home / "results/results.xlsx", sheet_name="Seeds", read_options={"header_row": 1})
-    assert len(sheet) == 14 and sheet["Mean accuracy"].to_list() == pytest.approx(
+    assert len(sheet) == 24 and sheet["Mean accuracy"].to_list() == pytest.approx(
         over_seeds(tables.read(home / "results")[0])["mean"].to_list()
     )
 

@@ -24,17 +24,17 @@ def embed(strict: bool, features: str | None, as_json: bool, **chosen: Any) -> N
 
     plans = planned(chosen, as_json)
     done = of_each(plans, lambda plan: run(plan, strict, features))
-    show_embedded(done, plans, as_json, features)
+    show_embedded(done, plans, as_json)
 
 
-def show_embedded(done: list[Any], plans: "list[Plan]", as_json: bool, features: str | None) -> None:
+def show_embedded(done: list[Any], plans: "list[Plan]", as_json: bool) -> None:
     """What `embed` did with each encoder, in a line or two; as JSON one object, or a list of them for several."""
     if as_json:
         facts = [_facts(one, plan) for one, plan in zip(done, plans, strict=True)]
         print_json(facts if len(facts) > 1 else facts[0])
         return
     for one, plan in zip(done, plans, strict=True):
-        _show(one, plan, features, prefix(plan, plans))
+        _show(one, plan, prefix(plan, plans))
 
 
 def _facts(done: Any, plan: "Plan") -> dict[str, Any]:
@@ -43,11 +43,11 @@ def _facts(done: Any, plan: "Plan") -> dict[str, Any]:
     return {**facts, "leaks": done.leaks, "notes": done.notes, "encoder": done.cache.record.identity}
 
 
-def _show(done: Any, plan: "Plan", features: str | None, about: str) -> None:
+def _show(done: Any, plan: "Plan", about: str) -> None:
     from toolkit.encoders.faster import faster_here
     from toolkit.errors import counted
 
-    inside = f" with the {features} inside the image tower" if features else ""
+    inside = f" with the {done.inside} inside the image tower" if done.inside else ""
     click.echo(
         f"{about}Embedded {counted(done.embedded, 'image')}{inside} and {counted(done.prompts, 'prompt')}; "
         f"{counted(done.cached, 'image')} {'was' if done.cached == 1 else 'were'} in the cache."

@@ -253,6 +253,14 @@ features_option = option(
     help="blocks: also embed the class token of each block inside the image tower, for probes; compare then adds their "
     "rows. patches: these and the mean of each block's patches.",
 )
+run_features_option = option(
+    "--features",
+    type=click.Choice(["blocks", "patches", "last"]),
+    default="blocks",
+    show_default=True,
+    help="What probes see. blocks: the last layer, and the class token of each block inside the image tower. patches: "
+    "these and the mean of each block's patches. last: the last layer alone.",
+)
 choose_by_option = chosen(
     "choose-by",
     "category",
@@ -262,10 +270,10 @@ head_options = section(
     "Heads",
     option(
         "--heads",
-        default="zero-shot,logreg,knn,shortcut",
+        default="zero-shot,logreg,layer-probes,knn,shortcut",
         metavar="A,B,…",
         show_default=True,
-        help="Which heads to compare; also lda, layer-probes, tip-adapter, clap, cnn.",
+        help="Which heads to compare; also lda, tip-adapter, clap, cnn.",
     ),
     choose_by_option,
 )

@@ -30,8 +30,8 @@ from toolkit.data.images import decode
 from toolkit.data.manifest import Dataset
 from toolkit.data.split import NOTHING, Split
 from toolkit.errors import CacheError, ImageError
-from toolkit.storage.damage import set_aside
-from toolkit.storage.records import read_record, write_record
+from toolkit.storage.damage import record_if_whole
+from toolkit.storage.records import write_record
 
 FOLDER = "near-copies"
 MOST_NAMED = 3
@@ -108,11 +108,8 @@ class NearCopies:
         for rows in (train, tests):
             digest.update("".join(rows["sha256"]).encode() + b"\n")
         place = self.cache / FOLDER / f"{digest.hexdigest()[:16]}.json"
-        if place.exists():
-            try:
-                return [(a, b, how) for a, b, how in read_record(place)["pairs"]]
-            except CacheError:
-                set_aside(place, "near copies are looked for again")
+        if known := record_if_whole(place, "near copies are looked for again"):
+            return [(a, b, how) for a, b, how in known["pairs"]]
         found = self._find(train, tests)
         with suppress(CacheError):  # a read-only cache: next time it is found out again
             write_record(place, {"pairs": found})

@@ -5,20 +5,16 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from toolkit.errors import CacheError
-from toolkit.storage.damage import set_aside
-from toolkit.storage.records import read_record, write_record
+from toolkit.storage.damage import record_if_whole
+from toolkit.storage.records import write_record
 
 FILE = "unreadable.json"
 
 
 def read(cache: Path) -> dict[str, str]:
     """SHA-256 -> the reason. Empty if there is no list yet, or if it is damaged."""
-    try:
-        return dict(read_record(cache / FILE)) if (cache / FILE).exists() else {}
-    except CacheError:
-        set_aside(cache / FILE, "the next embed meets unreadable images again and lists them anew")
-        return {}
+    again = "the next embed meets unreadable images again and lists them anew"
+    return record_if_whole(cache / FILE, again) or {}
 
 
 def add(cache: Path, found: Mapping[str, str]) -> None:

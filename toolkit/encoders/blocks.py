@@ -16,7 +16,7 @@ from toolkit.encoders import half_precision
 from toolkit.encoders.int8 import Parts
 from toolkit.encoders.openclip import OpenClip
 from toolkit.encoders.record import EncoderRecord, Sees
-from toolkit.errors import EncoderError
+from toolkit.errors import EncoderError, UnknownBlocks
 
 if TYPE_CHECKING:
     import torch
@@ -114,7 +114,7 @@ class WithBlocks:
 def blocks_of(visual: Any, name: str) -> list[Any]:
     """The blocks of an open_clip image tower: those of a transformer, or the stages of a convolutional network.
 
-    Raises EncoderError for a tower that is neither.
+    Raises UnknownBlocks for a tower that is neither.
     """
     trunk = getattr(visual, "trunk", None)
     known = getattr(trunk, "output_fmt", "NCHW") == "NCHW"  # timm's towers that have their channels last are not
@@ -125,7 +125,7 @@ def blocks_of(visual: Any, name: str) -> list[Any]:
             return list(getattr(owner, part))
     if hasattr(visual, "layer1"):
         return [getattr(visual, f"layer{number}") for number in (1, 2, 3, 4)]
-    raise EncoderError(f"The blocks of {name}'s image tower are not known to the toolkit: leave --features out.")
+    raise UnknownBlocks(f"The blocks of {name}'s image tower are not known to the toolkit: leave --features out.")
 
 
 def _parts_of(visual: Any, sees: str, name: str) -> Parts:

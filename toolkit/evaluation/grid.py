@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from toolkit.data.labels import Labels
 from toolkit.data.split import Split, TestSet
 from toolkit.encoders.record import EncoderRecord
 from toolkit.errors import SelectionError
-from toolkit.evaluation import columns, left_out, provenance
+from toolkit.evaluation import columns, kept_fits, left_out, provenance
 from toolkit.evaluation.cost import EncoderCost, HeadCost, seconds_to_answer
 from toolkit.evaluation.paired import MARGIN
 from toolkit.evaluation.scoring import score, with_harmonic_mean, with_p_best
@@ -81,31 +82,48 @@ def require_unseen(record: EncoderRecord, split: Split) -> None:
         )
 
 
-def fit(split: Split, encoders: Sequence[Cache], settings: Settings) -> Fitted:
-    """Fit every head of the settings on the training rows, for each encoder whose vectors it can be fitted on."""
+def fit(split: Split, encoders: Sequence[Cache], settings: Settings, kept: Path | None = None) -> Fitted:
+    """Fit every head of the settings on the training rows, for each encoder whose vectors it can be fitted on.
+
+    `kept` is a folder of fits: those that were made before are read from it."""
     fitted = Fitted()
     for cache in encoders:
         record = cache.record
         names = [name for name in settings.heads if fits(name, record)]
         if not names:
             continue
-        vectors, labels = cache.read_images(split.train["sha256"].to_list()), split.train["label"].to_numpy()
-        known = split.known_labels(settings.labels.names)
-        prompts = _prompts(cache, known, settings)
+        vectors = cache.read_images(split.train["sha256"].to_list())
+        prompts = _prompts(cache, split.known_labels(settings.labels.names), settings)
         chosen = record.trained_on.choice if record.trained_on else None
         for name in names:
             head = make_head(name, prompts, settings.choose_by, settings.seed, chosen, record.blocks)
-            began = time.perf_counter()
-            head.fit(vectors, labels, groups=split.groups())
-            fitted.took[record.identity, name] = HeadCost(time.perf_counter() - began)
-            head.choice_ = left_out.choice_of(head, record.trained_on)
-            if record.trained_on is None:
-                folds = settings.choose_by, settings.seed
-                head.choice_ |= left_out.said(head, vectors, labels, split.groups(), known, *folds)
-            if record.has_label_vectors and head.needs_prompts:
-                head.choice_ = {**head.choice_, "prompts": "none: a trained vector a label"}
-            fitted[record.identity, name] = head
+            fitted[record.identity, name], seconds = _fit(head, vectors, split, record, settings, kept)
+            fitted.took[record.identity, name] = HeadCost(seconds)
     return fitted
+
+
+def _fit(
+    head: Head, vectors: np.ndarray, split: Split, record: EncoderRecord, settings: Settings, kept: Path | None
+) -> tuple[Head, float]:
+    """The head, fitted, with all of its `choice_`; and the wall seconds that fitting took."""
+    labels, groups, known = split.train["label"].to_numpy(), split.groups(), split.known_labels(settings.labels.names)
+    folds = settings.choose_by, settings.seed
+    more = [known, folds, record.trained_on, record.has_label_vectors]
+    place = kept_fits.place_of(kept, head, vectors, labels, groups, more) if kept else None
+    if place and (found := kept_fits.read(place, vectors)):
+        return found
+    began = time.perf_counter()
+    head.fit(vectors, labels, groups=groups)
+    seconds = time.perf_counter() - began
+    choice = left_out.choice_of(head, record.trained_on)
+    if record.trained_on is None:
+        choice |= left_out.said(head, vectors, labels, groups, known, *folds)
+    if record.has_label_vectors and head.needs_prompts:
+        choice["prompts"] = "none: a trained vector a label"
+    head.choice_ = choice
+    if place:
+        kept_fits.write(place, head, vectors, seconds)
+    return head, seconds
 
 
 def _prompts(cache: Cache, labels: Sequence[str], settings: Settings) -> dict[str, np.ndarray]:

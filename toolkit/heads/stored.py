@@ -7,6 +7,8 @@ The library for this is skops, but importing it takes 3 seconds (it imports torc
 import importlib
 import json
 import pkgutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -73,6 +75,21 @@ def from_bytes(data: bytes, name: str) -> Any:
     if made_with != _minor(sklearn.__version__):
         raise ResultsError(f"{name} was made with scikit-learn {made_with}, this is {sklearn.__version__}: {again}.")
     return head
+
+
+@contextmanager
+def without_vectors(head: Any, training: np.ndarray) -> Iterator[bool]:
+    """Inside the block `head` lacks its `vectors_` if they are `training` (`[N, D]` of unit length), which the cache
+    has already -> whether it lacks them."""
+    vectors = getattr(head, "vectors_", None)
+    in_cache = vectors is not None and np.array_equal(vectors, training)
+    if in_cache:
+        head.vectors_ = None
+    try:
+        yield in_cache
+    finally:
+        if in_cache:
+            head.vectors_ = vectors
 
 
 def _open(data: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

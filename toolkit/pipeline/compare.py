@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from pathlib import Path
 
 import polars as pl
 
@@ -14,7 +15,7 @@ from toolkit.data.split import Split, TestSet
 from toolkit.encoders.features import WITHOUT_MODEL
 from toolkit.encoders.record import IMPORTED, EncoderRecord, Sees
 from toolkit.errors import MissingEmbeddings, SelectionError, counted
-from toolkit.evaluation import audit, grid
+from toolkit.evaluation import audit, grid, kept_fits
 from toolkit.evaluation.adapted import Share, adapted
 from toolkit.evaluation.grid import Comparison, Settings
 from toolkit.evaluation.test_sets import NOTHING_BEYOND, Beyond, MoreSets
@@ -75,7 +76,8 @@ def compare(plan: Plan, heads: Sequence[str], choose_by: str = "category", beyon
         encoders, said = ready_encoders(plan, base, split, heads)
         said += _left_out(heads, encoders)
         more = extra.of(plan.dataset, split, encoders, plan.test_per_label, plan.keep_leaks)
-        comparisons.append(compare_split(split, encoders, settings, more, beyond.adapt))
+        kept = plan.cache / kept_fits.FOLDER
+        comparisons.append(compare_split(split, encoders, settings, more, beyond.adapt, kept))
         if split.train_per_label == plan.every_size()[-1]:
             _keep_heads(plan, comparisons[-1], split, encoders)
         notes += [*said, *comparisons[-1].notes(), *_know_no_new_label(comparisons[-1], split)]
@@ -113,8 +115,10 @@ def compare_split(
     settings: Settings,
     more: Sequence[TestSet] = (),
     adapt: Share | None = None,
+    kept: Path | None = None,
 ) -> Comparison:
     """Check, fit, score and tabulate one split, on its own test sets and on those in `more`; with `adapt` also adapted.
+    Heads that are in the folder `kept` are not fitted again.
 
     The table's `model` is that of the first of `encoders`. Raises SelectionError for an encoder that was trained on the
     held-out value or on another training set, and MissingEmbeddings if vectors are not in the cache.
@@ -122,7 +126,7 @@ def compare_split(
     for cache in encoders:
         grid.require_unseen(cache.record, split)
     sets = [*split.test_sets(), *more]
-    fitted = grid.fit(split, encoders, settings)
+    fitted = grid.fit(split, encoders, settings, kept)
     predictions = grid.predict(fitted, split, encoders, settings, sets)
     if adapt:
         predictions = pl.concat([predictions, adapted(predictions, settings.labels, adapt)])

@@ -28,7 +28,8 @@ MOST_SKIPPED = 0.01
 @dataclass(frozen=True)
 class Embedded:
     """What `embed` did: numbers of images (by content) and prompts embedded now and of images that were in the cache,
-    unreadable images, the number of test images dropped as leaks, notes for the user, and the cache."""
+    unreadable images, the number of test images dropped as leaks, notes for the user, the cache, and what was embedded
+    of the inside of the image tower (`blocks`, `patches` or nothing)."""
 
     embedded: int
     cached: int
@@ -39,6 +40,7 @@ class Embedded:
     cache: Cache
     plan: Plan
     contents: Contents
+    inside: str | None = None
 
     @property
     def took(self) -> Work | None:
@@ -75,7 +77,7 @@ def embed(plan: Plan, strict: bool = False, inside: str | None = None) -> Embedd
     cached = report.cached + report.embedded - embedded
     _list_skipped(plan, contents)
     _complain(plan, contents, strict)
-    return Embedded(embedded, cached, prompts, contents.skipped(), leaks, cache.damaged, cache, plan, contents)
+    return Embedded(embedded, cached, prompts, contents.skipped(), leaks, cache.damaged, cache, plan, contents, inside)
 
 
 def filled_together(

@@ -132,7 +132,9 @@ class Study:
         return _read(Cache(plan.cache, record), split, plan)
 
     def compare(
-        self, heads: Sequence[str] = ("zero-shot", "logreg", "knn", "shortcut"), choose_by: str = "category"
+        self,
+        heads: Sequence[str] = ("zero-shot", "logreg", "layer-probes", "knn", "shortcut"),
+        choose_by: str = "category",
     ) -> pl.DataFrame:
         """Score heads on the base encoder and on each fine-tuned one, on base and novel images; embeds what is missing.
 

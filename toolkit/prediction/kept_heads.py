@@ -144,17 +144,11 @@ def _write(folder: Path, head: Any, training: np.ndarray, record: HeadRecord) ->
     """Write a head's two files. A k-NN head's vectors are not stored again if they are those in the cache."""
     from toolkit.heads import stored
 
-    vectors = getattr(head, "vectors_", None)
-    in_cache = vectors is not None and np.array_equal(vectors, training)
     try:
-        if in_cache:
-            head.vectors_ = None
-        data = stored.to_bytes(head)
+        with stored.without_vectors(head, training) as in_cache:
+            data = stored.to_bytes(head)
     except TypeError:
         return
-    finally:
-        if in_cache:
-            head.vectors_ = vectors
     _write_file(folder / f"{record.key}.safetensors", data)
     where = "cache" if in_cache else "file"
     record = replace(record, vectors=where, file_sha256=hashlib.sha256(data).hexdigest())

@@ -1,7 +1,12 @@
 """Set damaged files aside, so that they are not read again, and warn about them in one line."""
 
+import hashlib
 import logging
 from pathlib import Path
+from typing import Any
+
+from toolkit.errors import CacheError
+from toolkit.storage.records import read_record
 
 log = logging.getLogger(__name__)
 _passed_over: set[Path] = set()
@@ -25,3 +30,26 @@ def set_aside(path: Path, then: str) -> str:
         _passed_over.add(path)
     log.warning(line)
     return line
+
+
+def record_if_whole(path: Path, then: str) -> dict[str, Any] | None:
+    """The record that `write_record` wrote; None if there is none, or if it is damaged, which is set aside."""
+    if not path.exists():
+        return None
+    try:
+        return read_record(path)
+    except CacheError:
+        set_aside(path, then)
+        return None
+
+
+def bytes_if_whole(path: Path, sha256: str, then: str) -> bytes | None:
+    """The bytes of a file; None if it is not there, or if they have another hash: then it is set aside."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    if hashlib.sha256(data).hexdigest() == sha256:
+        return data
+    set_aside(path, then)
+    return None

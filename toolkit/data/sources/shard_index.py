@@ -15,7 +15,8 @@ from toolkit.data.sources.files import fingerprint, open_binary
 from toolkit.data.sources.listing import why_no_picture
 from toolkit.data.sources.vocabulary import COLUMNS, left_behind, plain_column
 from toolkit.errors import CacheError, DataError
-from toolkit.storage.records import read_record, write_record
+from toolkit.storage.damage import record_if_whole
+from toolkit.storage.records import write_record
 
 BLOCK = 512
 LARGEST_FACTS = 1 << 16
@@ -44,12 +45,10 @@ def index_of(place: str, kept: Path | None = None) -> Shard:
         return _read(place)
     mark = sha256(f"{VERSION} {place} {fingerprint(place)}".encode()).hexdigest()[:32]
     record = kept / f"{mark}.json"
-    try:
-        found = read_record(record)
+    if found := record_if_whole(record, "the shard's headers are read again"):
         images = [(name, offset, size) for name, offset, size in found["images"]]
         return Shard(images, found["facts"], [(name, reason) for name, reason in found["passed_over"]])
-    except (CacheError, KeyError, ValueError):
-        shard = _read(place)
+    shard = _read(place)
     with suppress(CacheError):  # if the cache cannot be written, the next command walks through it again
         write_record(record, asdict(shard))
     return shard

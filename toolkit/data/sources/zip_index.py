@@ -21,7 +21,8 @@ from toolkit.data.manifest import Dataset, Level, reasons
 from toolkit.data.sources.assemble import Reading
 from toolkit.data.sources.files import fingerprint, is_address
 from toolkit.errors import CacheError
-from toolkit.storage.records import read_record, write_record, write_whole
+from toolkit.storage.damage import bytes_if_whole, record_if_whole
+from toolkit.storage.records import write_record, write_whole
 from toolkit.version import code_version
 
 
@@ -38,6 +39,8 @@ class Member(NamedTuple):
     encrypted: int
 
 
+ROWS, MEMBERS = ".parquet", ".npy"
+AGAIN = "the zip is listed again"
 FIELDS = np.dtype([(name, "<i8") for name in Member._fields])
 Find = Callable[[str], Member]
 
@@ -57,45 +60,33 @@ def state_of(zip_file: str) -> str:
 def read(record: Path, state: str, reader: Callable[[Find], Callable[[str], bytes]]) -> Dataset | None:
     """The data set that `write` stored, with the `reader` of its members; None if it is not there, of another state, or
     damaged."""
-    try:
-        facts = read_record(record)
-        if facts["state"] != state:
-            return None
-        rows = record.with_suffix(".parquet").read_bytes()
-        members = record.with_suffix(".npy").read_bytes()
-        if facts["sha256"] != _digest(rows, members):
-            return None
-        frame, places = pl.read_parquet(io.BytesIO(rows)), np.load(io.BytesIO(members))
-    except (CacheError, OSError, KeyError):
+    facts = record_if_whole(record, AGAIN)
+    if facts is None or facts["state"] != state:
         return None
-    layout = tuple(Level(**level) for level in facts["layout"])
-    passed_over = reasons((path, reason) for path, reason in facts["passed_over"])
-    told = {name: facts[name] for name in ("name", "description", "kind")}
+    parts = [bytes_if_whole(record.with_suffix(suffix), facts[suffix], AGAIN) for suffix in (ROWS, MEMBERS)]
+    if parts[0] is None or parts[1] is None:
+        return None
+    rows, places = pl.read_parquet(io.BytesIO(parts[0])), np.load(io.BytesIO(parts[1]))
     return Dataset(
-        rows=frame,
-        read=reader(_finder(frame["path"], places)),
-        passed_over=passed_over,
-        layout=layout,
+        *(facts["name"], facts["description"], rows, reader(_finder(rows["path"], places)), facts["kind"]),
+        passed_over=reasons((path, reason) for path, reason in facts["passed_over"]),
+        layout=tuple(Level(**level) for level in facts["layout"]),
         notes=tuple(facts["notes"]),
-        **told,
     )
 
 
 def write(record: Path, state: str, dataset: Dataset, members: Mapping[str, Member]) -> None:
     """Store a data set and where its images lie. If the folder cannot be written, the next command lists anew."""
-    buffer, places = io.BytesIO(), io.BytesIO()
-    dataset.rows.write_parquet(buffer)
+    rows, places = io.BytesIO(), io.BytesIO()
+    dataset.rows.write_parquet(rows)
     np.save(places, np.array([members[path] for path in dataset.rows["path"]], dtype=FIELDS))
     facts = {name: getattr(dataset, name) for name in ("name", "description", "kind", "notes")}
     facts |= {"layout": [asdict(level) for level in dataset.layout], "passed_over": dataset.passed_over.rows()}
     with suppress(CacheError):
-        write_whole(record.with_suffix(".parquet"), buffer.getvalue())
-        write_whole(record.with_suffix(".npy"), places.getvalue())
-        write_record(record, {**facts, "state": state, "sha256": _digest(buffer.getvalue(), places.getvalue())})
-
-
-def _digest(*parts: bytes) -> str:
-    return hashlib.sha256(b"".join(parts)).hexdigest()
+        for suffix, data in ((ROWS, rows.getvalue()), (MEMBERS, places.getvalue())):
+            write_whole(record.with_suffix(suffix), data)
+            facts[suffix] = hashlib.sha256(data).hexdigest()
+        write_record(record, {**facts, "state": state})
 
 
 def _finder(paths: pl.Series, places: np.ndarray) -> Find:
