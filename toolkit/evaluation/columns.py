@@ -143,8 +143,7 @@ RESULTS: dict[str, tuple[Kind, str]] = {
     ),
     "fitting_seconds": (
         F,
-        "Wall seconds to choose and fit the head in this comparison. The first head that needs a library loads it "
-        "(about 0.1 s).",
+        "Wall seconds to choose and fit the head. The first head that needs a library loads it (about 0.1 s).",
     ),
     "answer_ms": (
         F,
