@@ -1,4 +1,4 @@
-"""A zip is listed once: the stored listing is the same data, and is never taken for another zip's."""
+"""A zip is listed once and the sample made once: what is stored is the same data, and never taken for another's."""
 
 import os
 import zipfile
@@ -8,7 +8,7 @@ import pytest
 from trees import cifake_files, jpeg, write_zip
 
 from toolkit.data.manifest import Dataset
-from toolkit.data.sources import open_data
+from toolkit.data.sources import open_data, sample
 from toolkit.data.sources.assemble import Reading
 from toolkit.errors import ImageError
 
@@ -103,3 +103,29 @@ def test_an_image_that_changed_behind_a_stored_listing_is_damaged(tmp_path: Path
     known = open_data(place, kept=kept)
     with pytest.raises(ImageError, match=r"damaged in the zip|cannot be unpacked"):
         known.read(info.filename)
+
+
+@pytest.fixture(scope="module")
+def of_sample() -> tuple[object, ...]:
+    return facts(open_data("sample"))
+
+
+def test_the_sample_is_made_once(
+    tmp_path: Path, of_sample: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert facts(open_data("sample", kept=tmp_path)) == of_sample
+    monkeypatch.setattr(sample, "make", None)
+    assert facts(open_data("sample", kept=tmp_path)) == of_sample
+    monkeypatch.setattr(sample, "version", lambda _: "another")
+    with pytest.raises(TypeError):  # with other packages it would be made again
+        open_data("sample", kept=tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["json", "bin"])
+def test_a_damaged_sample_is_made_again(tmp_path: Path, of_sample: tuple[object, ...], suffix: str) -> None:
+    open_data("sample", kept=tmp_path)
+    file = tmp_path / f"sample.{suffix}"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-100])
+    assert facts(open_data("sample", kept=tmp_path)) == of_sample
+    assert file.read_bytes() == whole and (tmp_path / f"sample.{suffix}.damaged").exists()

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from toolkit.data.images import decode
-from toolkit.data.sources.sample import PHOTOGRAPHS, part_of, photograph, sample
+from toolkit.data.sources.sample import PHOTOGRAPHS, make, part_of, photograph, sample
 
 
 def digest() -> str:
@@ -16,7 +16,7 @@ def digest() -> str:
 
 def test_it_is_made_of_the_same_bytes_each_time() -> None:
     first = digest()
-    sample.cache_clear()
+    make.cache_clear()
     assert digest() == first
 
 

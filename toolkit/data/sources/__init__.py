@@ -16,7 +16,7 @@ STANDARD_PLACES = (Path("data/cifake"), Path("data/cifake.zip"))
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 SHARDS = (".tar", ".gz", ".tgz")
 LISTINGS = "listings"
-"""The folder in a cache with the contents of zips and tar shards."""
+"""The folder in a cache with the contents of zips and tar shards, and the built-in sample."""
 PATTERN = r"[*?{[].*\.tar$"
 """A path that matches stands for several shards."""
 
@@ -42,7 +42,7 @@ def _as_it_is(path: str | Path | None, name: str | None, kept: Path | None, aske
     if path == "sample":
         from toolkit.data.sources.sample import sample
 
-        return sample()
+        return sample(kept)
     place = str(path).removeprefix("file://")
     if _is_on_hub(place):
         from toolkit.data.sources.huggingface import open_hub

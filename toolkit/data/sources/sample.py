@@ -6,14 +6,22 @@ the weak ones are resampled. Structure survives while the finest texture is inve
 wrong, too.
 """
 
+import hashlib
 import io
+from contextlib import suppress
 from functools import lru_cache
+from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from toolkit.data.manifest import Dataset, frame
+from toolkit.errors import CacheError
+from toolkit.storage.damage import bytes_if_whole, record_if_whole
+from toolkit.storage.records import write_record, write_whole
+from toolkit.version import code_version
 
 SIZE = 32
 PATCH = 8
@@ -40,12 +48,43 @@ PHOTOGRAPHS = {
 """Category -> the package and the file that its crops are cut from."""
 
 
-@lru_cache(maxsize=1)
-def sample() -> Dataset:
-    """The sample, made in about two seconds. The bytes depend only on the versions of numpy and Pillow.
+MAKERS = ("numpy", "pillow", "scikit-image", "scikit-learn")
+"""The packages whose versions decide the sample's bytes."""
+KEPT, AGAIN = "sample.json", "the sample is made again"
+
+
+def sample(kept: Path | None = None) -> Dataset:
+    """The sample. Making it takes two to five seconds; `kept` is a folder where its files are stored.
 
     Train and test crops come from disjoint parts of each photograph.
     """
+    files = _stored(kept / KEPT) if kept else make()
+    rows = [(path, parts[1], parts[2], parts[0]) for path in files for parts in [path.split("/")]]
+    what = f"the built-in sample: {len(rows):,} crops of {len(PHOTOGRAPHS)} photographs, half of them re-synthesised"
+    return Dataset("sample", what, frame(rows), files.__getitem__, "sample")
+
+
+def _stored(record: Path) -> dict[str, bytes]:
+    """The sample's files, from beside `record` if they are there and were made with these versions."""
+    state = " ".join([code_version(), *map(version, MAKERS)])
+    known, place = record_if_whole(record, AGAIN), record.with_suffix(".bin")
+    data = bytes_if_whole(place, known["sha256"], AGAIN) if known and known["state"] == state else None
+    if known and data:
+        pieces = [data[start:end] for start, end in pairwise(known["ends"])]
+        return dict(zip(known["names"], pieces, strict=True))
+    files = make()
+    ends = np.cumsum([0, *map(len, files.values())]).tolist()
+    data = b"".join(files.values())
+    facts = {"state": state, "names": list(files), "ends": ends, "sha256": hashlib.sha256(data).hexdigest()}
+    with suppress(CacheError):  # if the cache cannot be written, the next command makes it again
+        write_whole(place, data)
+        write_record(record, facts)
+    return files
+
+
+@lru_cache(maxsize=1)
+def make() -> dict[str, bytes]:
+    """Path -> the bytes of a PNG, in the order of the rows. They depend only on the versions of `MAKERS`."""
     rng = np.random.default_rng(SEED)
     real = {
         (split, category): _crops(part_of(photograph, split), 2 * COUNTS[split], rng)
@@ -59,10 +98,7 @@ def sample() -> Dataset:
         for label, pixels in (("REAL", crops[:half]), ("FAKE", generator.imitate(crops[half:], rng))):
             for number, image in enumerate(pixels):
                 files[f"{split}/{label}/{category}/{number:04d}.png"] = _png(image)
-    names = sorted(files, key=lambda path: (path.rsplit("/", 1)[1], path))
-    rows = [(path, parts[1], parts[2], parts[0]) for path in names for parts in [path.split("/")]]
-    what = f"the built-in sample: {len(rows):,} crops of {len(PHOTOGRAPHS)} photographs, half of them re-synthesised"
-    return Dataset("sample", what, frame(rows), files.__getitem__, "sample")
+    return {name: files[name] for name in sorted(files, key=lambda path: (path.rsplit("/", 1)[1], path))}
 
 
 def photograph(package: str, name: str) -> np.ndarray:
