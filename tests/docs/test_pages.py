@@ -82,11 +82,11 @@ def parse(words: list[str]) -> None:
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """One for all pages, with a built-in sample of a tenth: what one page has embedded, the others find."""
-    sample.sample.cache_clear()
+    sample.make.cache_clear()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sample, "COUNTS", {"train": 9, "test": 11})
         yield tmp_path_factory.mktemp("cache")
-    sample.sample.cache_clear()
+    sample.make.cache_clear()
 
 
 @pytest.fixture
