@@ -1,5 +1,6 @@
 """A head is fitted once on the same rows: later comparisons read it, and say the same to the last bit."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -75,6 +76,9 @@ def test_a_damaged_fit_is_set_aside_and_made_again(home: Path, suffix: str) -> N
     whole = {file: file.read_bytes() for file in files}
     for file, data in whole.items():
         file.write_bytes(data[: len(data) // 2])
+    checked = CliRunner().invoke(cli.cli, ["cache", "verify", "--cache", str(home / "cache"), "--json"])
+    damaged = [one["path"] for one in json.loads(checked.stdout) if one["state"] == "damaged"]
+    assert damaged == [str(file) for file in files]
     again = call(home, "compare", *HEADS)
     assert again.exit_code == 0
     assert all(f"{file} was damaged and is set aside" in again.output.replace("\n", "") for file in files)

@@ -11,6 +11,7 @@ from toolkit.cache import segments
 from toolkit.cache.store import RECORD, Cache, encoder_folders, encoder_record
 from toolkit.data import near_copies, unreadable
 from toolkit.errors import CacheError
+from toolkit.storage import kept
 from toolkit.storage.records import read_record
 
 
@@ -51,7 +52,7 @@ def verify(root: Path) -> list[dict[str, Any]]:
     for record in sorted((root / "checkpoints").glob("*/*.json")):
         report.append({"path": str(record), "state": _record_state(record)})
         report += _weights_state(record)
-    return report
+    return [*report, *kept.states(root)]
 
 
 def remove(root: Path, identity: str) -> list[str]:

@@ -89,8 +89,9 @@ def cache_import(
     Each vector is matched to an image of --data by its path or SHA-256.
     """
     from toolkit.cache.exchange import import_vectors, read_vectors
-    from toolkit.data.sources import LISTINGS, open_data
+    from toolkit.data.sources import open_data
     from toolkit.encoders.default_weights import default_tag
+    from toolkit.storage.kept import LISTINGS
 
     found = read_vectors(vectors)
     dataset = open_data(data, kept=cache / LISTINGS, asked=reading_of(reading))

@@ -25,10 +25,11 @@ MEANINGS = ("path", "label", "split", "category")
 def planned(chosen: dict[str, Any], as_json: bool) -> "list[Plan]":
     """The plans from the shared options, one for each encoder; prints lines about the data."""
     from toolkit.data.held_out import what_is_held_out
-    from toolkit.data.sources import LISTINGS, open_data, place_of
+    from toolkit.data.sources import open_data, place_of
     from toolkit.errors import SelectionError
     from toolkit.evaluation.paired import MARGIN
     from toolkit.pipeline.plan import default_model, make_plan, plans_of
+    from toolkit.storage.kept import LISTINGS
 
     if chosen["seed"] and chosen["seeds"]:
         raise SelectionError("--seeds N does it for the seeds 1 to N: leave --seed out.")
@@ -107,8 +108,9 @@ def beyond_of(chosen: dict[str, Any], labels: "Labels", as_json: bool) -> "Beyon
     """What `beyond_options` ask to score beside base and novel, checked before long work; prints a line about other
     data."""
     from toolkit.data.perturb import parse_all
-    from toolkit.data.sources import LISTINGS, open_other
+    from toolkit.data.sources import open_other
     from toolkit.evaluation.test_sets import Beyond
+    from toolkit.storage.kept import LISTINGS
 
     perturbations, other, adapt = parse_all(chosen["perturb"]), chosen["test_data"], _share_of(chosen, labels)
     if not other:

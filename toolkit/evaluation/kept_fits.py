@@ -8,23 +8,18 @@ import hashlib
 import logging
 import shutil
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from toolkit.errors import CacheError, ResultsError
+from toolkit.errors import ResultsError
 from toolkit.heads import Head, stored
 from toolkit.heads.base import unit
-from toolkit.storage.damage import bytes_if_whole, record_if_whole
-from toolkit.storage.records import write_record, write_whole
+from toolkit.storage import kept
 from toolkit.version import code_version
 
-FOLDER = "fits"
-"""The folder in a cache."""
 SUFFIX = ".safetensors"
-AGAIN = "this head is fitted again"
 LARGEST = 64 << 20
 """Larger heads are fitted again: they hold training vectors, which the cache has already."""
 
@@ -53,22 +48,22 @@ def place_of(
 
 def read(place: Path, X: np.ndarray) -> tuple[Any, float] | None:
     """The head that was fitted on vectors `X`, and how many seconds that took; None if it is not there or damaged."""
-    record = record_if_whole(place, AGAIN)
-    data = bytes_if_whole(place.with_suffix(SUFFIX), record["sha256"], AGAIN) if record else None
-    if record is None or data is None:
+    found = kept.read(place, "", "this head is fitted again")
+    if found is None:
         return None
+    facts, files = found
     try:
-        head = stored.from_bytes(data, str(place))
+        head = stored.from_bytes(files[SUFFIX], str(place))
     except ResultsError:  # not written by this toolkit
         return None
-    if record["vectors"] == "cache":
+    if facts["vectors"] == "cache":
         head.vectors_ = unit(X)
     log.info("%s was fitted before: %s", type(head).__name__, head.choice_)
-    return head, float(record["seconds"])
+    return head, float(facts["seconds"])
 
 
 def write(place: Path, head: Head, X: np.ndarray, seconds: float) -> None:
-    """Keep a fitted head. If the folder cannot be written, the next command fits it again."""
+    """Keep a fitted head, and that it took so many seconds to fit."""
     try:
         with stored.without_vectors(head, unit(X)) as in_cache:
             data = stored.to_bytes(head)
@@ -77,10 +72,7 @@ def write(place: Path, head: Head, X: np.ndarray, seconds: float) -> None:
     if len(data) > LARGEST:
         return
     _remove_others(place.parent)
-    facts = {"sha256": hashlib.sha256(data).hexdigest(), "seconds": seconds, "vectors": "cache" if in_cache else "file"}
-    with suppress(CacheError):
-        write_whole(place.with_suffix(SUFFIX), data)
-        write_record(place, facts)
+    kept.write(place, "", {"seconds": seconds, "vectors": "cache" if in_cache else "file"}, {SUFFIX: data})
 
 
 def _remove_others(mine: Path) -> None:

@@ -15,7 +15,7 @@ from toolkit.data.split import Split, TestSet
 from toolkit.encoders.features import WITHOUT_MODEL
 from toolkit.encoders.record import IMPORTED, EncoderRecord, Sees
 from toolkit.errors import MissingEmbeddings, SelectionError, counted
-from toolkit.evaluation import audit, grid, kept_fits
+from toolkit.evaluation import audit, grid
 from toolkit.evaluation.adapted import Share, adapted
 from toolkit.evaluation.grid import Comparison, Settings
 from toolkit.evaluation.test_sets import NOTHING_BEYOND, Beyond, MoreSets
@@ -26,6 +26,7 @@ from toolkit.pipeline.plan import Plan
 from toolkit.prediction import kept_heads
 from toolkit.results import learning, run_records, tables
 from toolkit.results.studies import with_studies
+from toolkit.storage.kept import FITS
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,7 @@ def compare(plan: Plan, heads: Sequence[str], choose_by: str = "category", beyon
         encoders, said = ready_encoders(plan, base, split, heads)
         said += _left_out(heads, encoders)
         more = extra.of(plan.dataset, split, encoders, plan.test_per_label, plan.keep_leaks)
-        kept = plan.cache / kept_fits.FOLDER
-        comparisons.append(compare_split(split, encoders, settings, more, beyond.adapt, kept))
+        comparisons.append(compare_split(split, encoders, settings, more, beyond.adapt, plan.cache / FITS))
         if split.train_per_label == plan.every_size()[-1]:
             _keep_heads(plan, comparisons[-1], split, encoders)
         notes += [*said, *comparisons[-1].notes(), *_know_no_new_label(comparisons[-1], split)]

@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 
 from toolkit.cache.store import Cache, find_encoders
-from toolkit.data.sources import LISTINGS, Reading, open_data, place_of
+from toolkit.data.sources import Reading, open_data, place_of
 from toolkit.data.split import Split, groups_of
 from toolkit.encoders import openclip
 from toolkit.encoders.record import EncoderRecord
@@ -26,6 +26,7 @@ from toolkit.finetuning.recipes import make_recipe
 from toolkit.pipeline.embed import embed
 from toolkit.pipeline.finetune import finetune, is_of_checkpoint
 from toolkit.pipeline.plan import Plan, default_model, make_plan
+from toolkit.storage.kept import LISTINGS
 
 if TYPE_CHECKING:
     from toolkit.encoders.openclip import OpenClip

@@ -1,6 +1,5 @@
 """Set damaged files aside, so that they are not read again, and warn about them in one line."""
 
-import hashlib
 import logging
 from pathlib import Path
 from typing import Any
@@ -41,15 +40,3 @@ def record_if_whole(path: Path, then: str) -> dict[str, Any] | None:
     except CacheError:
         set_aside(path, then)
         return None
-
-
-def bytes_if_whole(path: Path, sha256: str, then: str) -> bytes | None:
-    """The bytes of a file; None if it is not there, or if they have another hash: then it is set aside."""
-    try:
-        data = path.read_bytes()
-    except OSError:
-        return None
-    if hashlib.sha256(data).hexdigest() == sha256:
-        return data
-    set_aside(path, then)
-    return None

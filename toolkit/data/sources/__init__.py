@@ -15,8 +15,6 @@ from toolkit.errors import DataError
 STANDARD_PLACES = (Path("data/cifake"), Path("data/cifake.zip"))
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 SHARDS = (".tar", ".gz", ".tgz")
-LISTINGS = "listings"
-"""The folder in a cache with the contents of zips and tar shards, and the built-in sample."""
 PATTERN = r"[*?{[].*\.tar$"
 """A path that matches stands for several shards."""
 

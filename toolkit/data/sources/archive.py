@@ -60,7 +60,7 @@ def _opened(path: Path | str) -> tuple[Listing, dict[str, Member], Callable[[str
         raise _unreadable(path, error) from error
     members, passed_over = _members(infos)
     listing = sort_out(members, lambda name: _head(members[name], pieces), passed_over)
-    return listing, members, _reader(pieces, members.__getitem__)
+    return listing, members, _reader(pieces, members.get)
 
 
 def _pieces(path: Path | str) -> ReadAt:
@@ -101,6 +101,8 @@ def _reader(pieces: ReadAt, find: Find) -> Callable[[str], bytes]:
 
     def read(name: str) -> bytes:
         member = find(name)
+        if member is None:
+            raise ImageError("not in the zip")
         if member.encrypted:
             raise ImageError("encrypted in the zip")
         if max(member.size, member.packed) > LARGEST_MEMBER:

@@ -6,9 +6,7 @@ the weak ones are resampled. Structure survives while the finest texture is inve
 wrong, too.
 """
 
-import hashlib
 import io
-from contextlib import suppress
 from functools import lru_cache
 from importlib.metadata import version
 from itertools import pairwise
@@ -18,9 +16,7 @@ import numpy as np
 from PIL import Image
 
 from toolkit.data.manifest import Dataset, frame
-from toolkit.errors import CacheError
-from toolkit.storage.damage import bytes_if_whole, record_if_whole
-from toolkit.storage.records import write_record, write_whole
+from toolkit.storage import kept
 from toolkit.version import code_version
 
 SIZE = 32
@@ -50,15 +46,15 @@ PHOTOGRAPHS = {
 
 MAKERS = ("numpy", "pillow", "scikit-image", "scikit-learn")
 """The packages whose versions decide the sample's bytes."""
-KEPT, AGAIN = "sample.json", "the sample is made again"
+RECORD = "sample.json"
 
 
-def sample(kept: Path | None = None) -> Dataset:
-    """The sample. Making it takes two to five seconds; `kept` is a folder where its files are stored.
+def sample(folder: Path | None = None) -> Dataset:
+    """The sample. Making it takes two to five seconds; `folder` is where its files are kept.
 
     Train and test crops come from disjoint parts of each photograph.
     """
-    files = _stored(kept / KEPT) if kept else make()
+    files = _stored(folder / RECORD) if folder else make()
     rows = [(path, parts[1], parts[2], parts[0]) for path in files for parts in [path.split("/")]]
     what = f"the built-in sample: {len(rows):,} crops of {len(PHOTOGRAPHS)} photographs, half of them re-synthesised"
     return Dataset("sample", what, frame(rows), files.__getitem__, "sample")
@@ -67,18 +63,13 @@ def sample(kept: Path | None = None) -> Dataset:
 def _stored(record: Path) -> dict[str, bytes]:
     """The sample's files, from beside `record` if they are there and were made with these versions."""
     state = " ".join([code_version(), *map(version, MAKERS)])
-    known, place = record_if_whole(record, AGAIN), record.with_suffix(".bin")
-    data = bytes_if_whole(place, known["sha256"], AGAIN) if known and known["state"] == state else None
-    if known and data:
-        pieces = [data[start:end] for start, end in pairwise(known["ends"])]
-        return dict(zip(known["names"], pieces, strict=True))
+    if found := kept.read(record, state, "the sample is made again"):
+        facts, (data,) = found[0], found[1].values()
+        pieces = [data[start:end] for start, end in pairwise(facts["ends"])]
+        return dict(zip(facts["names"], pieces, strict=True))
     files = make()
-    ends = np.cumsum([0, *map(len, files.values())]).tolist()
-    data = b"".join(files.values())
-    facts = {"state": state, "names": list(files), "ends": ends, "sha256": hashlib.sha256(data).hexdigest()}
-    with suppress(CacheError):  # if the cache cannot be written, the next command makes it again
-        write_whole(place, data)
-        write_record(record, facts)
+    facts = {"names": list(files), "ends": np.cumsum([0, *map(len, files.values())]).tolist()}
+    kept.write(record, state, facts, {".bin": b"".join(files.values())})
     return files
 
 

@@ -8,7 +8,6 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -20,9 +19,7 @@ import polars as pl
 from toolkit.data.manifest import Dataset, Level, reasons
 from toolkit.data.sources.assemble import Reading
 from toolkit.data.sources.files import fingerprint, is_address
-from toolkit.errors import CacheError
-from toolkit.storage.damage import bytes_if_whole, record_if_whole
-from toolkit.storage.records import write_record, write_whole
+from toolkit.storage import kept
 from toolkit.version import code_version
 
 
@@ -40,9 +37,10 @@ class Member(NamedTuple):
 
 
 ROWS, MEMBERS = ".parquet", ".npy"
-AGAIN = "the zip is listed again"
+ABSENT = Member(-1, 0, 0, 0, 0, 0, 0)
+"""Stands for a file that a table in the zip names and that is not there."""
 FIELDS = np.dtype([(name, "<i8") for name in Member._fields])
-Find = Callable[[str], Member]
+Find = Callable[[str], Member | None]
 
 
 def place_in(folder: Path, zip_file: str, name: str, asked: Reading) -> Path:
@@ -60,13 +58,11 @@ def state_of(zip_file: str) -> str:
 def read(record: Path, state: str, reader: Callable[[Find], Callable[[str], bytes]]) -> Dataset | None:
     """The data set that `write` stored, with the `reader` of its members; None if it is not there, of another state, or
     damaged."""
-    facts = record_if_whole(record, AGAIN)
-    if facts is None or facts["state"] != state:
+    found = kept.read(record, state, "the zip is listed again")
+    if found is None:
         return None
-    parts = [bytes_if_whole(record.with_suffix(suffix), facts[suffix], AGAIN) for suffix in (ROWS, MEMBERS)]
-    if parts[0] is None or parts[1] is None:
-        return None
-    rows, places = pl.read_parquet(io.BytesIO(parts[0])), np.load(io.BytesIO(parts[1]))
+    facts, files = found
+    rows, places = pl.read_parquet(io.BytesIO(files[ROWS])), np.load(io.BytesIO(files[MEMBERS]))
     return Dataset(
         *(facts["name"], facts["description"], rows, reader(_finder(rows["path"], places)), facts["kind"]),
         passed_over=reasons((path, reason) for path, reason in facts["passed_over"]),
@@ -76,17 +72,13 @@ def read(record: Path, state: str, reader: Callable[[Find], Callable[[str], byte
 
 
 def write(record: Path, state: str, dataset: Dataset, members: Mapping[str, Member]) -> None:
-    """Store a data set and where its images lie. If the folder cannot be written, the next command lists anew."""
+    """Store a data set and where its images lie."""
     rows, places = io.BytesIO(), io.BytesIO()
     dataset.rows.write_parquet(rows)
-    np.save(places, np.array([members[path] for path in dataset.rows["path"]], dtype=FIELDS))
+    np.save(places, np.array([members.get(path, ABSENT) for path in dataset.rows["path"]], dtype=FIELDS))
     facts = {name: getattr(dataset, name) for name in ("name", "description", "kind", "notes")}
     facts |= {"layout": [asdict(level) for level in dataset.layout], "passed_over": dataset.passed_over.rows()}
-    with suppress(CacheError):
-        for suffix, data in ((ROWS, rows.getvalue()), (MEMBERS, places.getvalue())):
-            write_whole(record.with_suffix(suffix), data)
-            facts[suffix] = hashlib.sha256(data).hexdigest()
-        write_record(record, {**facts, "state": state})
+    kept.write(record, state, facts, {ROWS: rows.getvalue(), MEMBERS: places.getvalue()})
 
 
 def _finder(paths: pl.Series, places: np.ndarray) -> Find:
@@ -96,4 +88,9 @@ def _finder(paths: pl.Series, places: np.ndarray) -> Find:
     def numbers() -> dict[str, int]:
         return {path: number for number, path in enumerate(paths)}
 
-    return lambda path: Member(*places[numbers()[path]].item())
+    def find(path: str) -> Member | None:
+        number = numbers().get(path)
+        member = ABSENT if number is None else Member(*places[number].item())
+        return None if member == ABSENT else member
+
+    return find

@@ -1,0 +1,69 @@
+"""What was found out once and is kept: a record with files beside it, read whole or not at all.
+
+None of it is needed. Where it cannot be written it is made again, and a damaged file is set aside.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from toolkit.errors import CacheError
+from toolkit.storage.damage import record_if_whole, set_aside
+from toolkit.storage.records import read_record, write_record, write_whole
+
+LISTINGS, FITS = "listings", "fits"
+"""The folders in a cache: of the contents of zips and tar shards and the built-in sample, and of fitted heads."""
+
+
+def write(record: Path, state: str, facts: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
+    """Keep `facts` (JSON-able) and `files` (suffix -> bytes), which were made from what `state` describes."""
+    with suppress(CacheError):
+        for suffix, data in files.items():
+            write_whole(record.with_suffix(suffix), data)
+        hashes = {suffix: hashlib.sha256(data).hexdigest() for suffix, data in files.items()}
+        write_record(record, {**facts, "state": state, "files": hashes})
+
+
+def read(record: Path, state: str, then: str) -> tuple[dict[str, Any], dict[str, bytes]] | None:
+    """The facts and files that `write` kept; None if there are none of this `state`. `then` says what happens if they
+    are damaged."""
+    facts = record_if_whole(record, then)
+    if facts is None or facts["state"] != state:
+        return None
+    files = {}
+    for suffix, expected in facts["files"].items():
+        place = record.with_suffix(suffix)
+        try:
+            files[suffix] = place.read_bytes()
+        except OSError:
+            return None
+        if hashlib.sha256(files[suffix]).hexdigest() != expected:
+            set_aside(place, then)
+            return None
+    return facts, files
+
+
+def states(cache: Path) -> list[dict[str, str]]:
+    """A dict (path, state `whole` or `damaged`) for each file that is kept in this cache."""
+    report = []
+    for record in sorted([*(cache / LISTINGS).glob("*.json"), *(cache / FITS).glob("*/*.json")]):
+        hashes: dict[str, str] = {}
+        try:
+            hashes = read_record(record).get("files", {})
+            report.append({"path": str(record), "state": "whole"})
+        except CacheError:
+            report.append({"path": str(record), "state": "damaged"})
+        for suffix, expected in hashes.items():
+            whole = _sha256(record.with_suffix(suffix)) == expected
+            report.append({"path": str(record.with_suffix(suffix)), "state": "whole" if whole else "damaged"})
+    return report
+
+
+def _sha256(path: Path) -> str | None:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
