@@ -34,7 +34,7 @@ def feel(data: str | None, images: int, rounds: int, out: Path | None) -> None:
         home = Path(place)
         where = ["--cache", str(home / "cache"), "--results", str(home / "results")]
         study = ["--model", "nano", *where, *(["--data", data] if data else [])]
-        command("run", *study)
+        command("run", *study, "--features", "last")
         shutil.copytree(home / "cache", home / "blocks")
         blocks = [*study, "--cache", str(home / "blocks")]
         command("embed", *blocks, "--features", "blocks")

@@ -68,7 +68,7 @@ def whole_study(
 
             return run
 
-        ways = {"by hand": script, "toolkit": toolkit()}
+        ways = {"by hand": script, "toolkit": toolkit("--features", "last")}
         if blocks:
             ways[WITH_BLOCKS] = toolkit("--features", "blocks")
         timings = in_turns(ways, rounds)

@@ -184,5 +184,7 @@ def test_imported_vectors_have_the_figures_of_the_encoder_that_made_them(
     advice = imported.output.split("Now compare heads on them: python cli.py ")[1]
     typed = CliRunner().invoke(cli, [*shlex.split(advice), "--train-per-label", "12", "--test-per-label", "4"])
     assert typed.exit_code == 0, typed.output
+    ran = call(tmp_path, "run", *plan, "--model", "theirs", "--heads", "knn")
+    assert ran.exit_code == 0 and "Next:" in ran.output and "--features" not in ran.output, ran.output
     trained = call(tmp_path, "finetune", *plan, "--model", "theirs")
     assert trained.exit_code == 2 and "without a model to fine-tune: python cli.py compare" in trained.output

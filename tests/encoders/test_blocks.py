@@ -122,7 +122,7 @@ def test_the_cache_holds_blocks_in_half_precision(tmp_path: Path) -> None:
 
 
 def test_a_tower_of_another_kind_is_refused_in_a_line() -> None:
-    with pytest.raises(EncoderError, match="leave --features out"):
+    with pytest.raises(EncoderError, match="take --features last"):
         blocks_of(torch.nn.Linear(1, 1), "strange")
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 
 import polars as pl
@@ -52,20 +53,26 @@ def test_the_second_comparison_fits_nothing_and_has_the_same_rows(home: Path, mo
     )
 
 
-def test_other_images_settings_or_code_are_fitted_anew(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_images_settings_or_libraries_are_fitted_anew(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nothing_is_fitted(monkeypatch)
     for change in (["--choose-by", "folds"], ["--train-per-label", "11"]):
         assert isinstance(call(home, "compare", "--heads", "logreg", *change).exception, TypeError), change
-    fits = home / "cache/fits"
-    shutil.copytree(fits, home / "aside")
-    monkeypatch.setattr("toolkit.evaluation.kept_fits.code_version", lambda: "other")
+    monkeypatch.setattr("toolkit.evaluation.kept_fits.version", lambda _: "another")
     assert isinstance(call(home, "compare", "--heads", "logreg").exception, TypeError)
-    monkeypatch.undo()
+
+
+def test_fits_of_other_code_go_when_nobody_added_to_them_for_a_week(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(home, tmp_path / "home")
+    fits = tmp_path / "home/cache/fits"
+    (mine,) = fits.iterdir()
+    for name, days in (("newer", 6), ("older", 8)):
+        shutil.copytree(mine, fits / name)
+        os.utime(fits / name, (time.time() - days * 86400,) * 2)
     monkeypatch.setattr("toolkit.evaluation.kept_fits.code_version", lambda: "other")
-    assert call(home, "compare", "--heads", "logreg").exit_code == 0
-    assert [folder.name for folder in fits.iterdir()] == ["other"], "fits of other code are removed"
-    shutil.rmtree(fits)
-    os.rename(home / "aside", fits)
+    assert call(tmp_path / "home", "compare", "--heads", "logreg").exit_code == 0
+    assert {folder.name for folder in fits.iterdir()} == {mine.name, "newer", "other"}
 
 
 @pytest.mark.parametrize("suffix", ["json", "safetensors"])

@@ -135,12 +135,13 @@ def cache_export(
     from toolkit.cache.administration import only_encoder
     from toolkit.cache.exchange import export_vectors
     from toolkit.data.sources import open_data
+    from toolkit.storage.kept import LISTINGS
 
     if target.suffix not in (".npy", ".parquet"):
         raise click.UsageError(f"{target} is neither a .parquet nor an .npy.")
     found = only_encoder(cache, encoder)
     with bars() as progress:
-        dataset = open_data(data, asked=reading_of(reading)) if data else None
+        dataset = open_data(data, kept=cache / LISTINGS, asked=reading_of(reading)) if data else None
         count = export_vectors(found, target, dataset, lambda *done: progress("Reading", *done))
     if as_json:
         print_json({"target": str(target), "images": count, "identity": found.record.identity})

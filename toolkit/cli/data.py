@@ -34,10 +34,11 @@ def data_group(data: str | None, cache: Path, results: Path, as_json: bool, **re
         return
     from toolkit.data.sources import open_data
     from toolkit.evaluation.inventory import at_hand, careful, describe
+    from toolkit.storage.kept import LISTINGS
 
-    found = []
+    found, kept = [], cache / LISTINGS
     with bars() as progress:
-        for dataset in [open_data(data, asked=reading_of(reading))] if data else at_hand():
+        for dataset in [open_data(data, kept=kept, asked=reading_of(reading))] if data else at_hand(kept):
             watch = _watch(progress, dataset.name) if len(dataset.rows) > LONG else None
             found.append({**describe(dataset, watch, cache), "careful": careful(dataset, cache)})
     if as_json:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from toolkit.cli.group import Command
-from toolkit.cli.options import as_json, features_option, option, plan_options
+from toolkit.cli.options import FEATURES, as_json, features_option, option, plan_options
 from toolkit.cli.output import of_each, prefix, print_json
 from toolkit.cli.plans import planned
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 @click.command(cls=Command, epilog="Example: python cli.py embed --data data/cifake.zip --model nano")
 @plan_options
 @option("--strict", is_flag=True, help="Fail on any unreadable image; by default only if more than 1 % are unreadable.")
-@features_option
+@features_option("last", "last")
 @as_json
-def embed(strict: bool, features: str | None, as_json: bool, **chosen: Any) -> None:
+def embed(strict: bool, features: str, as_json: bool, **chosen: Any) -> None:
     """Embed images and prompts into the cache; whatever is in the cache already is not embedded again."""
     from toolkit.pipeline.embed import embed as run
 
     plans = planned(chosen, as_json)
-    done = of_each(plans, lambda plan: run(plan, strict, features))
+    done = of_each(plans, lambda plan: run(plan, strict, FEATURES[features]))
     show_embedded(done, plans, as_json)
 
 

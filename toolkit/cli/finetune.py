@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from toolkit.cli.group import Command
-from toolkit.cli.options import as_json, choose_by_option, features_option, plan_options, recipe_options, section
+from toolkit.cli.options import (
+    FEATURES,
+    as_json,
+    choose_by_option,
+    features_option,
+    plan_options,
+    recipe_options,
+    section,
+)
 from toolkit.cli.output import of_each, prefix, print_json, say
 from toolkit.cli.plans import planned, recipe_of
 
@@ -17,9 +25,9 @@ if TYPE_CHECKING:
 @plan_options
 @recipe_options
 @section("Recipe", choose_by_option)
-@features_option
+@features_option("last", "last")
 @as_json
-def finetune(choose_by: str, features: str | None, as_json: bool, **chosen: Any) -> None:
+def finetune(choose_by: str, features: str, as_json: bool, **chosen: Any) -> None:
     """Fine-tune both encoders without the held-out category, then embed again with the new encoder."""
     from toolkit.pipeline.finetune import finetune as run
     from toolkit.pipeline.finetune import untrainable
@@ -28,7 +36,7 @@ def finetune(choose_by: str, features: str | None, as_json: bool, **chosen: Any)
     plans = planned(chosen, as_json)
     if any(untrainable(plan) is None for plan in plans):  # else `run` says what to do instead
         plans = with_models(plans, as_json)
-    done = of_each(plans, lambda plan: run(plan, recipe, features))
+    done = of_each(plans, lambda plan: run(plan, recipe, FEATURES[features]))
     show_finetuned(done, plans, as_json)
 
 

@@ -247,20 +247,22 @@ recipe_options = section(
         help="First choose epochs, alpha and the calibration of probabilities, with three smaller trainings.",
     ),
 )
-features_option = option(
-    "--features",
-    type=click.Choice(["blocks", "patches"]),
-    help="blocks: also embed the class token of each block inside the image tower, for probes; compare then adds their "
-    "rows. patches: these and the mean of each block's patches.",
-)
-run_features_option = option(
-    "--features",
-    type=click.Choice(["blocks", "patches", "last"]),
-    default="blocks",
-    show_default=True,
-    help="What probes see. blocks: the last layer, and the class token of each block inside the image tower. patches: "
-    "these and the mean of each block's patches. last: the last layer alone.",
-)
+FEATURES = {"last": None, "blocks": "blocks", "patches": "patches"}
+"""The values of --features, and what each embeds of the inside of the image tower."""
+
+
+def features_option(default: str | None, by_default: str) -> Callable[[Command], Command]:
+    """`--features`; `by_default` says what is embedded without it."""
+    return option(
+        "--features",
+        type=click.Choice([*FEATURES]),
+        default=default,
+        help="What to embed for probes. last: the last layer alone. blocks: also the class token of each block inside "
+        "the image tower; compare then adds their rows. patches: these and the mean of each block's patches.  "
+        f"[default: {by_default}]",
+    )
+
+
 choose_by_option = chosen(
     "choose-by",
     "category",

@@ -86,6 +86,7 @@ def predict(
     from toolkit.data.sources.loose import open_loose
     from toolkit.prediction.predict import Request
     from toolkit.prediction.predict import predict as run
+    from toolkit.storage.kept import LISTINGS
 
     alpha, calibrate = asked.pop("alpha"), asked.pop("calibrate")
     recall, recall_of = _recall(asked.pop("recall"), asked.pop("fake_recall"))
@@ -96,7 +97,7 @@ def predict(
         raise click.UsageError("--calibrate belongs to --alpha or --recall.")
     if (reading.layout or reading.columns) and not calibrate:
         raise click.UsageError("--layout and --columns say how the data of --calibrate is read.")
-    calibration = open_other(calibrate, "train", reading) if calibrate else None
+    calibration = open_other(calibrate, "train", reading, asked["cache"] / LISTINGS) if calibrate else None
     places = _listed(images)
     _require_elsewhere(copy_to, places)
     with bars() as progress:

@@ -10,7 +10,15 @@ from toolkit.cli.compare import show_compared
 from toolkit.cli.embed import show_embedded
 from toolkit.cli.finetune import show_finetuned, with_models
 from toolkit.cli.group import Command
-from toolkit.cli.options import as_json, head_options, margin_option, plan_options, recipe_options, run_features_option
+from toolkit.cli.options import (
+    FEATURES,
+    as_json,
+    features_option,
+    head_options,
+    margin_option,
+    plan_options,
+    recipe_options,
+)
 from toolkit.cli.output import of_each, say
 from toolkit.cli.plans import heads_of, planned, recipe_of
 from toolkit.cli.report import draw
@@ -21,7 +29,6 @@ if TYPE_CHECKING:
     from toolkit.pipeline.plan import Plan
 
 STEPS = 4
-LAST_LAYER = "last"
 TRAINING = 3.5
 """Training on an image takes about this many times as long as embedding it: forward and backward."""
 
@@ -31,9 +38,9 @@ TRAINING = 3.5
 @recipe_options
 @head_options
 @margin_option
-@run_features_option
+@features_option(None, "blocks; last with --full, and where the blocks are not known")
 @as_json
-def run(heads: str, choose_by: str, features: str, as_json: bool, **chosen: Any) -> None:
+def run(heads: str, choose_by: str, features: str | None, as_json: bool, **chosen: Any) -> None:
     """Embed, fine-tune and compare in one go."""
     from toolkit.pipeline.compare import compare_all
     from toolkit.pipeline.finetune import finetune
@@ -42,9 +49,10 @@ def run(heads: str, choose_by: str, features: str, as_json: bool, **chosen: Any)
     names = heads_of(heads)
     plans = planned(chosen, as_json)
     _start(1, "embed images and prompts", as_json)
-    embedded = of_each(plans, lambda plan: _embedded(plan, features, as_json))
+    embedded = of_each(plans, lambda plan: _embedded(plan, features))
     if not as_json:
         show_embedded(embedded, plans, as_json)
+        _say_what_is_left_out(embedded, features)
     trainable = with_models(plans, as_json)
     _start(2, f"fine-tune, and embed again{_about(embedded, recipe)}", as_json)
     finetuned = of_each(trainable, lambda plan: finetune(plan, recipe))
@@ -55,20 +63,29 @@ def run(heads: str, choose_by: str, features: str, as_json: bool, **chosen: Any)
     _start(4, "draw the page (a few seconds)", as_json)
     draw(plans[0], as_json)
     if not as_json:
-        _show_next(plans[0], features)
+        _show_next(plans[0], embedded[0].inside)
 
 
-def _embedded(plan: "Plan", features: str, as_json: bool) -> "Embedded":
-    """Embed with these features; with the last layer alone where the blocks of the image tower are not known."""
-    from toolkit.errors import UnknownBlocks
+def _embedded(plan: "Plan", features: str | None) -> "Embedded":
+    """Embed with what was asked for; by default with the blocks, if a study of this size can hold them and there are
+    any."""
     from toolkit.pipeline.embed import embed
 
-    try:
-        return embed(plan, inside=None if features == LAST_LAYER else features)
-    except UnknownBlocks:
-        unknown = f"The blocks of {plan.source.model}'s image tower are not known to the toolkit"
-        say(f"{unknown}: probes see its last layer alone.", as_json)
-        return embed(plan)
+    if features is not None:
+        return embed(plan, inside=FEATURES[features])
+    return embed(plan, inside="blocks" if plan.has_model() and plan.train_per_label else None, if_known=True)
+
+
+def _say_what_is_left_out(embedded: "list[Embedded]", features: str | None) -> None:
+    """A line where the blocks are not embedded though nobody said so."""
+    for one in embedded:
+        if features is None and one.inside is None and one.plan.has_model():
+            why = (
+                "--features blocks adds the blocks, at twenty times the memory"
+                if not one.plan.train_per_label
+                else (f"the blocks of {one.plan.source.model}'s image tower are not known to the toolkit")
+            )
+            click.echo(f"Probes see the last layer alone: {why}.")
 
 
 def _start(number: int, what: str, as_json: bool) -> None:
@@ -88,7 +105,7 @@ def _about(embedded: "list[Embedded]", recipe: "Recipe") -> str:
     return f" (about {max(1, round(minutes))} min if nothing is in the cache)"
 
 
-def _show_next(plan: "Plan", features: str) -> None:
+def _show_next(plan: "Plan", inside: str | None) -> None:
     """Three commands that one would want next, with this run's options."""
     from toolkit.data.held_out import NONE
 
@@ -96,9 +113,9 @@ def _show_next(plan: "Plan", features: str) -> None:
     places = [word for name, path in elsewhere.items() if path != Path(name[2:]) for word in (name, str(path))]
     predict = shlex.join(["python", "cli.py", "predict", "YOUR_PICTURES/", *places])
     wanted = [(predict, "answers for pictures of your own")]
-    if features == LAST_LAYER:
-        inside = _again(plan, "--features", "blocks", "--heads", "logreg,knn,layer-probes")
-        wanted.append((inside, "probes inside the image tower, too: often better, for one more pass"))
+    if not inside and plan.has_model():
+        looking = _again(plan, "--features", "blocks")
+        wanted.append((looking, "probes inside the image tower, too: often better, for one more pass"))
     if len(held_out := plan.held_out()) == 1 and held_out != [NONE]:
         every = _again(plan, "--split", "all")
         wanted.append((every, f"holds out each {plan.by} in its turn: one alone says little"))

@@ -125,7 +125,7 @@ def blocks_of(visual: Any, name: str) -> list[Any]:
             return list(getattr(owner, part))
     if hasattr(visual, "layer1"):
         return [getattr(visual, f"layer{number}") for number in (1, 2, 3, 4)]
-    raise UnknownBlocks(f"The blocks of {name}'s image tower are not known to the toolkit: leave --features out.")
+    raise UnknownBlocks(f"The blocks of {name}'s image tower are not known to the toolkit: take --features last.")
 
 
 def _parts_of(visual: Any, sees: str, name: str) -> Parts:

@@ -22,9 +22,11 @@ BATCH = 64
 
 @dataclass
 class HeadCost:
-    """Wall seconds to choose and fit a head, and to answer for one image; None until it answered."""
+    """Wall seconds to choose and fit a head, and on which machine; seconds to answer for one image, here, None until it
+    answered."""
 
     fitting: float
+    on: str
     answer: float | None = None
 
 
@@ -68,7 +70,13 @@ class EncoderCost:
         embedding = [_times(train, self.images.seconds)]
         embedding += [_times(prompts, self.prompts.seconds)] if head.needs_prompts else []
         stored = len(set(one.rows["sha256"]) | set(self.split.train["sha256"] if head.learns else ()))
-        machines = [*self.images.on, *(self.prompts.on if head.needs_prompts else ()), self.training.on, machine()]
+        machines = [
+            *self.images.on,
+            *(self.prompts.on if head.needs_prompts else ()),
+            self.training.on,
+            took.on,
+            machine(),
+        ]
         precision = f" ({record.precision})" if record.has_text or record.blocks or record.trained_on else ""
         return {
             "embedding_seconds": _sum(embedding),

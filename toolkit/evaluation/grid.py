@@ -1,12 +1,13 @@
 """The grid: encoders x heads x test sets -> predictions -> the table. It needs only the cache, no model."""
 
+import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from toolkit.evaluation.paired import MARGIN
 from toolkit.evaluation.scoring import score, with_harmonic_mean, with_p_best
 from toolkit.heads import Head, fits, make_head
 from toolkit.heads.neighbours import remembering
+from toolkit.storage.work import Work, machine
 from toolkit.version import code_version
 
 
@@ -95,35 +97,57 @@ def fit(split: Split, encoders: Sequence[Cache], settings: Settings, kept: Path 
         vectors = cache.read_images(split.train["sha256"].to_list())
         prompts = _prompts(cache, split.known_labels(settings.labels.names), settings)
         chosen = record.trained_on.choice if record.trained_on else None
+        rows = _Rows(split, vectors, split.known_labels(settings.labels.names))
         for name in names:
             head = make_head(name, prompts, settings.choose_by, settings.seed, chosen, record.blocks)
-            fitted[record.identity, name], seconds = _fit(head, vectors, split, record, settings, kept)
-            fitted.took[record.identity, name] = HeadCost(seconds)
+            fitted[record.identity, name], took = _fit(head, rows, record, settings, kept)
+            fitted.took[record.identity, name] = HeadCost(took.seconds, took.on)
     return fitted
 
 
-def _fit(
-    head: Head, vectors: np.ndarray, split: Split, record: EncoderRecord, settings: Settings, kept: Path | None
-) -> tuple[Head, float]:
-    """The head, fitted, with all of its `choice_`; and the wall seconds that fitting took."""
-    labels, groups, known = split.train["label"].to_numpy(), split.groups(), split.known_labels(settings.labels.names)
-    folds = settings.choose_by, settings.seed
-    more = [known, folds, record.trained_on, record.has_label_vectors]
-    place = kept_fits.place_of(kept, head, vectors, labels, groups, more) if kept else None
-    if place and (found := kept_fits.read(place, vectors)):
+@dataclass(frozen=True)
+class _Rows:
+    """The training rows of a split with one encoder's vectors `[N, D]`; `known` are the labels among them."""
+
+    split: Split
+    vectors: np.ndarray
+    known: Sequence[str]
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """`[N]`."""
+        return self.split.train["label"].to_numpy()
+
+    @cached_property
+    def hashes(self) -> list[str]:
+        """Of vectors, labels and groups: what a head is fitted on."""
+        X, groups = np.ascontiguousarray(self.vectors), self.split.groups()
+        texts = ["\n".join(map(str, column)) for column in (self.labels, () if groups is None else groups)]
+        of_texts = [hashlib.sha256(text.encode()).hexdigest() for text in texts]
+        return [f"{X.shape} {X.dtype}", hashlib.sha256(X.view(np.uint8).data).hexdigest(), *of_texts]
+
+
+def _fit(head: Head, rows: _Rows, record: EncoderRecord, settings: Settings, kept: Path | None) -> tuple[Head, Work]:
+    """The head, fitted, with all of its `choice_`; and what fitting took."""
+    folds, groups = (settings.choose_by, settings.seed), rows.split.groups()
+    place = None
+    if kept:
+        went_in = [*rows.hashes, rows.known, folds, record.trained_on, record.has_label_vectors]
+        place = kept_fits.place_of(kept, head, went_in)
+    if place and (found := kept_fits.read(place, rows.vectors)):
         return found
     began = time.perf_counter()
-    head.fit(vectors, labels, groups=groups)
-    seconds = time.perf_counter() - began
+    head.fit(rows.vectors, rows.labels, groups=groups)
+    took = Work(time.perf_counter() - began, machine())
     choice = left_out.choice_of(head, record.trained_on)
     if record.trained_on is None:
-        choice |= left_out.said(head, vectors, labels, groups, known, *folds)
+        choice |= left_out.said(head, rows.vectors, rows.labels, groups, rows.known, *folds)
     if record.has_label_vectors and head.needs_prompts:
         choice["prompts"] = "none: a trained vector a label"
     head.choice_ = choice
     if place:
-        kept_fits.write(place, head, vectors, seconds)
-    return head, seconds
+        kept_fits.write(place, head, rows.vectors, took)
+    return head, took
 
 
 def _prompts(cache: Cache, labels: Sequence[str], settings: Settings) -> dict[str, np.ndarray]:

@@ -19,10 +19,10 @@ from toolkit.evaluation import audit
 Progress = Callable[[int, int], None]
 
 
-def at_hand() -> list[Dataset]:
-    """The data sets in the standard places, and the built-in sample."""
+def at_hand(kept: Path | None = None) -> list[Dataset]:
+    """The data sets in the standard places, and the built-in sample; `kept` as `open_data` takes it."""
     places: list[Path | str] = [place for place in sources.STANDARD_PLACES if place.exists()]
-    return [sources.open_data(place) for place in [*places, "sample"]]
+    return [sources.open_data(place, kept=kept) for place in [*places, "sample"]]
 
 
 def describe(dataset: Dataset, on_progress: Progress | None = None, cache: Path | None = None) -> dict[str, Any]:

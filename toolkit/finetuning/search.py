@@ -20,15 +20,14 @@ from toolkit.data.manifest import Dataset
 from toolkit.data.split import groups_of
 from toolkit.encoders.openclip import OpenClip
 from toolkit.encoders.record import EncoderRecord, TrainedOn
-from toolkit.errors import CacheError
 from toolkit.finetuning import checkpoints, cost, label_vectors
 from toolkit.finetuning.checkpoints import Checkpoint
 from toolkit.finetuning.interpolate import mix
 from toolkit.finetuning.recipes import Recipe
 from toolkit.finetuning.training import describe, epochs, finetune, finish
 from toolkit.storage import distributed
-from toolkit.storage.damage import set_aside
-from toolkit.storage.records import read_record, write_record
+from toolkit.storage.damage import record_if_whole
+from toolkit.storage.records import write_record
 
 if TYPE_CHECKING:
     import torch
@@ -142,7 +141,10 @@ def choose(training: Training, folder: Path) -> tuple[dict[str, Any], list[float
         rate = factor * recipe.learning_rate
         for part in np.unique(numbers):
             path = folder / f"part-{part}-lr-{rate:g}.json"
-            record = _read(path) or _score_part(training, replace(recipe, learning_rate=rate), numbers == part, path)
+            again = "this part is trained and scored again"
+            record = record_if_whole(path, again) or _score_part(
+                training, replace(recipe, learning_rate=rate), numbers == part, path
+            )
             codes = np.array(record["codes"] if "codes" in record else record["second"], dtype=np.int64)
             seconds.append(record.get("seconds"))
             for epoch, alpha, cosines in record["scores"]:
@@ -159,16 +161,6 @@ def parts_of(train: pl.DataFrame, choose_by: str, seed: int) -> tuple[np.ndarray
     if groups is not None:
         groups = (np.unique(groups.astype(str), return_inverse=True)[1] % PARTS).astype(str)
     return fold_numbers(train["label"].to_numpy(), groups, choose_by, seed, PARTS)
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    if not path.exists():
-        return None
-    try:
-        return read_record(path)
-    except CacheError:
-        set_aside(path, "this part is trained and scored again")
-        return None
 
 
 def _score_part(training: Training, recipe: Recipe, left_out: np.ndarray, path: Path) -> dict[str, Any]:

@@ -46,9 +46,9 @@ class Head(Protocol):
     """A classifier in scikit-learn's manner.
 
     `reads` names the kinds of vectors it can be fitted on (`encoders.record.Sees`), `needs_prompts` whether it compares
-    images with prompts, `learns` whether its predictions depend on training images. A head that learns has `left_out_`
-    (`base.LeftOut`) after `fit`, and its `log_loss` in `choice_`. `parameters_`, if it is there, is the number of
-    parameters that were trained (what cross-validation chooses is none). Its constructor may take any of
+    images with prompts, `learns` whether its predictions depend on training images. A head that learns has a `log_loss`
+    in `choice_`, and after `fit` `left_out_` (`base.LeftOut`), which is not stored. `parameters_`, if it is there, is
+    the number of parameters that were trained (what cross-validation chooses is none). Its constructor may take any of
     `prompts`, `choose_by`, `seed`, `blocks`, `temperature` and `margin`; `make_head` passes those that it takes.
     """
 

@@ -7,7 +7,7 @@ The library for this is skops, but importing it takes 3 seconds (it imports torc
 import importlib
 import json
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -78,11 +78,11 @@ def from_bytes(data: bytes, name: str) -> Any:
 
 
 @contextmanager
-def without_vectors(head: Any, training: np.ndarray) -> Iterator[bool]:
+def without_vectors(head: Any, training: Callable[[], np.ndarray]) -> Iterator[bool]:
     """Inside the block `head` lacks its `vectors_` if they are `training` (`[N, D]` of unit length), which the cache
-    has already -> whether it lacks them."""
+    has already -> whether it lacks them. `training` is called only for a head that has vectors."""
     vectors = getattr(head, "vectors_", None)
-    in_cache = vectors is not None and np.array_equal(vectors, training)
+    in_cache = vectors is not None and np.array_equal(vectors, training())
     if in_cache:
         head.vectors_ = None
     try:

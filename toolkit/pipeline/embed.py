@@ -16,7 +16,7 @@ from toolkit.data.split import Split
 from toolkit.encoders.blocks import Blocks, WithBlocks
 from toolkit.encoders.openclip import OpenClip
 from toolkit.encoders.record import EncoderRecord, LoadEncoder
-from toolkit.errors import DataError, SelectionError
+from toolkit.errors import DataError, SelectionError, UnknownBlocks
 from toolkit.pipeline.plan import Plan
 from toolkit.results import tables
 from toolkit.storage import distributed
@@ -54,11 +54,12 @@ class Embedded:
         return self.plan.splits(self.contents)
 
 
-def embed(plan: Plan, strict: bool = False, inside: str | None = None) -> Embedded:
+def embed(plan: Plan, strict: bool = False, inside: str | None = None, if_known: bool = False) -> Embedded:
     """Embed every image and prompt of the plan that the cache lacks, with the base encoder.
 
-    With `inside`, also the `blocks` or the `patches` of its image tower, in the same pass. Raises DataError if more
-    than 1 % of the images (with `strict`: any) cannot be read, after all others are stored.
+    With `inside`, also the `blocks` or the `patches` of its image tower, in the same pass. Raises UnknownBlocks for a
+    tower in which they are not known, unless they are wanted only `if_known`; DataError if more than 1 % of the images
+    (with `strict`: any) cannot be read, after all others are stored.
     """
     distributed.start()
     contents, encoder = plan.contents(), functools.cache(plan.load)
@@ -66,7 +67,12 @@ def embed(plan: Plan, strict: bool = False, inside: str | None = None) -> Embedd
     leaks, wanted = _read_what_is_needed(plan, contents)
     cache = plan.find_base() or Cache(plan.cache, remember_name(plan.cache, encoder().record))
     prompts, embedded = embedding.embed_prompts(plan.texts(), encoder, cache), 0
-    together = filled_together(cache, encoder, inside)
+    try:
+        together = filled_together(cache, encoder, inside)
+    except UnknownBlocks:
+        if not if_known:
+            raise
+        inside, together = None, (encoder, cache)
     while True:
         report = _embed_what_was_read(plan, contents, wanted, *together)
         embedded += report.embedded

@@ -145,7 +145,7 @@ def _write(folder: Path, head: Any, training: np.ndarray, record: HeadRecord) ->
     from toolkit.heads import stored
 
     try:
-        with stored.without_vectors(head, training) as in_cache:
+        with stored.without_vectors(head, lambda: training) as in_cache:
             data = stored.to_bytes(head)
     except TypeError:
         return

@@ -10,11 +10,10 @@ from typing import Any
 import polars as pl
 from filelock import FileLock
 
-from toolkit.errors import CacheError
 from toolkit.evaluation import columns
 from toolkit.results import version_1
-from toolkit.storage.damage import set_aside
-from toolkit.storage.records import read_record, write_record
+from toolkit.storage.damage import record_if_whole
+from toolkit.storage.records import write_record
 
 RUNS = "run.json"
 LIBRARIES = ("torch", "open_clip_torch", "scikit-learn", "faiss-cpu", "numpy", "pillow", "polars")
@@ -32,11 +31,7 @@ def note(folder: Path, table: pl.DataFrame, facts: Mapping[str, Any]) -> None:
 
 def read(folder: Path) -> dict[str, Any]:
     """The stored facts by the comparison's name (`name_of`); empty if the record is missing or damaged."""
-    try:
-        return read_record(folder / RUNS) if (folder / RUNS).exists() else {}
-    except CacheError:
-        set_aside(folder / RUNS, "compare notes anew what its rows were made with")
-        return {}
+    return record_if_whole(folder / RUNS, "compare notes anew what its rows were made with") or {}
 
 
 def name_of(row: Mapping[str, Any]) -> str:

@@ -40,7 +40,8 @@ def read(record: Path, state: str, then: str) -> tuple[dict[str, Any], dict[str,
         except OSError:
             return None
         if hashlib.sha256(files[suffix]).hexdigest() != expected:
-            set_aside(place, then)
+            if record_if_whole(record, then) == facts:  # else another process has just kept something newer
+                set_aside(place, then)
             return None
     return facts, files
 

@@ -30,9 +30,10 @@ def open_zip(path: Path | str, name: str, kept: Path | None = None, asked: Readi
 
     `kept` is a folder where the listing is stored. Raises DataError.
     """
-    if kept is None:
+    state = zip_index.state_of(str(path)) if kept else None
+    if kept is None or state is None:
         return _listed(path, name, asked)[0]
-    record, state = zip_index.place_in(kept, str(path), name, asked), zip_index.state_of(str(path))
+    record = zip_index.place_in(kept, str(path), name, asked)
     if found := zip_index.read(record, state, partial(_reader, _pieces(path))):
         return found
     dataset, members = _listed(path, name, asked)

@@ -55,12 +55,19 @@ def read_whole(address: str) -> bytes:
         return bytes(system.cat_file(path))
 
 
-def fingerprint(place: str) -> str:
-    """A text that changes when the file does: its size and time, or what its server reports. Raises DataError."""
+CHANGES = ("etag", "lastmodified", "last_modified", "mtime", "created", "generation", "md5hash", "content-md5")
+"""What a server may tell of a file that changes with it, in lower case; its size alone says too little."""
+
+
+def fingerprint(place: str) -> str | None:
+    """A text that changes when the file does: its size and time, or what its server tells. None where a server tells
+    only the size. Raises DataError."""
     if is_address(place):
         system, path = _behind(place)
         with _readable_errors(place):
-            return str(system.ukey(path))
+            told = {name.lower(): str(value) for name, value in system.info(path).items()}
+        known = [f"{name} {told[name]}" for name in CHANGES if name in told]
+        return " ".join([place, told.get("size", ""), *known]) if known else None
     with _readable_errors(place):
         facts = os.stat(place)
     return f"{facts.st_size} {facts.st_mtime_ns}"

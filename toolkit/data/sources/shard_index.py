@@ -9,7 +9,7 @@ from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from toolkit.data.images import HEAD
+from toolkit.data.images import HEAD, formats
 from toolkit.data.manifest import escape
 from toolkit.data.sources.files import fingerprint, open_binary
 from toolkit.data.sources.listing import why_no_picture
@@ -41,10 +41,11 @@ def index_of(place: str, kept: Path | None = None) -> Shard:
 
     Raises DataError unless it is a complete, uncompressed tar.
     """
-    if kept is None:
+    mark = fingerprint(place) if kept else None
+    if kept is None or mark is None:
         return _read(place)
-    mark = sha256(f"{VERSION} {place} {fingerprint(place)}".encode()).hexdigest()[:32]
-    record = kept / f"{mark}.json"
+    readable = " ".join(formats())
+    record = kept / f"{sha256(f'{VERSION} {place} {mark} {readable}'.encode()).hexdigest()[:32]}.json"
     if found := record_if_whole(record, "the shard's headers are read again"):
         images = [(name, offset, size) for name, offset, size in found["images"]]
         return Shard(images, found["facts"], [(name, reason) for name, reason in found["passed_over"]])

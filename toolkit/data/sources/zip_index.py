@@ -7,6 +7,7 @@ when either changes, the zip is listed anew.
 import hashlib
 import io
 import json
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import cache
@@ -16,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
+from toolkit.data.images import formats
 from toolkit.data.manifest import Dataset, Level, reasons
 from toolkit.data.sources.assemble import Reading
 from toolkit.data.sources.files import fingerprint, is_address
@@ -39,7 +41,8 @@ class Member(NamedTuple):
 ROWS, MEMBERS = ".parquet", ".npy"
 ABSENT = Member(-1, 0, 0, 0, 0, 0, 0)
 """Stands for a file that a table in the zip names and that is not there."""
-FIELDS = np.dtype([(name, "<i8") for name in Member._fields])
+TYPES = ("<i8", "<u4", "<u8", "<u8", "<u4", "<u2", "u1")
+FIELDS = np.dtype(list(zip(Member._fields, TYPES, strict=True)))
 Find = Callable[[str], Member | None]
 
 
@@ -50,9 +53,11 @@ def place_in(folder: Path, zip_file: str, name: str, asked: Reading) -> Path:
     return folder / f"{hashlib.sha256(facts.encode()).hexdigest()[:32]}.json"
 
 
-def state_of(zip_file: str) -> str:
-    """What a stored listing depends on. Raises DataError if the zip is gone."""
-    return f"{fingerprint(zip_file)} {code_version()}"
+def state_of(zip_file: str) -> str | None:
+    """What a stored listing depends on: the zip, the code, and the formats that can be read here. None where a server
+    does not tell whether the zip changed. Raises DataError if the zip is gone."""
+    mark = fingerprint(zip_file)
+    return mark and f"{mark} {code_version()} {' '.join(formats())}"
 
 
 def read(record: Path, state: str, reader: Callable[[Find], Callable[[str], bytes]]) -> Dataset | None:
@@ -82,11 +87,16 @@ def write(record: Path, state: str, dataset: Dataset, members: Mapping[str, Memb
 
 
 def _finder(paths: pl.Series, places: np.ndarray) -> Find:
-    """Finds a member by its path. The paths are indexed when the first is asked for."""
+    """Finds a member by its path. The paths are indexed when the first is asked for, by one thread."""
+    turn = threading.Lock()
 
     @cache
-    def numbers() -> dict[str, int]:
+    def indexed() -> dict[str, int]:
         return {path: number for number, path in enumerate(paths)}
+
+    def numbers() -> dict[str, int]:
+        with turn:
+            return indexed()
 
     def find(path: str) -> Member | None:
         number = numbers().get(path)

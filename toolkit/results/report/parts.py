@@ -12,6 +12,7 @@ from toolkit.results import classes, learning
 from toolkit.results.report import by_label, charts, label_charts, maps, thumbnails, words
 from toolkit.results.report.entrants import STUDY, WAYS, Entrant, Score, Subject
 from toolkit.results.report.pictures import OF_LABELS, Picture
+from toolkit.storage.kept import LISTINGS
 
 MOST_CARDS = 12
 MILDER_ABOVE = ("jpeg", "resize")
@@ -89,19 +90,20 @@ def images(shown: Subject, detail: Detail, best: Entrant, data: str | None) -> d
     novel = shown.decides == "novel"
     said = words.of_images(shown, best, detail.held_out)
     try:
-        read = _reader(data or detail.noted.get("data"), detail.noted.get("reading") or {})
+        read = _reader(data or detail.noted.get("data"), detail.noted.get("reading") or {}, detail.noted.get("cache"))
         found = thumbnails.rows(rows, shown.labels, read)
     except ToolkitError as error:
         found, said = [], f"The images cannot be shown: {error} --data PATH says where they are now."
     return {"thumbnails": found, "pictures_title": "Surest mistakes and hits", "pictures_words": said, "novel": novel}
 
 
-def _reader(data: str | None, reading: Mapping[str, Any]) -> Callable[[str], bytes]:
+def _reader(data: str | None, reading: Mapping[str, Any], cache: str | None) -> Callable[[str], bytes]:
     from toolkit.data.sources import Reading, open_data
 
     if not data:
         raise DataError("where they are was not noted.")
-    return open_data(data, asked=Reading(**reading)).read
+    kept = Path(cache) / LISTINGS if cache and Path(cache).is_dir() else None
+    return open_data(data, kept=kept, asked=Reading(**reading)).read
 
 
 def curves(shown: Subject) -> list[Picture]:

@@ -1,0 +1,56 @@
+"""What `run` embeds when nobody says what: the blocks, unless the data is too large for them or nobody knows them."""
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from click.testing import CliRunner, Result
+from trees import cifake_files, write_folder
+
+from toolkit.cli.main import cli
+from toolkit.encoders import blocks
+from toolkit.errors import UnknownBlocks
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_folder(tmp_path_factory.mktemp("data"), cifake_files(4, 2))
+
+
+def run(data: Path, home: Path, *words: str) -> Result:
+    places = ["--data", data, "--cache", home / "cache", "--results", home / "results", "--model", "nano"]
+    quick = ["--epochs", "1", "--heads", "logreg"]
+    return CliRunner().invoke(cli, ["run", *map(str, places), *quick, *words])
+
+
+def encoders(home: Path) -> set[str]:
+    return {name.split(" ")[0] for name in pl.read_csv(home / "results/results.csv")["encoder"]}
+
+
+SIZES = ("--train-per-label", "12", "--test-per-label", "4")
+
+
+def test_the_last_layer_alone_where_it_is_asked_for_or_all_images_are(data: Path, tmp_path: Path) -> None:
+    asked = run(data, tmp_path / "asked", *SIZES, "--features", "last")
+    assert asked.exit_code == 0 and "last layer alone" not in asked.output, asked.output
+    every = run(data, tmp_path / "every", "--full")
+    assert "Probes see the last layer alone: --features blocks adds the blocks" in every.output, every.output
+    for home, done in (("asked", asked), ("every", every)):
+        assert encoders(tmp_path / home) == {"base", "finetuned"}
+        assert "--features blocks\n" in done.output.partition("Next:")[2]
+
+
+def test_a_tower_whose_blocks_are_not_known_is_run_without_them(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(*_: Any) -> None:
+        raise UnknownBlocks("The blocks of this image tower are not known: take --features last.")
+
+    monkeypatch.setattr(blocks, "blocks_of", unknown)
+    done = run(data, tmp_path, *SIZES)
+    assert done.exit_code == 0 and encoders(tmp_path) == {"base", "finetuned"}, done.output
+    assert "images and 2 prompts; 0 images were in the cache" in done.output
+    assert "Probes see the last layer alone: the blocks of nano's image tower are not known" in done.output
+    refused = run(data, tmp_path, *SIZES, "--features", "blocks")
+    assert refused.exit_code == 2 and "take --features last" in refused.output
