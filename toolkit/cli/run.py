@@ -80,12 +80,9 @@ def _say_what_is_left_out(embedded: "list[Embedded]", features: str | None) -> N
     """A line where the blocks are not embedded though nobody said so."""
     for one in embedded:
         if features is None and one.inside is None and one.plan.has_model():
-            why = (
-                "--features blocks adds the blocks, at twenty times the memory"
-                if not one.plan.train_per_label
-                else (f"the blocks of {one.plan.source.model}'s image tower are not known to the toolkit")
-            )
-            click.echo(f"Probes see the last layer alone: {why}.")
+            unknown = f"the blocks of {one.plan.source.model}'s image tower are not known to the toolkit"
+            too_large = "--features blocks adds the blocks, at twenty times the memory"
+            click.echo(f"Probes see the last layer alone: {unknown if one.plan.train_per_label else too_large}.")
 
 
 def _start(number: int, what: str, as_json: bool) -> None:

@@ -30,7 +30,7 @@ def read(record: Path, state: str, then: str) -> tuple[dict[str, Any], dict[str,
     """The facts and files that `write` kept; None if there are none of this `state`. `then` says what happens if they
     are damaged."""
     facts = record_if_whole(record, then)
-    if facts is None or facts["state"] != state:
+    if facts is None or facts.get("state") != state:
         return None
     files = {}
     for suffix, expected in facts["files"].items():
