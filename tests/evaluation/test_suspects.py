@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -149,3 +150,11 @@ def test_json_lists_every_image(embedded: tuple[Path, list[object]]) -> None:
 def test_images_that_are_not_embedded_are_one_line_that_says_what_to_run(embedded: tuple[Path, list[object]]) -> None:
     result = call("data", "suspects", *embedded[1][:-3], embedded[0] / "elsewhere", *embedded[1][-2:])
     assert result.exit_code == 2 and "run python cli.py embed" in result.output
+
+
+def test_where_all_images_of_a_label_are_copies_nothing_can_contradict_them(flipped: Flipped) -> None:
+    split, cache, _ = flipped
+    of_red, first = pl.col("label") == "red", split.train.filter(pl.col("label") == "red")["sha256"][0]
+    train = split.train.with_columns(sha256=pl.when(of_red).then(pl.lit(first)).otherwise("sha256"))
+    with pytest.raises(SelectionError, match="copies of each other"):
+        suspects.find(replace(split, train=train), cache, "lda", "folds")

@@ -24,7 +24,7 @@ from toolkit.finetuning import checkpoints
 from toolkit.finetuning.augment import augment, check_steps
 from toolkit.finetuning.averaging import averaged
 from toolkit.finetuning.recipes import RECIPES, Grid, Recipe
-from toolkit.finetuning.search import Training, make, parts_of, platt, scaled
+from toolkit.finetuning.search import Training, choose, make, parts_of, platt, scaled
 from toolkit.heads import make_head
 from toolkit.pipeline.plan import silent
 
@@ -244,3 +244,12 @@ def test_several_labels_with_several_prompts_are_trained_and_read_as_chosen(
         made = make(replace(task, held_out="none", prompts=prompts))
         choice = made.record.trained_on.choice
         assert choice["margin"] == 0 and choice["temperature"] > 0 and np.isfinite(made.record.losses).all()
+
+
+def test_nothing_can_be_chosen_by_where_a_label_has_one_training_image(
+    source: openclip.Source, data: Path, selection: Split, tmp_path: Path
+) -> None:
+    one = training(source, data, selection, tmp_path, Recipe(grid=GRID))
+    one = replace(one, train=one.train.unique("label", keep="first", maintain_order=True))
+    with pytest.raises(SelectionError, match="without --choose"):
+        choose(one, tmp_path / "folder")

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from toolkit.encoders.features import FACTS
 from toolkit.heads.base import Tried, at_edge
 from toolkit.heads.knn import NearestNeighbours
 from toolkit.heads.layer_probes import LayerProbes
@@ -38,3 +39,8 @@ def test_a_choice_inside_its_grid_or_at_a_natural_end_or_without_alternatives_is
 @pytest.mark.parametrize(("value", "said"), [(1, {}), (3, {}), (101, {"at_edge": ["k = 101"]})])
 def test_a_natural_end_is_no_edge(value: int, said: dict[str, list[str]]) -> None:
     assert at_edge(Tried("k", value, (1, 3, 101), natural=1)) == said
+
+
+def test_with_one_image_a_label_no_loss_on_left_out_images_is_claimed() -> None:
+    X, y = np.zeros((2, len(FACTS)), np.float32), np.array(["FAKE", "REAL"])
+    assert Shortcut().fit(X, y).choice_["log_loss"] is None

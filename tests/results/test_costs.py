@@ -11,8 +11,8 @@ from toolkit.cli.tables import tables as terminal_tables
 from toolkit.evaluation import columns
 from toolkit.results import tables
 from toolkit.results.costs import cost_table, duration, in_words
+from toolkit.results.entrants import Subject, subject
 from toolkit.results.report import page, price, verdict
-from toolkit.results.report.entrants import Subject, subject
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from folders import Images, store, study
+from folders import Images, predict, store, study
 from scipy.stats import t
 
 from toolkit.results import learning, tables
@@ -71,10 +71,45 @@ def test_a_gain_and_its_interval_are_those_of_a_plain_computation(made: Path) ->
             mine = predictions.filter(pl.col("encoder") == "base", *kept).sort("seed", "path")
             hits[head] = (mine["label"] == mine["predicted"]).to_numpy().reshape(2, -1).astype(float)
         each = hits["logreg"] - hits["zero-shot"]
-        of_images = each.mean(axis=0).var() / each.shape[1]
+        of_images = np.append(each.sum(axis=0), [2, -2])  # one image more that gained in both runs, and one that lost
+        middle = of_images.mean() / 2
+        error = np.sqrt(((of_images - 2 * middle) ** 2).sum()) / (2 * len(of_images))
         of_seeds = each.mean(axis=1).var(ddof=1) / 2
-        half = np.sqrt(1.96**2 * of_images + t.ppf(0.975, 1) ** 2 * of_seeds)
-        assert (gain.mean, gain.low) == (pytest.approx(each.mean()), pytest.approx(each.mean() - half, abs=1e-4))
+        half = np.sqrt((1.96 * error) ** 2 + t.ppf(0.975, 1) ** 2 * of_seeds)
+        assert (gain.mean, gain.low) == (pytest.approx(each.mean()), pytest.approx(middle - half, abs=1e-4))
+
+
+def test_four_images_of_two_hundred_prove_nothing(tmp_path: Path) -> None:
+    """McNemar's test of 4 against 0 has p = 0.125."""
+    images = Images(tmp_path / "data", each=100)
+    every = [
+        one.with_columns(images=pl.lit(f"{images.digest}-{size}"))
+        for size in (4, 16)
+        for one in (
+            predict(images, 0.5, 0, head="zero-shot", train_per_label=size),
+            predict(images, 0.5, 0, head="logreg", train_per_label=size).with_columns(
+                predicted=pl.when(pl.col("path").is_in(_wrong(images)[:4])).then("label").otherwise("predicted")
+            ),
+        )
+    ]
+    curve = the_curve(store(tmp_path / "results", every))
+    for gain in curve.gains(str(curve.best("probe")), str(curve.best("prompt")), "base"):
+        assert gain.mean == 0.02 and gain.low < 0
+
+
+def _wrong(images: Images) -> list[str]:
+    made = predict(images, 0.5, 0, head="zero-shot")
+    return made.filter(pl.col("label") != pl.col("predicted"))["path"].to_list()
+
+
+def test_a_curve_is_of_the_held_out_values_that_every_size_has(images: Images, tmp_path: Path) -> None:
+    both = [
+        one for held_out in ("cat", "dog") for one in study(images, right(4, 0), held_out=held_out, train_per_label=4)
+    ]
+    cat = study(images, right(16, 0), held_out="cat", train_per_label=16)
+    every = [one.with_columns(images=pl.lit(f"{images.digest}-{one['train_per_label'][0]}")) for one in (*both, *cat)]
+    curve = the_curve(store(tmp_path, every))
+    assert curve.sizes == [4, 16] and set(curve.table["held_out"]) == set(curve.right["held_out"]) == {"cat"}
 
 
 def test_heads_on_prompts_that_learn_are_probes(made: Path) -> None:

@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 from html.parser import HTMLParser
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +13,15 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 from folders import LABELS, RIGHT, Images, cache_vectors, predict, priced, store, study
+from scipy.stats import ttest_1samp
 
 from toolkit.cli import main as cli
 from toolkit.errors import ResultsError, SelectionError
 from toolkit.evaluation.intervals import wilson
 from toolkit.evaluation.metrics import mcnemar
 from toolkit.results import run_records, tables
+from toolkit.results.entrants import subject
 from toolkit.results.report import again, page, pictures, verdict
-from toolkit.results.report.entrants import subject
 
 
 @pytest.fixture(scope="module")
@@ -422,13 +424,25 @@ def test_the_page_says_how_to_run_it_again(made: Path) -> None:
 
 
 def test_the_commands_before_compare_follow_from_the_recipes() -> None:
-    table = pl.DataFrame({"recipe": ["", "study", "robust epochs=2 batch_size=8 chosen"]})
+    recipes = ["", "study", "robust epochs=2 batch_size=8 chosen"]
+    table = pl.DataFrame({"encoder": ["base", "finetuned", "finetuned"], "recipe": recipes})
     noted = {"command": "python cli.py compare --data d --heads knn", "asked": "--data d"}
     assert again.commands(table, noted)[1:] == [
         "python cli.py embed --data d",
         "python cli.py finetune --data d",
         "python cli.py finetune --data d --recipe robust --epochs 2 --batch-size 8 --choose",
         "python cli.py compare --data d --heads knn",
+    ]
+
+
+def test_the_commands_embed_the_blocks_that_the_table_has() -> None:
+    rows = [("base", ""), ("blocks", ""), ("patches", ""), ("finetuned", "study"), ("finetuned blocks", "study")]
+    table = pl.DataFrame(rows, schema=["encoder", "recipe"], orient="row")
+    assert again.commands(table, {"command": "python cli.py compare", "asked": "--data d"})[1:] == [
+        "python cli.py embed --data d --features blocks",
+        "python cli.py embed --data d --features patches",
+        "python cli.py finetune --data d --features blocks",
+        "python cli.py compare",
     ]
 
 
@@ -454,3 +468,58 @@ def test_the_command_prints_the_verdict_and_json_lists_the_files(made: Path, tmp
     assert nothing.exit_code == 2 and "python cli.py compare" in nothing.stderr
     with pytest.raises(ResultsError):
         page.write(tmp_path)
+
+
+KINDS = ("ant", "bee", "cat", "dog", "eel", "fox")
+
+
+def test_from_six_held_out_values_on_the_unit_on_novel_images_is_the_value(tmp_path: Path) -> None:
+    """Four kinds gain a lot and two lose: sure of these images, and not of another kind."""
+    images, novel = (
+        Images(tmp_path / "data", KINDS, each=10),
+        dict(zip(KINDS, (0.9, 0.9, 0.9, 0.9, 0.3, 0.3), strict=True)),
+    )
+    shares = {kind: {("base", "zero-shot"): (0.5, 0.5), ("base", "logreg"): (0.5, novel[kind])} for kind in KINDS}
+    folder = store(tmp_path / "results", [one for kind in KINDS for one in study(images, shares[kind], held_out=kind)])
+    shown = subject(*tables.read(folder))
+    first, second = (next(one.key for one in shown.entrants if one.head == head) for head in ("logreg", "zero-shot"))
+    found = verdict.duel(shown.predictions, first, second, "novel")
+    gains = np.array([share - 0.5 for share in novel.values()])
+    low, high = ttest_1samp(gains, 0).confidence_interval()
+    signs = np.array(list(product((-1, 1), repeat=6))) @ gains
+    assert (found.values, found.images) == (6, 120)
+    assert (found.difference, found.low, found.high) == pytest.approx((gains.mean(), low, high))
+    assert found.p == pytest.approx((np.abs(signs) >= gains.sum() - 1e-9).mean()) and not found.sure
+    assert verdict.duel(shown.predictions, first, second, "base").values == 0
+    page.write(folder)
+    assert "the sign-flip test over 6 categories" in Structure((folder / "report.html").read_text()).text
+
+
+def test_what_was_tried_in_a_part_of_the_runs_is_marked_and_no_rival(tmp_path: Path) -> None:
+    images = Images(tmp_path / "data", ("cat", "dog", "owl"))
+    every = [one for kind in ("cat", "dog", "owl") for one in study(images, PROBED, held_out=kind)]
+    tuned = study(images, {("finetuned", "logreg"): (1.0, 1.0)}, held_out="cat")
+    found = reached([*every, *tuned], tmp_path / "results")
+    assert set(found.best) == {"prompt", "probe"} and found.leader.head == "logreg"
+    assert "Fine-tuning was not tried with every category and seed of the others" in found.sentence
+    shown = subject(*tables.read(tmp_path / "results"))
+    (marked,) = (one for one in shown.entrants if one.way == "finetune")
+    assert marked.head == "logreg (1 of 3 runs)" and marked.scores["novel"].standing == ""
+    text = Structure(page.write(tmp_path / "results").page.read_text()).text
+    assert "Not tried with every category and seed of the others." in text and "cannot know new labels" not in text
+
+
+def test_fine_tuning_with_seed_0_alone_beside_drawn_seeds_is_not_said_to_be_untried(
+    images: Images, tmp_path: Path
+) -> None:
+    drawn = [one for seed in (1, 2) for one in study(images, PROBED, seed=seed)]
+    found = reached([*drawn, *study(images, {("finetuned", "logreg"): (1.0, 1.0)}, seed=0)], tmp_path)
+    assert "Fine-tuning was not tried with every category and seed" in found.sentence
+    assert "tried yet" in reached(drawn, tmp_path / "alone").sentence
+
+
+def test_a_mean_of_runs_is_no_guess_because_one_run_is(tmp_path: Path) -> None:
+    images = Images(tmp_path / "data", KINDS[:3])
+    shares = [{("base", "zero-shot"): (0.5, 0.5), ("base", "logreg"): (0.9, novel)} for novel in (0.45, 0.95, 0.95)]
+    every = [one for kind, share in zip(KINDS, shares, strict=False) for one in study(images, share, held_out=kind)]
+    assert page.write(store(tmp_path / "results", every)).warning == ""

@@ -14,8 +14,8 @@ from toolkit.cli import main as cli
 from toolkit.errors import SelectionError
 from toolkit.evaluation import columns
 from toolkit.results import run_records, tables, version_1
+from toolkit.results.entrants import studies, subject
 from toolkit.results.report import page
-from toolkit.results.report.entrants import studies, subject
 from toolkit.results.summary import left_out_means, over_seeds, summary
 
 CATEGORIES = ("cat", "dog", "fox")

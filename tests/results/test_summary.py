@@ -9,7 +9,7 @@ import pytest
 from toolkit.evaluation import columns
 from toolkit.evaluation.metrics import paired_difference
 from toolkit.evaluation.scoring import score
-from toolkit.results.summary import against_study
+from toolkit.results.summary import against_study, left_out_means, over_seeds
 from toolkit.results.workbook import workbook_bytes
 
 
@@ -32,7 +32,11 @@ def predictions(held_out: str, encoder: str, recipe: str, head: str, right: dict
     rows = [
         {"held_out": held_out, "encoder": encoder, "recipe": recipe, "head": head, "test": test, "label": "FAKE"}
         | {"path": f"{test if test == 'base' else held_out}/{i}", "category": held_out if test == "novel" else "dog"}
-        | {"predicted": "FAKE" if is_right else "REAL", "encoder_id": f"{encoder}-{held_out}", "perturbation": ""}
+        | {
+            "predicted": "FAKE" if is_right else "REAL",
+            "encoder_id": f"{encoder}-{held_out}" if recipe else encoder,
+            "perturbation": "",
+        }
         | {"test_data": "", "dataset": "made", "seed": 0, "p_real": 0.1 if is_right else 0.9}
         for test, each in right.items()
         for i, is_right in enumerate(each)
@@ -97,3 +101,29 @@ def test_with_one_category_or_other_images_there_is_nothing_to_compare() -> None
     assert against_study(frame.filter(~is_study | (pl.col("path") != "cat/3"))).select(
         "test"
     ).to_series().to_list() == ["base"]
+
+
+def results(held_out: str, accuracy: float, **about: object) -> dict[str, object]:
+    every: dict[str, object] = {
+        "dataset": "made",
+        "held_out": held_out,
+        "encoder": "base",
+        "recipe": "",
+    }
+    every |= {"head": "knn", "test": "novel", "class": "all", "accuracy": accuracy, "seed": 0, "perturbation": ""}
+    return every | {"test_data": "", "adapted": "", "created": "2026-01-01 00:00:00"} | about
+
+
+def test_encoders_with_other_weights_have_means_of_their_own_and_one_trained_again_counts_once() -> None:
+    tuned = {"encoder": "finetuned", "recipe": "study"}
+    rows = [
+        *[results(held_out, accuracy, encoder_id="fp32") for held_out, accuracy in (("cat", 0.6), ("dog", 0.8))],
+        *[results(held_out, accuracy, encoder_id="bf16") for held_out, accuracy in (("cat", 0.5), ("dog", 0.6))],
+        *[results(held_out, 0.9, encoder_id=f"new {held_out}", **tuned) for held_out in ("cat", "dog")],
+        results("cat", 0.1, encoder_id="an older one", created="2025-01-01 00:00:00", **tuned),
+    ]
+    table = pl.DataFrame(rows, schema=columns.schema(columns.RESULTS))
+    found = left_out_means(table).select("encoder_id", "categories", "mean").rows()
+    assert found == [("fp32", 2, pytest.approx(0.7)), ("bf16", 2, pytest.approx(0.55)), ("", 2, pytest.approx(0.9))]
+    twice = pl.concat([table.with_columns(seed=pl.lit(seed, pl.Int64)) for seed in (1, 2)])
+    assert set(over_seeds(twice)["deviation"]) == {0.0}, "draws of one encoder do not differ here"

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from places import ROOT
 from processes import clean_processes
 
+from toolkit.data.sources.columns import FORMULA_STARTS
 from toolkit.errors import ResultsError
 from toolkit.evaluation import columns
 from toolkit.evaluation.scoring import score, with_p_best
@@ -178,6 +179,18 @@ def test_a_workbook_that_was_edited_is_kept_aside_and_named(tmp_path: Path) -> N
     assert str(book) in line and "set aside" in line
     assert (tmp_path / "results.xlsx.damaged").read_bytes().endswith(b"a note of mine")
     assert store(tmp_path, head="knn") == []
+    book.write_bytes(book.read_bytes() + b"another")
+    assert "results.xlsx.damaged-1" in store(tmp_path, head="knn")[0]
+    assert (tmp_path / "results.xlsx.damaged").read_bytes().endswith(b"a note of mine")
+
+
+def test_so_it_is_where_the_table_itself_is_damaged(tmp_path: Path) -> None:
+    store(tmp_path, head="logreg")
+    book = tmp_path / "results.xlsx"
+    book.write_bytes(book.read_bytes() + b"a note of mine")
+    (tmp_path / "results.parquet").write_bytes(b"junk")
+    (line,) = store(tmp_path, head="knn")
+    assert "results.xlsx.damaged" in line and (tmp_path / "results.xlsx.damaged").read_bytes().endswith(b"of mine")
 
 
 HOSTILE = ["=1+1", "+cmd|' /C calc'!A0", "-2", "@SUM(A1)", "\t=1", "<b>bold</b>", "plain"]
@@ -187,7 +200,7 @@ def test_text_that_looks_like_a_formula_is_text_in_csv_and_workbook(tmp_path: Pa
     for name in HOSTILE:
         store(tmp_path, dataset=name)
     csv = pl.read_csv(tmp_path / "results.csv", infer_schema=False)["dataset"].unique().to_list()
-    assert not [text for text in csv if text.startswith(tables.FORMULA_STARTS)]
+    assert not [text for text in csv if text.startswith(FORMULA_STARTS)]
     with zipfile.ZipFile(tmp_path / "results.xlsx") as book:
         sheets = [book.read(name).decode() for name in book.namelist() if "worksheets/sheet" in name]
     assert sheets and not any(re.search(r"<f[ >]", sheet) for sheet in sheets)

@@ -1,53 +1,28 @@
 """The results as tables for a terminal."""
 
-import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 from rich.table import Table
 
-from toolkit.data.held_out import in_words
+from toolkit.cli.cells import PLAIN, auc, encoder_of, held_out_in_words
+from toolkit.cli.comparison_table import comparison
 from toolkit.evaluation import columns
-from toolkit.evaluation.left_out import BY_SEEN
-from toolkit.results import costs, learning
-from toolkit.results.classes import HARMONIC_MEAN, MACRO, worst_first
-from toolkit.results.notes import notes
-from toolkit.results.published import study_figure
+from toolkit.results import learning
 from toolkit.results.summary import (
-    AS_GOOD,
-    BEST,
     LEFT_OUT,
-    UNDECIDED,
     against_study,
     in_plural,
-    labels_of,
     left_out_means,
-    margin_of,
     over_seeds,
-    standing,
 )
 
 if TYPE_CHECKING:
     from toolkit.pipeline.plan import Plan
 
-TESTS = {"base": "base", "novel": "novel"}
-LEGEND = (
-    "★ the most accurate; ≈ as good: behind by less than {margin:g}, by its paired 95 % interval; ? cannot be "
-    "told apart\nfrom it (p ≥ 0.05, corrected for picking the best). [95 % interval]"
-)
-CHOSEN_ON_SEEN = (
-    "C, k and so on of heads on fine-tuned encoders were chosen on images that those encoders trained on, not on\n"
-    "left-out ones."
-)
-MARKS = {BEST: "★", AS_GOOD: "≈", UNDECIDED: "?"}
-PLAIN: dict[str, Any] = {"box": None, "header_style": "bold", "title_justify": "left", "caption_justify": "left"}
 MOST_SIDE_BY_SIDE = 5
 """The number of perturbations that fit on a line of 120 characters."""
-MOST_LABELS = 2
-"""Up to this many labels have columns of their own; more labels are shown as averages."""
-WORST = 3
-"""The number of labels named under the averages: those with the lowest recall."""
 LEGEND_ADAPTED = (
     "The threshold was moved until the assumed share of these test images is called so: without their labels, and\n"
     "no better than the assumption. No other row is set against these."
@@ -81,13 +56,13 @@ def tables(table: pl.DataFrame, predictions: pl.DataFrame) -> Iterator[Table]:
         yield from map(_learning, learning.find(table, predictions))
         return
     for _, group in columns.ordinary(table).group_by(columns.COMPARISON, maintain_order=True):
-        yield _comparison(group, table["seed"].n_unique() > 1)
+        yield comparison(group, table["seed"].n_unique() > 1)
     for _, group in table.group_by(columns.COMPARISON, maintain_order=True):
         kinds = sorted(set(group["perturbation"]) - {""}, key=_by_kind_and_amount)
         for start in range(0, len(kinds), MOST_SIDE_BY_SIDE):
             yield _perturbed(group, ["", *kinds[start : start + MOST_SIDE_BY_SIDE]])
         for _, elsewhere in group.filter(pl.col("test_data") != "").group_by("test_data", maintain_order=True):
-            yield _comparison(elsewhere)
+            yield comparison(elsewhere)
     spread = over_seeds(table)
     if len(spread):
         yield _seeds(spread)
@@ -100,8 +75,8 @@ def tables(table: pl.DataFrame, predictions: pl.DataFrame) -> Iterator[Table]:
 
 def encoders(table: pl.DataFrame, predictions: pl.DataFrame) -> Table | None:
     """The best head of each encoder of several models, side by side, as on the page; None for one model."""
+    from toolkit.results.entrants import subject
     from toolkit.results.report.encoders import side_by_side
-    from toolkit.results.report.entrants import subject
     from toolkit.results.report.words import p_value
 
     if table.select("model", "pretrained").unique().height < 2:
@@ -116,7 +91,7 @@ def encoders(table: pl.DataFrame, predictions: pl.DataFrame) -> Table | None:
         figures = [
             figure
             for one in scores
-            for figure in ((f"{one.mean:.3f} [{one.low:.2f}–{one.high:.2f}]", _auc(one.auc)) if one else ("", ""))
+            for figure in ((f"{one.mean:.3f} [{one.low:.2f}–{one.high:.2f}]", auc(one.auc)) if one else ("", ""))
         ]
         duel = row.duel
         against = f"{duel.difference:+.3f} [{duel.low:+.3f}, {duel.high:+.3f}]" if duel else "best"
@@ -143,8 +118,8 @@ def equalised(table: pl.DataFrame, plan: "Plan") -> Table | None:
             f"{row[f'accuracy{which}']:.3f} [{row[f'accuracy_low{which}']:.2f}–{row[f'accuracy_high{which}']:.2f}]"
             for which in ("_plain", "")
         ]
-        areas = [_auc(row["roc_auc_plain"]), _auc(row["roc_auc"])]
-        made.add_row(*[row["held_out"] for _ in several], _encoder(row), row["head"], row["test"], *figures, *areas)
+        areas = [auc(row["roc_auc_plain"]), auc(row["roc_auc"])]
+        made.add_row(*[row["held_out"] for _ in several], encoder_of(row), row["head"], row["test"], *figures, *areas)
     return made if len(found) else None
 
 
@@ -159,108 +134,17 @@ def _learning(curve: learning.Curve) -> Table:
     for _, rows in curve.points.group_by("entrant", "test", maintain_order=True):
         first, found = rows.row(0, named=True), dict(rows.select("train_per_label", "mean").iter_rows())
         figures = [f"{found[size]:.3f}" if size in found else "" for size in curve.sizes]
-        shown.add_row(_encoder(first), first["head"], first["test"], *figures)
+        shown.add_row(encoder_of(first), first["head"], first["test"], *figures)
     return shown
-
-
-def _comparison(group: pl.DataFrame, seeds: bool = False) -> Table:
-    """One comparison's table; with several `seeds` its title says which one."""
-    about, labels = group.row(0, named=True), labels_of(group)
-    held_out = "" if about["held_out"] == "none" else f", {in_words(about['held_out'], about['split_by'])} held out"
-    title = f"{about['dataset']}{held_out}: {about['model']}, trained on {about['train_rows']:,} images"
-    title += f" (seed {about['seed']})" if seeds else ""
-    title += f", scored on {about['test_data']}" if about["test_data"] else ""
-    shown = Table(title=title, caption=_legend(group), **PLAIN)
-    for name in ("Encoder", "Head", "Test", "Accuracy"):
-        shown.add_column(name, no_wrap=name != "Encoder")
-    made = _averages(shown, group) if len(labels) > MOST_LABELS else _of_each_label(shown, group, labels)
-    cost = costs.in_words(group)
-    made.caption = "\n".join(filter(None, [str(made.caption), cost]))
-    return made
-
-
-def _averages(shown: Table, group: pl.DataFrame) -> Table:
-    """A line for each head and test set with the averages over the labels; below it the hardest labels."""
-    headings = {name: text for name, text in MACRO.items() if group[name].count()}
-    headings |= {"harmonic_mean": HARMONIC_MEAN} if group["harmonic_mean"].count() else {}
-    for text in headings.values():
-        shown.add_column(text, justify="right")
-    for row in group.filter(pl.col("class") == "all").iter_rows(named=True):
-        figures = ["" if row[name] is None else f"{row[name]:.3f}" for name in headings]
-        shown.add_row(*_first_cells(row), *figures)
-    shown.caption = "\n".join([_legend(group), *_hardest(group)])
-    return shown
-
-
-def _hardest(group: pl.DataFrame) -> list[str]:
-    """A line for each test set: the labels that its most accurate head recognises worst."""
-    lines = []
-    for (test,), rows in group.group_by("test", maintain_order=True):
-        best = rows.sort("accuracy", descending=True, maintain_order=True).head(1)
-        mine = rows.join(best, on=columns.KEY, how="semi", nulls_equal=True, maintain_order="left")
-        worst = [f"{label} {recall:.2f}" for label, recall in worst_first(mine).select("class", "recall").iter_rows()]
-        name = f"{best['head'][0]} on {_encoder(best.row(0, named=True))}"
-        lines.append(f"Lowest recall on {test} ({name}): {', '.join(worst[:WORST])}.")
-    return lines
-
-
-def _of_each_label(shown: Table, group: pl.DataFrame, labels: list[str]) -> Table:
-    """A line for each head and test set with the figures of two labels side by side."""
-    shown.add_column("AUC", justify="right")
-    for label in labels:
-        for name in (f"{label} prec.", "recall", "F1", "images"):
-            shown.add_column(name, justify="right")
-    studied = [study_figure(row, row["test"], "accuracy") for row in group.iter_rows(named=True)]
-    if any(figure is not None for figure in studied):
-        shown.add_column("Study", justify="right")
-    for _, rows in group.group_by([*columns.KEY], maintain_order=True):
-        shown.add_row(*_line(rows, labels))
-    return shown
-
-
-def _legend(group: pl.DataFrame) -> str:
-    """What the marks mean, and what to keep in mind with these rows."""
-    said = LEGEND.format(margin=margin_of(group.row(0, named=True))) + _flattery(group)
-    return "\n".join([said, *notes(group)])
-
-
-def _flattery(group: pl.DataFrame) -> str:
-    """What picking the best row is expected to add to its accuracy, for each test set that has more than one row; and
-    whether heads chose their settings on images that the encoder was trained on."""
-    best = group.filter((pl.col("class") == "all") & (pl.col("selection_bias") > 0))
-    said = [f"{row['selection_bias']:.3f} on {row['test']}" for row in best.iter_rows(named=True)]
-    flattery = f"\nPicking the best flatters it by about {', '.join(said)}." if said else ""
-    seen = group["chosen_by"].str.ends_with(BY_SEEN).any()
-    return flattery + (f"\n{CHOSEN_ON_SEEN}" if seen else "")
-
-
-def _line(rows: pl.DataFrame, labels: list[str]) -> list[str]:
-    first: dict[str, Any] = rows.row(0, named=True)
-    cells = [*_first_cells(first), _auc(first["roc_auc"])]
-    for label in labels:
-        row = rows.filter(pl.col("class") == label).row(0, named=True)
-        cells += [f"{row['precision']:.2f}", f"{row['recall']:.2f}", f"{row['f1']:.2f}", f"{row['support']:,}"]
-    figure = study_figure(first, first["test"], "accuracy")
-    return [*cells, f"{figure:.2f}" if figure is not None else ""]
-
-
-def _first_cells(row: dict[str, Any]) -> list[str]:
-    mark = MARKS.get(standing(row), " ")
-    interval = f"{row['accuracy']:.3f} [{row['accuracy_low']:.2f}–{row['accuracy_high']:.2f}] {mark}"
-    return [_encoder(row), row["head"], row["test"], interval.rstrip()]
-
-
-def _auc(value: float | None) -> str:
-    """Three digits; nothing where images of one label alone have no AUC."""
-    return "" if value is None or math.isnan(value) else f"{value:.3f}"
 
 
 def _perturbed(group: pl.DataFrame, kinds: list[str]) -> Table:
     """Accuracies: a line for each encoder, head and test set, a column for each of these perturbations."""
     rows = group.filter((pl.col("class") == "all") & (pl.col("test_data") == "") & pl.col("perturbation").is_in(kinds))
     about = rows.row(0, named=True)
-    held_out = "" if about["held_out"] == "none" else f", {about['held_out']} held out"
-    shown = Table(title=f"Accuracy under perturbation: {about['dataset']}{held_out}, {about['model']}", **PLAIN)
+    shown = Table(
+        title=f"Accuracy under perturbation: {about['dataset']}{held_out_in_words(about)}, {about['model']}", **PLAIN
+    )
     for name in ("Encoder", "Head", "Test", *(kind or "as it is" for kind in kinds)):
         shown.add_column(name, no_wrap=True)
     for _, same in rows.group_by(["encoder_id", "recipe", "head", "chosen_by", "test"], maintain_order=True):
@@ -268,7 +152,7 @@ def _perturbed(group: pl.DataFrame, kinds: list[str]) -> Table:
         first = same.row(0, named=True)
         if len(found) > 1:
             figures = [f"{found[kind]:.3f}" if kind in found else "" for kind in kinds]
-            shown.add_row(_encoder(first), first["head"], first["test"], *figures)
+            shown.add_row(encoder_of(first), first["head"], first["test"], *figures)
     return shown
 
 
@@ -286,8 +170,8 @@ def _seeds(spread: pl.DataFrame) -> Table:
         shown.add_column(name, no_wrap=True)
     for row in (of_means if len(of_means) else spread).iter_rows(named=True):
         test = row["perturbation"] or row["test_data"]
-        figures = [*(f"{row[name]:.3f}" for name in ("mean", "deviation", "lowest", "highest")), _auc(row["auc"])]
-        shown.add_row(row["held_out"], _encoder(row), row["head"], f"{row['test']} {test}".strip(), *figures)
+        figures = [*(f"{row[name]:.3f}" for name in ("mean", "deviation", "lowest", "highest")), auc(row["auc"])]
+        shown.add_row(row["held_out"], encoder_of(row), row["head"], f"{row['test']} {test}".strip(), *figures)
     return shown
 
 
@@ -301,10 +185,9 @@ def _means(means: pl.DataFrame) -> Table:
         shown.add_column(name, no_wrap=True)
     for row in means.iter_rows(named=True):
         worst = row["worst_category"] if row["test"] == "novel" else f"({row['worst_category']} held out)"
-        low, high = max(row["mean_low"], 0.0), min(row["mean_high"], 1.0)  # Student's t knows no bounds
-        mean = f"{row['mean']:.3f} [{low:.2f}–{high:.2f}]"
+        mean = f"{row['mean']:.3f} [{row['mean_low']:.2f}–{row['mean_high']:.2f}]"
         figures = [mean, f"{row['auc']:.3f}", f"{row['worst']:.3f}", worst, *[_difference(row) for _ in compared]]
-        shown.add_row(*[str(row["seed"]) for _ in several], _encoder(row), row["head"], row["test"], *figures)
+        shown.add_row(*[str(row["seed"]) for _ in several], encoder_of(row), row["head"], row["test"], *figures)
     return shown
 
 
@@ -324,13 +207,9 @@ def _adapted(assumed: str, rows: pl.DataFrame, table: pl.DataFrame) -> Table:
         shown.add_column(name, no_wrap=True)
     for row in after.join(before, on=by, suffix="_before", maintain_order="left").iter_rows(named=True):
         test = " ".join(filter(None, (row[name] for name in columns.TEST)))
-        figures = [f"{row['accuracy_before']:.3f}", f"{row['accuracy']:.3f}", _auc(row["roc_auc"])]
-        shown.add_row(_encoder(row), row["head"], test, *figures)
+        figures = [f"{row['accuracy_before']:.3f}", f"{row['accuracy']:.3f}", auc(row["roc_auc"])]
+        shown.add_row(encoder_of(row), row["head"], test, *figures)
     return shown
-
-
-def _encoder(row: dict[str, Any]) -> str:
-    return row["encoder"] if row["recipe"] in ("", "study") else f"{row['encoder']} ({row['recipe']})"
 
 
 def _difference(row: dict[str, Any]) -> str:

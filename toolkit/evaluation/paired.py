@@ -21,12 +21,17 @@ def interval(gain: np.ndarray, runs: np.ndarray) -> Interval:
     interval for a difference of binomial proportions based on paired data"). Images with several runs are clusters
     (Cochran 1977, section 6.4).
     """
+    middle, error = centre(gain, runs)
+    return max(middle - Z * error, -1.0), min(middle + Z * error, 1.0)
+
+
+def centre(gain: np.ndarray, runs: np.ndarray) -> tuple[float, float]:
+    """The middle of `interval`, and its standard error."""
     mean = float(runs.mean())
     gain, runs = np.append(gain, [mean, -mean]), np.append(runs, [mean, mean])
     total = float(runs.sum())
     middle = float(gain.sum()) / total
-    half = Z * math.sqrt(float(((gain - middle * runs) ** 2).sum())) / total
-    return max(middle - half, -1.0), min(middle + half, 1.0)
+    return middle, math.sqrt(float(((gain - middle * runs) ** 2).sum())) / total
 
 
 def smallest_told(gain: np.ndarray, runs: np.ndarray) -> float:

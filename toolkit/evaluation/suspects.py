@@ -14,7 +14,7 @@ from toolkit.cache.store import Cache
 from toolkit.data.split import Split, groups_of
 from toolkit.errors import SelectionError
 from toolkit.heads import fits, head_class, make_head
-from toolkit.heads.base import BY_DEFAULT, fold_numbers, folds
+from toolkit.heads.base import BY_DEFAULT, fold_numbers, folds, usable_folds
 
 COLUMNS = ("rank", "split", "path", "label", "category", "suggested", "p_label", "p_suggested", "suspect", "sha256")
 """`rank` counts within a split. `suggested` is the most likely label, `suspect` whether it is confidently another."""
@@ -61,7 +61,13 @@ def _scored_left_out(split: Split, cache: Cache, head: str, left_out: str, on_pr
     if how == BY_DEFAULT:
         raise SelectionError("A label has one training image alone, which no other image can contradict: add images.")
     _, first, copies = np.unique(rows["sha256"].to_numpy(), return_index=True, return_inverse=True)
-    parts = list(folds(numbers[first][copies]))
+    codes, numbers = np.unique(rows["label"].to_numpy(), return_inverse=True)[1], numbers[first][copies]
+    parts = list(folds(numbers))
+    if len(usable_folds(codes, numbers)) < len(parts):
+        raise SelectionError(
+            "All training images of a label are copies of each other, or are left out together, so that no other image "
+            "can contradict them: add images, or take the other --leave-out."
+        )
     found = np.empty((len(rows), rows["label"].n_unique()))
     for done, (inside, out) in enumerate(parts):
         on_progress(done, len(parts))

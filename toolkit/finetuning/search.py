@@ -15,11 +15,11 @@ import numpy as np
 import polars as pl
 
 from toolkit.cache.store import Cache
-from toolkit.data.images import decode
 from toolkit.data.manifest import Dataset
 from toolkit.data.split import groups_of
 from toolkit.encoders.openclip import OpenClip
 from toolkit.encoders.record import EncoderRecord, TrainedOn
+from toolkit.errors import SelectionError
 from toolkit.finetuning import checkpoints, cost, label_vectors
 from toolkit.finetuning.checkpoints import Checkpoint
 from toolkit.finetuning.interpolate import mix
@@ -135,6 +135,11 @@ def choose(training: Training, folder: Path) -> tuple[dict[str, Any], list[float
     recipe = training.recipe.for_model(training.base.model)
     assert recipe.grid is not None and recipe.learning_rate is not None
     numbers, how = parts_of(training.train, recipe.choose_by, recipe.seed)
+    if len(np.unique(numbers)) < 2:
+        raise SelectionError(
+            "A label has one training image alone, so that none can be left out to choose by: train on more "
+            "(--train-per-label, --shots), or without --choose."
+        )
     scores: Scores = {}
     seconds: list[float | None] = []
     for factor in recipe.grid.learning_rates:
@@ -173,7 +178,7 @@ def _score_part(training: Training, recipe: Recipe, left_out: np.ndarray, path: 
     plain = replace(recipe, grid=None, epochs=last)
     stage = f"Choosing for {training.held_out}{training.of_seed}, {path.stem}"
     base = {name: tensor.clone() for name, tensor in encoder.model.state_dict().items()}
-    pixels = np.stack([encoder.preprocess(decode(training.dataset.read(one))) for one in out["path"]])
+    pixels = np.stack([encoder.prepare(training.dataset.read(one)) for one in out["path"]])
     scores = []
     steps = epochs(
         encoder, training.dataset, fitting, training.prompts, plain, lambda d, t, _: training.progress(stage, d, t)

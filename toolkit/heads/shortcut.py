@@ -7,13 +7,13 @@ images differ in them.
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from toolkit.encoders.record import Sees
 from toolkit.heads.base import LeftOut, Tried, at_edge, fold_numbers, usable_folds
+from toolkit.heads.classifier import Classifier
 
 DEPTHS = (0, 1, 2, 3, 4, 6, 8)
 SMALLEST_LEAF = 5
@@ -23,7 +23,7 @@ ENOUGH = 0.9
 """A single fact counts as sufficient if it reaches this share of the gain of all facts over guessing."""
 
 
-class Shortcut(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class Shortcut(Classifier):
     """A decision tree on `toolkit.encoders.features.FACTS`.
 
     Its depth is the one with the lowest mean log loss over the held-out folds. Depth 0 uses no fact; it is chosen for
@@ -53,7 +53,8 @@ class Shortcut(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         best = int(np.argmin(losses))
         self.left_out_ = tried[best]
         self.model_ = self._tree(self.depths[best]).fit(X, codes)
-        self.choice_: dict[str, Any] = {"depth": self.depths[best], "log_loss": round(losses[best], 4), "by": how}
+        loss = round(losses[best], 4) if self.left_out_ else None
+        self.choice_: dict[str, Any] = {"depth": self.depths[best], "log_loss": loss, "by": how}
         self.choice_ |= at_edge(Tried("depth", self.depths[best], self.depths, natural=0))
         self._fit_alone(X, codes, some, numbers)
         return self
@@ -102,11 +103,6 @@ class Shortcut(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """`[N, facts]` -> `[N, classes]` float64."""
         check_is_fitted(self)
         return _shares(self.model_, validate_data(self, X, dtype=np.float32, reset=False))
-
-    def predict(self, X: np.ndarray) -> np.ndarray:
-        """The most likely class of each row; in a tie, the first."""
-        check_is_fitted(self)
-        return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
 
     def predict_alone(self, X: np.ndarray) -> dict[int, np.ndarray]:
         """`[N, facts]` -> for each fact that is sufficient alone: its number and the classes `[N]` it predicts."""

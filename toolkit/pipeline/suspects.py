@@ -11,7 +11,7 @@ from toolkit.cache.store import Cache
 from toolkit.data.held_out import NONE
 from toolkit.data.split import Split
 from toolkit.encoders.record import INSIDE, EncoderRecord
-from toolkit.errors import ResultsError, SelectionError, counted
+from toolkit.errors import SelectionError, counted
 from toolkit.evaluation import suspects
 from toolkit.heads import fits
 from toolkit.pipeline.compare import ready_encoders
@@ -52,12 +52,8 @@ def find_suspects(plan: Plan, head: str = "lda", left_out: str = "folds") -> Fou
     cache = _encoder(plan, split, head)
     found = suspects.find(split, cache, head, left_out, partial(plan.progress, "Leaving out"))
     done = Found(found, cache.record, head, plan.results / TABLE, plan.results / PAGE)
-    try:
-        plan.results.mkdir(parents=True, exist_ok=True)
-        write_whole(done.table, tables.csv_bytes(found))
-        gallery.write(done.page, "Perhaps wrong labels", _lead(plan, done), [_row(plan, found, of) for of in WHAT])
-    except OSError as error:
-        raise ResultsError(f"Cannot write the results folder {plan.results}: {error}") from error
+    write_whole(done.table, tables.csv_bytes(found))
+    gallery.write(done.page, "Perhaps wrong labels", _lead(plan, done), [_row(plan, found, of) for of in WHAT])
     return done
 
 
@@ -74,10 +70,15 @@ def _lead(plan: Plan, done: Found) -> list[str]:
     )
     return [
         f"The images of {plan.dataset.name} whose label a probe contradicts most: {done.head} on the "
-        f"{done.encoder.sees} of {done.encoder.model}. No probe was trained on the image that it judges.",
+        f"{done.encoder.sees} of {done.encoder.model}. {_unseen(plan)}",
         *only,
         f"A high rank is a reason to look, not a proof. {TABLE} has every image: correct its column label.",
     ]
+
+
+def _unseen(plan: Plan) -> str:
+    none = "No probe was trained on the image that it judges"
+    return f"{none}, but for test images with a copy in training (--keep-leaks)." if plan.keep_leaks else f"{none}."
 
 
 def _row(plan: Plan, found: pl.DataFrame, of: str) -> gallery.Row:

@@ -11,6 +11,7 @@ import polars as pl
 from toolkit.errors import ResultsError
 from toolkit.evaluation import paired
 from toolkit.evaluation.columns import TEST
+from toolkit.results.published import with_recipe
 
 ROW = ["encoder", "recipe", "head", *TEST]
 """What a line of the comparison is about; held-out values and seeds are taken together."""
@@ -63,7 +64,7 @@ class Change:
     @property
     def encoder_named(self) -> str:
         """`base`, or `finetuned (robust)`."""
-        return self.encoder if self.recipe in ("", "study") else f"{self.encoder} ({self.recipe})"
+        return with_recipe(self.encoder, self.recipe)
 
     @property
     def test_named(self) -> str:

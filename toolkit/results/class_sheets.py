@@ -8,7 +8,7 @@ import polars as pl
 
 from toolkit.evaluation import columns
 from toolkit.results import classes
-from toolkit.results.sheets import Formats, write_table
+from toolkit.results.sheets import ROW, Formats, named, write_with_note
 
 MOST_LABELS = 100
 """Up to this many labels, a confusion matrix is written; the sheet Mistakes covers more."""
@@ -29,13 +29,12 @@ ABOUT_PREDICTIONS = (
     "predictions.csv has all encoders and heads, and the probability of each label."
 )
 
-WHO = {"dataset": "Data", "held_out": "Held out", "model": "Model", "encoder": "Encoder", "head": "Head"}
-WHO |= {"recipe": "Recipe", "seed": "Seed", "test": "Test"}
+WHO = named(*ROW, "seed", "test")
 
 PER_CLASS = {"class": "Class", "support": "Images", "recall": "Recall", "recall_low": "Recall from"}
 PER_CLASS |= {"recall_high": "Recall to", "precision": "Precision", "precision_low": "Precision from"}
 PER_CLASS |= {"precision_high": "Precision to", "f1": "F1", "roc_auc": "ROC AUC"}
-PER_CLASS |= {"average_precision": "Average precision", "train_per_label": "Train per label", "labels": "Labels"}
+PER_CLASS |= {"average_precision": "Average precision", **named("train_per_label", "labels")}
 
 MISTAKES = {"label": "True label", "called": "Called", "count": "Images", "of": "of", "share": "Share"}
 
@@ -73,10 +72,8 @@ def _best(plain: pl.DataFrame, predictions: pl.DataFrame) -> Iterator[Best]:
 
 def _classes_sheet(sheet: Any, plain: pl.DataFrame, formats: Formats) -> None:
     headings = WHO | PER_CLASS
-    sheet.write_string(0, 0, ABOUT_CLASSES, formats["note"])
-    rows = classes.worst_first(plain).select(list(headings))
-    write_table(sheet, 1, rows, formats, headings)
-    sheet.freeze_panes(2, list(headings).index("class") + 1)
+    rows = classes.worst_first(plain)
+    write_with_note(sheet, ABOUT_CLASSES, rows, formats, headings, "class")
     sheet.autofilter(1, 0, max(1 + len(rows), 2), len(headings) - 1)
 
 
@@ -124,15 +121,12 @@ def _mistakes_sheet(sheet: Any, best: list[Best], formats: Formats) -> None:
             for one in pairs
         ]
     schema = {name: columns.RESULTS[name][0] for name in WHO} | dict(zip(MISTAKES, kinds, strict=True))
-    sheet.write_string(0, 0, ABOUT_MISTAKES, formats["note"])
-    write_table(sheet, 1, pl.DataFrame(found, schema=schema, orient="row"), formats, WHO | MISTAKES)
-    sheet.freeze_panes(2, len(WHO))
+    rows = pl.DataFrame(found, schema=schema, orient="row")
+    write_with_note(sheet, ABOUT_MISTAKES, rows, formats, WHO | MISTAKES, "test")
 
 
 def _predictions_sheet(sheet: Any, of_each: list[pl.DataFrame], formats: Formats) -> None:
     headings = WHO | EACH
-    rows = pl.concat(of_each).select(list(headings)).head(MOST_PREDICTIONS)
-    sheet.write_string(0, 0, ABOUT_PREDICTIONS, formats["note"])
-    write_table(sheet, 1, rows, {**formats, "share": formats["number"]}, headings)
-    sheet.freeze_panes(2, len(WHO) + 1)
+    rows = pl.concat(of_each).head(MOST_PREDICTIONS)
+    write_with_note(sheet, ABOUT_PREDICTIONS, rows, {**formats, "share": formats["number"]}, headings, "path")
     sheet.autofilter(1, 0, max(1 + len(rows), 2), len(headings) - 1)

@@ -5,24 +5,21 @@ from dataclasses import dataclass
 import polars as pl
 
 from toolkit.evaluation import columns
+from toolkit.results import sheets
+from toolkit.results.published import with_recipe
+from toolkit.results.sheets import named
 from toolkit.results.summary import ROW
 
-PREPARING = pl.sum_horizontal(*columns.PREPARING, ignore_nulls=False)
+UNTIL_ANSWER = pl.sum_horizontal(*columns.PREPARING, ignore_nulls=False)
 """Seconds until a row can answer; null if a part of them was not measured."""
 
-HEADINGS = {"dataset": "Data", "held_out": "Held out", "model": "Model", "encoder": "Encoder", "head": "Head"}
-HEADINGS |= {"recipe": "Recipe", "base_accuracy": "Base accuracy", "novel_accuracy": "Novel accuracy"}
+HEADINGS = {**named(*sheets.ROW), "base_accuracy": "Base accuracy", "novel_accuracy": "Novel accuracy"}
 HEADINGS |= {"until_answer_seconds": "Seconds until it can answer", "embedding_seconds": "of these embedding"}
 HEADINGS |= {"training_seconds": "fine-tuning", "fitting_seconds": "choosing and fitting the head"}
 HEADINGS |= {"answer_ms": "ms an image to answer", "parameters_trained": "Parameters trained"}
 HEADINGS |= {"images_labelled": "Images labelled", "bytes_an_image": "Bytes an image"}
 HEADINGS |= {"bytes_embedded": "Bytes of all vectors", "bytes_checkpoint": "Bytes of the checkpoint"}
-HEADINGS |= {
-    "measured_on": "Measured on",
-    "train_per_label": "Train per label",
-    "seed": "Seed",
-    "study": "Images (hash)",
-}
+HEADINGS |= {"measured_on": "Measured on", **named("train_per_label", "seed", "study")}
 
 ABOUT = (
     "Wall seconds, measured when the work was done; rows of one encoder share its embedding and fine-tuning. "
@@ -47,14 +44,14 @@ class Cost:
 
 def cost_of(rows: pl.DataFrame) -> Cost:
     """The means over these rows of the results."""
-    figures = [*columns.PREPARING, PREPARING.alias("all"), "answer_ms", "parameters_trained", "images_labelled"]
+    figures = [*columns.PREPARING, UNTIL_ANSWER.alias("all"), "answer_ms", "parameters_trained", "images_labelled"]
     means = rows.select(figures).mean().row(0)
     return Cost(*means)
 
 
 def cost_table(table: pl.DataFrame) -> pl.DataFrame:
     """A line for each encoder and head with the columns of `HEADINGS`; none for rows of which nothing was measured."""
-    every = columns.ordinary(table).filter(pl.col("class") == "all").with_columns(until_answer_seconds=PREPARING)
+    every = columns.ordinary(table).filter(pl.col("class") == "all").with_columns(until_answer_seconds=UNTIL_ANSWER)
     of_test = {f"{test}_accuracy": pl.col("accuracy").filter(pl.col("test") == test) for test in ("base", "novel")}
     lines = every.group_by(ROW, maintain_order=True).agg(
         *(pl.col(name).last() for name in HEADINGS if name not in (*ROW, *of_test)),
@@ -70,8 +67,7 @@ def in_words(table: pl.DataFrame) -> str:
         heads = [f"{head} {duration(s)}" for head, s in rows.select("head", "until_answer_seconds").iter_rows()]
         answer = rows["answer_ms"].mean()
         then = f", then {duration(answer / 1000)} an image" if isinstance(answer, float) else ""
-        name = encoder if recipe in ("", "study") else f"{encoder} ({recipe})"
-        parts.append(f"{name} {', '.join(heads)}{then}")
+        parts.append(f"{with_recipe(encoder, recipe)} {', '.join(heads)}{then}")
     return f"Ready in (embedding, training, head): {'; '.join(parts)}." if parts else ""
 
 

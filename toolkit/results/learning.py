@@ -8,12 +8,13 @@ from typing import Any
 
 import polars as pl
 
-from toolkit.evaluation import columns
+from toolkit.evaluation import columns, paired
 from toolkit.evaluation.intervals import Z, t_quantile
-from toolkit.results.report.entrants import STUDY, encoder_name, newest, way_of
+from toolkit.results.entrants import STUDY, encoder_name, way_of
+from toolkit.results.summary import newest, same_each_time
 
 SIZE = "train_per_label"
-QUESTION = [name for name in columns.QUESTION if name != SIZE]
+SAME_CURVE = [name for name in columns.QUESTION if name != SIZE]
 """What the comparisons of one curve share."""
 
 TESTED = ["held_out", "seed", "test"]
@@ -130,7 +131,7 @@ def find(table: pl.DataFrame, predictions: pl.DataFrame) -> list[Curve]:
     rows = columns.of_one_design(columns.ordinary(table)).filter(
         (pl.col("class") == "all") & pl.col(SIZE).is_not_null()
     )
-    rows = rows.filter(pl.col(SIZE).n_unique().over(QUESTION) > 1)
+    rows = rows.filter(pl.col(SIZE).n_unique().over(SAME_CURVE) > 1)
     if rows.is_empty():
         return []
     # An entrant may occur twice: with two ways of choosing, or fine-tuned again.
@@ -144,7 +145,7 @@ def find(table: pl.DataFrame, predictions: pl.DataFrame) -> list[Curve]:
         mine = tested.get(study, {})
         curve = next((one for one in found if one.takes(of_study, mine)), None)
         if curve is None:
-            found.append(curve := _Found({name: of_study[name] for name in QUESTION}))
+            found.append(curve := _Found({name: of_study[name] for name in SAME_CURVE}))
         curve.add(of_study, mine)
     right = _named(images).with_columns(right=(pl.col("label") == pl.col("predicted")).cast(pl.Int64))
     return [_curve(one, rows, right) for one in found if len(one.studies) > 1]
@@ -159,7 +160,8 @@ def lines(table: pl.DataFrame, predictions: pl.DataFrame) -> list[str]:
 
 @dataclass
 class _Found:
-    """A curve while its studies are collected: their `STUDY` values by size, and the images of each test set."""
+    """A curve while its studies are collected: their `STUDY` values by size, and the images of each test set that all
+    of them have."""
 
     about: dict[str, Any]
     studies: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -171,8 +173,8 @@ class _Found:
         return same and bool(shared) and all(self.tested[one] == tested[one] for one in shared)
 
     def add(self, study: dict[str, Any], tested: dict[tuple[Any, ...], int]) -> None:
+        self.tested = {one: hashed for one, hashed in tested.items() if one in self.tested or not self.studies}
         self.studies[study[SIZE]] = study
-        self.tested |= tested
 
 
 def _tested(images: pl.DataFrame) -> dict[tuple[Any, ...], dict[tuple[Any, ...], int]]:
@@ -187,19 +189,24 @@ def _tested(images: pl.DataFrame) -> dict[tuple[Any, ...], dict[tuple[Any, ...],
 
 def _named(rows: pl.DataFrame) -> pl.DataFrame:
     """Add the columns `entrant` (equal in all repetitions), `shown` (the encoder's name), `name` and `way`."""
-    same_each_time = pl.when(pl.col("recipe") == "").then("encoder_id").otherwise(pl.lit(""))
     kinds = rows.select("encoder", "recipe", "head").unique(maintain_order=True)
     words = [(encoder_name(row), way_of(row)) for row in kinds.iter_rows(named=True)]
     told = kinds.hstack(pl.DataFrame(words, schema={"shown": pl.String, "way": pl.String}, orient="row"))
     told = told.with_columns(name=pl.concat_str("shown", "head", separator=" · "))
     named = rows.join(told, on=["encoder", "recipe", "head"], how="left", maintain_order="left")
-    return named.with_columns(entrant=pl.concat_str("encoder", "recipe", "head", same_each_time, separator="\x1f"))
+    return named.with_columns(
+        entrant=pl.concat_str("encoder", "recipe", "head", same_each_time(named)["encoder_id"], separator="\x1f")
+    )
 
 
 def _curve(found: _Found, rows: pl.DataFrame, right: pl.DataFrame) -> Curve:
+    """The curve of the held-out values that every size has: means over others would not compare."""
     kinds = {name: rows.schema[name] for name in STUDY}
     studies = pl.DataFrame(list(found.studies.values()), schema=kinds)
     of_rows, of_right = (one.join(studies, on=STUDY, how="semi", nulls_equal=True) for one in (rows, right))
+    sizes = of_rows.group_by("held_out", "test").agg(sizes=pl.col(SIZE).n_unique())
+    shared = sizes.filter(pl.col("sizes") == len(found.studies))
+    of_rows, of_right = (one.join(shared, on=["held_out", "test"], how="semi") for one in (of_rows, of_right))
     kept = of_right.select("entrant", SIZE, *TESTED, "path", "right")
     return Curve({**found.about, "studies": list(found.studies.values())}, of_rows, kept)
 
@@ -207,17 +214,17 @@ def _curve(found: _Found, rows: pl.DataFrame, right: pl.DataFrame) -> Curve:
 def _gain(size: int, pairs: pl.DataFrame) -> Gain:
     """The gain of one size, from one row per image and run with its `gain` (-1, 0, 1).
 
-    The interval combines two variances: that of the test images, each counted once (a ratio of sums over images,
-    Cochran 1977, section 6.4), and, with several seeds, that of the seeds' means (Student's t).
+    The interval combines two variances: that of the test images (`paired.interval`) and, with several seeds, that of
+    the seeds' means (Student's t).
     """
     mean = float(pairs["gain"].mean())  # type: ignore[arg-type]
     images = pairs.group_by("path").agg(gain=pl.col("gain").sum(), runs=pl.len().cast(pl.Int64))
-    of_images = float(((images["gain"] - mean * images["runs"]) ** 2).sum()) / len(pairs) ** 2
+    middle, error = paired.centre(images["gain"].to_numpy(), images["runs"].to_numpy())
     means = pairs.group_by("seed").agg(pl.col("gain").mean())["gain"]
     count = len(means)
     of_seeds = float(means.var()) / count * t_quantile(count - 1) ** 2 if count > 1 else 0.0  # type: ignore[arg-type]
-    half = math.sqrt(Z**2 * of_images + of_seeds)
-    return Gain(size, mean, max(mean - half, -1.0), min(mean + half, 1.0))
+    half = math.sqrt((Z * error) ** 2 + of_seeds)
+    return Gain(size, mean, max(middle - half, -1.0), min(middle + half, 1.0))
 
 
 def sentence(answer: Answer) -> str:

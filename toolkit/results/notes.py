@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from toolkit.evaluation import columns
+from toolkit.results.published import with_recipe
 
 
 def notes(table: pl.DataFrame) -> list[str]:
@@ -29,7 +30,7 @@ def edges(table: pl.DataFrame) -> list[str]:
     rows = columns.ordinary(table).select("head", "encoder", "recipe", "choice").unique(maintain_order=True)
     found: dict[str, dict[str, list[str]]] = {}
     for head, encoder, recipe, choice in rows.iter_rows():
-        on = encoder if recipe in ("", "study", None) else f"{encoder} ({recipe})"
+        on = with_recipe(encoder, recipe or "")
         for what in json.loads(choice or "{}").get("at_edge", []):
             known = found.setdefault(head, {}).setdefault(on, [])
             known += [what] if what not in known else []

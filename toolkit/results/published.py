@@ -8,7 +8,7 @@ STUDIED_ROW = {"encoder": ["finetuned"], "recipe": ["study", "study label-vector
 """What the row of our tables that repeats the study has in these columns: its recipe, and its two prompts or, for an
 image tower without text, the label vectors in their place."""
 
-STUDY: dict[tuple[str, str, str], dict[str, float]] = {
+FIGURES: dict[tuple[str, str, str], dict[str, float]] = {
     ("base", "zero-shot", "base"): {
         "accuracy": 0.50,
         "precision_FAKE": 0.50,
@@ -34,6 +34,11 @@ STUDY: dict[tuple[str, str, str], dict[str, float]] = {
 """(encoder, head, test) -> the study's figures for ViT-B/32 (OpenAI weights) on 200 test images each."""
 
 
+def with_recipe(encoder: str, recipe: str) -> str:
+    """`finetuned (robust)`; the encoder alone where it is not fine-tuned, or by the study's own recipe."""
+    return encoder if recipe in ("", "study") else f"{encoder} ({recipe})"
+
+
 def study_figure(row: dict[str, Any], test: str, figure: str) -> float | None:
     """The study's figure for a row of the table or the summary of CIFAKE without cats; None for other rows.
 
@@ -42,4 +47,4 @@ def study_figure(row: dict[str, Any], test: str, figure: str) -> float | None:
     """
     if "cifake" not in str(row["dataset"]).lower() or row["held_out"] != "cat":
         return None
-    return STUDY.get((row["encoder"], row["head"], test), {}).get(figure)
+    return FIGURES.get((row["encoder"], row["head"], test), {}).get(figure)

@@ -19,6 +19,28 @@ NO_SHARE = ("log_loss", "auc", "average_precision", "calibration_error", "_secon
 Formats = dict[str, Any]
 
 
+NAMED = {"dataset": "Data", "held_out": "Held out", "model": "Model", "encoder": "Encoder", "head": "Head"}
+NAMED |= {"recipe": "Recipe", "test": "Test", "seed": "Seed", "train_per_label": "Train per label"}
+NAMED |= {"test_per_label": "Test per label", "chosen_by": "Chosen by", "pretrained": "Weights", "labels": "Labels"}
+NAMED |= {"study": "Images (hash)", "encoder_id": "Frozen encoder (hash)"}
+"""What people read above the columns that say which row it is."""
+ROW = ("dataset", "held_out", "model", "encoder", "head", "recipe")
+
+
+def named(*columns: str) -> dict[str, str]:
+    """These columns of `NAMED`, in this order."""
+    return {name: NAMED[name] for name in columns}
+
+
+def write_with_note(
+    sheet: Any, note: str, frame: pl.DataFrame, formats: Formats, headings: Mapping[str, str], fixed: str
+) -> None:
+    """Write a note, and below it the columns of `headings` as a table. The columns up to `fixed` do not scroll away."""
+    sheet.write_string(0, 0, note[:LONGEST], formats["note"])
+    write_table(sheet, 1, frame.select(list(headings)), formats, headings)
+    sheet.freeze_panes(2, list(headings).index(fixed) + 1 if fixed in headings else 0)
+
+
 def write_table(
     sheet: Any, top: int, frame: pl.DataFrame, formats: Formats, headings: Mapping[str, str] | None = None
 ) -> None:

@@ -1,6 +1,6 @@
 """The wide summary for readers: one line for each encoder and head."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,8 @@ from toolkit.results.published import STUDIED_ROW, study_figure
 ROW = [*columns.COMPARISON, "study", "encoder", "recipe", "encoder_id", "head", "chosen_by"]
 """The columns that identify a line of the summary: all but test set and class."""
 
-LEFT_OUT = [name for name in ROW if name not in ("held_out", "encoder_id", "images")] + ["test"]
-"""The columns that identify a line of the means over held-out values."""
+LEFT_OUT = [name for name in ROW if name not in ("held_out", "images")] + ["test"]
+"""The columns that identify a line of the means over held-out values (`same_each_time`)."""
 
 SHARED = ("accuracy", "accuracy_low", "accuracy_high", "roc_auc", columns.AT_THRESHOLD, "p_best", "p_best_corrected")
 PER_CLASS = ("precision", "recall", "f1", "support")
@@ -32,7 +32,7 @@ def standing(row: Mapping[str, Any]) -> str:
     """`BEST`, or against the best row of its images: `AS_GOOD`, `UNDECIDED`, or empty (worse: p below 0.05).
 
     A row is as good if the lower end of the paired interval of its difference from the best is above minus its margin
-    (`margin_of`). Rows of earlier versions, without that interval, are undecided at most.
+    (`margin_of`), whatever p is. Rows of earlier versions, without that interval, are undecided at most.
 
     >>> best, other = {"accuracy": 0.91}, {"accuracy": 0.90, "p_best": 0.4}
     >>> [standing({**other, "difference_best_low": low}) for low in (-0.015, -0.05)], standing(best)
@@ -43,9 +43,9 @@ def standing(row: Mapping[str, Any]) -> str:
     p, low = p_against_best(row), row.get("difference_best_low")
     if p is None:
         return BEST
-    if p < ALPHA:
-        return ""
-    return AS_GOOD if low is not None and low > -margin_of(row) else UNDECIDED
+    if low is not None and low > -margin_of(row):
+        return AS_GOOD
+    return "" if p < ALPHA else UNDECIDED
 
 
 def margin_of(row: Mapping[str, Any]) -> float:
@@ -133,14 +133,26 @@ def in_plural(column: str) -> str:
     return "categories" if column == "category" else f"{column}s"
 
 
+def same_each_time(table: pl.DataFrame) -> pl.DataFrame:
+    """The table without the identities of fine-tuned encoders, of which each repetition trains its own."""
+    return table.with_columns(encoder_id=pl.when(pl.col("recipe") == "").then("encoder_id").otherwise(pl.lit("")))
+
+
+def newest(table: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
+    """Of rows that are equal in `by`, as of an encoder that was fine-tuned several times, only the last; in the order
+    of the table."""
+    numbered = table.with_row_index("row").sort("created", "row").unique(by, keep="last", maintain_order=True)
+    return numbered.sort("row").drop("row")
+
+
 def left_out_means(table: pl.DataFrame) -> pl.DataFrame:
     """Mean and worst accuracy over the held-out values, for each encoder and head with several of them.
 
     `mean_low`, `mean_high` are the ends of the mean's t interval over the values (`intervals.of_mean`), within 0 and 1.
     """
+    each = same_each_time(columns.ordinary(table).filter(pl.col("class") == "all"))
     means = (
-        columns.ordinary(table)
-        .filter(pl.col("class") == "all")
+        newest(each, [*LEFT_OUT, "held_out"])
         .group_by(LEFT_OUT, maintain_order=True)
         .agg(
             categories=pl.col("held_out").n_unique(),
@@ -165,19 +177,20 @@ def over_seeds(table: pl.DataFrame) -> pl.DataFrame:
     """Mean and spread of the accuracy over draws of the training images, for each encoder, head and test set with
     several seeds. Seed 0, which takes the first N images, is no draw and is left out.
 
-    The columns are those of `ROW` except `seed`, `images` and `encoder_id`, those of `columns.TEST`, and `OVER_SEEDS`;
+    The columns are those of `ROW` except `seed` and `images`, those of `columns.TEST`, and `OVER_SEEDS`;
     `deviation` is the sample standard deviation, `auc` the mean AUC. If several values were held out, rows with
     `held_out` = `mean of N` give the same for the mean over those values.
     """
     table = columns.unadapted(table).filter(pl.col("seed") > 0)
-    each = table.filter(pl.col("class") == "all").with_columns(figure=pl.col("accuracy"), auc=pl.col("roc_auc"))
+    by = [name for name in ROW if name not in ("seed", "images")] + columns.TEST
+    each = newest(same_each_time(table.filter(pl.col("class") == "all")), [*by, "seed"])
+    each = each.with_columns(figure=pl.col("accuracy"), auc=pl.col("roc_auc"))
     means = left_out_means(table).with_columns(
         held_out=pl.concat_str(pl.lit("mean of "), pl.col("categories")),
         figure=pl.col("mean"),
         perturbation=pl.lit(""),
         test_data=pl.lit(""),
     )
-    by = [name for name in ROW if name not in ("seed", "encoder_id", "images")] + columns.TEST
     figure = pl.col("figure")
     return (
         pl.concat([frame.select(*by, "seed", "figure", "auc") for frame in (each, means)])
@@ -214,7 +227,10 @@ def against_study(predictions: pl.DataFrame) -> pl.DataFrame:
     several = [*columns.QUESTION, "study", "seed", "test"]
     names = [*LEFT_OUT, *AGAINST]
     is_study = pl.all_horizontal(pl.col(name).is_in(values) for name, values in STUDIED_ROW.items())
-    right = columns.ordinary(predictions).with_columns(right=(pl.col("label") == pl.col("predicted")).cast(pl.Int8))
+    right = same_each_time(columns.ordinary(predictions)).unique(
+        [*LEFT_OUT, "held_out", "path"], keep="last", maintain_order=True
+    )
+    right = right.with_columns(right=(pl.col("label") == pl.col("predicted")).cast(pl.Int8))
     studied = right.filter(is_study).select(*several, "held_out", "path", studied="right")
     rows = []
     for key, group in right.filter(~is_study).group_by(LEFT_OUT, maintain_order=True):

@@ -6,9 +6,10 @@ edited file is renamed before it is replaced. `compare` restores lost rows from 
 
 import hashlib
 import io
+import itertools
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -16,7 +17,8 @@ from typing import Any
 import polars as pl
 from filelock import FileLock
 
-from toolkit.errors import CacheError, ResultsError
+from toolkit.data.sources.columns import FORMULA_STARTS
+from toolkit.errors import CacheError, ResultsError, listed
 from toolkit.evaluation import columns
 from toolkit.evaluation.scoring import rescore, with_harmonic_mean, with_p_best
 from toolkit.heads import HEADS
@@ -28,7 +30,6 @@ from toolkit.storage.records import write_whole
 RESULTS, PREDICTIONS, SKIPPED = "results", "predictions", "skipped.csv"
 EXPECTED = {RESULTS: columns.RESULTS, PREDICTIONS: columns.PREDICTIONS}
 CHECKSUM, BESIDE = "toolkit_sha256", "toolkit_files_sha256"
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 WHERE = ("dataset", "held_out", "encoder", "head", *columns.TEST, columns.ADAPTED)
 
 log = logging.getLogger(__name__)
@@ -91,17 +92,14 @@ def write_skipped(folder: Path, skipped: pl.DataFrame) -> None:
         (folder / SKIPPED).unlink(missing_ok=True)
 
 
-Score = Callable[[pl.DataFrame, pl.DataFrame], list[dict[str, Any]]]
-
-
-def verify(folder: Path, score: Score = rescore) -> list[str]:
-    """Recompute every row of the results from the predictions with `score`; returns a line for each that differs.
+def verify(folder: Path) -> list[str]:
+    """Recompute every row of the results from the predictions; returns a line for each that differs.
 
     Predictions that have no row in the results get a line, too. Raises what `read` raises.
     """
     table, predictions = read(folder)
     names = [*columns.KEY, "class"]
-    scored = pl.DataFrame(score(table, predictions), schema=table.schema)
+    scored = pl.DataFrame(rescore(table, predictions), schema=table.schema)
     again = with_harmonic_mean(with_p_best(scored, predictions))
     joined = table.join(again, on=names, how="full", nulls_equal=True, suffix="_again", coalesce=True)
     given = (*columns.TIMES, "margin")
@@ -157,9 +155,17 @@ def _set_aside_changed(folder: Path) -> list[str]:
         for name, checksum in json.loads(written).items():
             file = folder / name
             if file.exists() and hashlib.sha256(file.read_bytes()).hexdigest() != checksum:
-                file.replace(file.with_name(f"{name}.damaged"))
-                lines.append(f"{file} was not as it had been written, is set aside as {name}.damaged, and made anew.")
+                kept = _aside(file)
+                lines.append(f"{file} was not as it had been written, is set aside as {kept.name}, and made anew.")
     return lines
+
+
+def _aside(file: Path) -> Path:
+    """Rename a file that somebody may want back -> its new place, which replaces none that was set aside before."""
+    names = (f"{file.name}.damaged{f'-{number}' if number else ''}" for number in itertools.count())
+    place = next(place for place in map(file.with_name, names) if not place.exists())
+    file.replace(place)
+    return place
 
 
 def _content_hash(frame: pl.DataFrame) -> str:
@@ -222,9 +228,7 @@ def _read_or_set_aside(folder: Path, name: str) -> tuple[pl.DataFrame, list[str]
     try:
         return _read_one(path, expected), []
     except ResultsError:
-        lost = [file for file in (path, path.with_suffix(".csv")) if file.exists()]
-    for file in lost:
-        file.replace(file.with_name(f"{file.name}.damaged"))
-    names = " and ".join(f"{file.name}.damaged" for file in lost)
+        lost = [_aside(file) for file in map(path.with_suffix, (".parquet", ".csv", ".xlsx")) if file.exists()]
+    names = listed([file.name for file in lost])
     line = f"{path} was {was}; set aside: {names}. For the rows of other comparisons run python cli.py compare again."
     return pl.DataFrame(schema=columns.schema(expected)), [line] if lost else []

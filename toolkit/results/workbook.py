@@ -17,7 +17,7 @@ from toolkit.evaluation import columns
 from toolkit.results import class_sheets, costs, learning
 from toolkit.results.classes import HARMONIC_MEAN, MACRO, has_more_than_two
 from toolkit.results.notes import notes
-from toolkit.results.sheets import LONGEST, Formats, write_table
+from toolkit.results.sheets import ROW, Formats, named, write_table, write_with_note
 from toolkit.results.summary import (
     LEFT_OUT,
     PER_CLASS,
@@ -69,16 +69,13 @@ TERMS = {
     "Study": "The figures of the study's own run (ViT-B/32, OpenAI weights), where the data is CIFAKE without cats.",
 }
 
-AFTER_CLASSES = {"train_per_label": "Train per label", "test_per_label": "Test per label", "seed": "Seed"}
-AFTER_CLASSES |= {"chosen_by": "Chosen by", "pretrained": "Weights", "labels": "Labels", "study": "Images (hash)"}
+AFTER_CLASSES = named("train_per_label", "test_per_label", "seed", "chosen_by", "pretrained", "labels", "study")
 
 HEAD = {"bold": True, "bg_color": "#E8EEF4", "bottom": 1, "text_wrap": True, "valign": "bottom"}
 
-CHANGED = {"dataset": "Data", "held_out": "Held out", "model": "Model", "encoder": "Encoder", "head": "Head"}
-CHANGED |= {"recipe": "Recipe", "seed": "Seed", "test": "Test", "perturbation": "Changed by", "test_data": "Test data"}
+CHANGED = {**named(*ROW, "seed", "test"), "perturbation": "Changed by", "test_data": "Test data"}
 CHANGED |= {"accuracy": "Accuracy", "accuracy_low": "from", "accuracy_high": "to", "roc_auc": "ROC AUC"}
-CHANGED |= {"unchanged": "Unchanged accuracy", "loss": "Loss", "support": "Images", "labels": "Labels"}
-CHANGED |= {"study": AFTER_CLASSES["study"]}
+CHANGED |= {"unchanged": "Unchanged accuracy", "loss": "Loss", "support": "Images", **named("labels", "study")}
 
 
 def workbook_bytes(table: pl.DataFrame, predictions: pl.DataFrame | None = None) -> bytes:
@@ -104,14 +101,14 @@ def workbook_bytes(table: pl.DataFrame, predictions: pl.DataFrame | None = None)
         _summary_sheet(book.add_worksheet("Summary"), table, formats)
         class_sheets.add(book, table, predictions, formats)
         if len(paid := costs.cost_table(table)):
-            _cost_sheet(book.add_worksheet("Cost"), paid, formats)
+            write_with_note(book.add_worksheet("Cost"), costs.ABOUT, paid, formats, costs.HEADINGS, "head")
         _results_sheet(book.add_worksheet("Results"), table, formats)
         if len(means := left_out_means(table)):
             _means_sheet(book.add_worksheet("Leave-one-out"), means, predictions, formats)
         if len(spread := over_seeds(table)):
             _seeds_sheet(book.add_worksheet("Seeds"), spread, formats)
         if len(curves := learning_curves(table, predictions)):
-            _curves_sheet(book.add_worksheet("Learning curves"), curves, formats)
+            write_with_note(book.add_worksheet("Learning curves"), ABOUT_CURVES, curves, formats, CURVES, "head")
         if len(changed := changed_images(table)):
             _changed_sheet(book.add_worksheet("Changed images"), changed, formats)
         _definitions_sheet(book.add_worksheet("Definitions"), formats)
@@ -120,12 +117,11 @@ def workbook_bytes(table: pl.DataFrame, predictions: pl.DataFrame | None = None)
 
 
 def summary_headings(labels: list[str], first: Collection[str] = ()) -> dict[str, str]:
-    """The summary sheet's columns in their order: the name in `study.summary` and the heading that people read.
+    """The summary sheet's columns in their order: the name in `summary.summary` and the heading that people read.
 
     Those of `AFTER_CLASSES` in `first` come after the recipe, so that what distinguishes lines is visible.
     """
-    names = {"dataset": "Data", "held_out": "Held out", "model": "Model", "encoder": "Encoder", "head": "Head"}
-    names |= {"recipe": "Recipe", **{name: AFTER_CLASSES[name] for name in AFTER_CLASSES if name in first}}
+    names = named(*ROW, *(name for name in AFTER_CLASSES if name in first))
     for test, title in (("base", "Base"), ("novel", "Novel")):
         names |= {f"{test}_accuracy": f"{title} accuracy", f"{test}_accuracy_low": f"{title} from"}
         names |= {f"{test}_accuracy_high": f"{title} to", f"{test}_standing": f"{title} standing"}
@@ -140,8 +136,8 @@ def summary_headings(labels: list[str], first: Collection[str] = ()) -> dict[str
     }
     for test, title in (("base", "Base"), ("novel", "Novel")):
         for label in labels:
-            named = {"support": "images"}
-            names |= {f"{test}_{m}_{label}": f"{title} {label} {named.get(m, m)}" for m in PER_CLASS}
+            called = {"support": "images"}
+            names |= {f"{test}_{m}_{label}": f"{title} {label} {called.get(m, m)}" for m in PER_CLASS}
             for m in ("precision", "recall"):
                 names[f"study_{test}_{m}_{label}"] = f"Study: {test} {label} {m}"
     return names | AFTER_CLASSES
@@ -157,9 +153,7 @@ def _summary_sheet(sheet: Any, table: pl.DataFrame, formats: Formats) -> None:
         and (many or name.partition("_")[2] not in ONLY_OF_MANY)
         and not (_may_lack(name) and wide[name].null_count() == len(wide))
     }
-    sheet.write_string(0, 0, " ".join([ABOUT_SUMMARY, *notes(table)])[:LONGEST], formats["note"])
-    write_table(sheet, 1, wide.select(list(names)), formats, names)
-    sheet.freeze_panes(2, list(names).index("head") + 1 if names else 0)
+    write_with_note(sheet, " ".join([ABOUT_SUMMARY, *notes(table)]), wide, formats, names, "head")
     at_the_end = set(AFTER_CLASSES).difference(telling)
     legible = sum(name in names and name not in at_the_end for name in summary_headings([], telling))
     sheet.print_area(0, 0, 1 + max(len(wide), 1), legible - 1)  # the other columns would make the print too small
@@ -205,15 +199,9 @@ def _results_sheet(sheet: Any, table: pl.DataFrame, formats: Formats) -> None:
     sheet.autofilter(0, 0, max(len(table), 1), len(table.columns) - 1)
 
 
-def _cost_sheet(sheet: Any, paid: pl.DataFrame, formats: Formats) -> None:
-    sheet.write_string(0, 0, costs.ABOUT, formats["note"])
-    write_table(sheet, 1, paid, formats, costs.HEADINGS)
-    sheet.freeze_panes(2, list(costs.HEADINGS).index("head") + 1)
-
-
 def _means_sheet(sheet: Any, means: pl.DataFrame, predictions: pl.DataFrame | None, formats: Formats) -> None:
-    names = {"dataset": "Data", "model": "Model", "encoder": "Encoder", "head": "Head", "recipe": "Recipe"}
-    names |= {"test": "Test", "categories": "Categories", "mean": "Mean accuracy"}
+    names = {**named("dataset", "model", "encoder", "head", "recipe", "test"), "categories": "Categories"}
+    names |= {"mean": "Mean accuracy"}
     names |= {"mean_low": "Mean from", "mean_high": "Mean to", "auc": "Mean AUC"}
     names |= {"worst": "Worst accuracy", "worst_category": "Held out when worst"}
     if predictions is not None and len(against := against_study(predictions)):
@@ -222,25 +210,20 @@ def _means_sheet(sheet: Any, means: pl.DataFrame, predictions: pl.DataFrame | No
         names |= {"difference_high": "Difference to", "categories_low": "By category from"}
         names |= {"categories_high": "By category to", "p_categories": "p by category", "wins": "Wins"}
         names |= {"losses": "Losses"}
-    names |= AFTER_CLASSES
-    sheet.write_string(0, 0, ABOUT_MEANS, formats["note"])
-    write_table(sheet, 1, means.select(list(names)), formats, names)
-    sheet.freeze_panes(2, 4)
+    names |= {**AFTER_CLASSES, **named("encoder_id")}
+    write_with_note(sheet, ABOUT_MEANS, means, formats, names, "head")
 
 
 def _seeds_sheet(sheet: Any, spread: pl.DataFrame, formats: Formats) -> None:
-    names = {"dataset": "Data", "held_out": "Held out", "model": "Model", "encoder": "Encoder", "head": "Head"}
-    names |= {"recipe": "Recipe", "test": "Test", "perturbation": "Perturbation", "test_data": "Test data"}
+    names = {**named(*ROW, "test"), "perturbation": "Perturbation", "test_data": "Test data"}
     names |= {"seeds": "Seeds", "mean": "Mean accuracy", "deviation": "Standard deviation", "lowest": "Lowest"}
     names |= {"highest": "Highest", "auc": "Mean AUC"}
-    names |= {name: text for name, text in AFTER_CLASSES.items() if name != "seed"}
-    sheet.write_string(0, 0, ABOUT_SEEDS, formats["note"])
-    write_table(sheet, 1, spread.select(list(names)), formats, names)
-    sheet.freeze_panes(2, 5)
+    names |= {name: text for name, text in AFTER_CLASSES.items() if name != "seed"} | named("encoder_id")
+    write_with_note(sheet, ABOUT_SEEDS, spread, formats, names, "head")
 
 
-CURVES = {"dataset": "Data", "model": "Model", "encoder": "Encoder", "head": "Head", "recipe": "Recipe"}
-CURVES |= {"test": "Test", "train_per_label": "Train per label", "seeds": "Seeds", "mean": "Mean accuracy"}
+CURVES = named("dataset", "model", "encoder", "head", "recipe", "test", "train_per_label")
+CURVES |= {"seeds": "Seeds", "mean": "Mean accuracy"}
 CURVES |= {"deviation": "Standard deviation", "gain": "Gain over prompts", "low": "Gain from", "high": "Gain to"}
 
 
@@ -267,12 +250,6 @@ def learning_curves(table: pl.DataFrame, predictions: pl.DataFrame | None) -> pl
     return pl.concat(frames) if frames else pl.DataFrame(schema=list(CURVES))
 
 
-def _curves_sheet(sheet: Any, curves: pl.DataFrame, formats: Formats) -> None:
-    sheet.write_string(0, 0, ABOUT_CURVES, formats["note"])
-    write_table(sheet, 1, curves, formats, CURVES)
-    sheet.freeze_panes(2, list(CURVES).index("head") + 1)
-
-
 def changed_images(table: pl.DataFrame) -> pl.DataFrame:
     """A line for each row on perturbed images or other data: its `accuracy`, `unchanged` for the same head on the
     unchanged test set, and `loss`, their difference. The last two are null if there is no such row."""
@@ -285,9 +262,7 @@ def changed_images(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def _changed_sheet(sheet: Any, changed: pl.DataFrame, formats: Formats) -> None:
-    sheet.write_string(0, 0, ABOUT_CHANGED, formats["note"])
-    write_table(sheet, 1, changed.select(list(CHANGED)), formats, CHANGED)
-    sheet.freeze_panes(2, list(CHANGED).index("head") + 1)
+    write_with_note(sheet, ABOUT_CHANGED, changed, formats, CHANGED, "head")
     _colour_drops(sheet, list(CHANGED).index("loss"), 1 + len(changed), formats)
 
 

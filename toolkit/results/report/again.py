@@ -6,7 +6,8 @@ from typing import Any
 
 import polars as pl
 
-from toolkit.results.report.entrants import Subject
+from toolkit.encoders.record import INSIDE
+from toolkit.results.entrants import Subject
 
 FLAGS = {
     "epochs": "--epochs",
@@ -73,9 +74,24 @@ def commands(table: pl.DataFrame, noted: Mapping[str, Any]) -> list[str]:
     install = "pip install -e ."
     if typed.startswith("python cli.py run"):
         return [install, typed]
+    encoders = set(table.select("encoder", "recipe").iter_rows())
     recipes = [recipe for recipe in table["recipe"].unique(maintain_order=True) if recipe]
-    training = [f"python cli.py finetune {asked} {recipe_words(recipe)}".strip() for recipe in recipes]
-    return [install, f"python cli.py embed {asked}".strip(), *training, typed]
+    embedding = _each_inside(f"python cli.py embed {asked}", {name for name, _ in encoders})
+    training = [
+        line
+        for recipe in recipes
+        for line in _each_inside(
+            f"python cli.py finetune {asked} {recipe_words(recipe)}",
+            {name.removeprefix("finetuned ") for name, of in encoders if of == recipe},
+        )
+    ]
+    return [install, *embedding, *training, typed]
+
+
+def _each_inside(command: str, names: set[str]) -> list[str]:
+    """The command, once for each kind of probes inside the tower among the encoders' names."""
+    features = [f" --features {sees}" for sees in INSIDE if sees in names] or [""]
+    return [f"{command.strip()}{one}" for one in features]
 
 
 def recipe_words(label: str) -> str:

@@ -8,8 +8,8 @@ import polars as pl
 
 from toolkit.results import classes
 from toolkit.results.classes import HARMONIC_MEAN, MACRO, Pair
+from toolkit.results.entrants import Entrant, Subject
 from toolkit.results.report import charts, label_charts
-from toolkit.results.report.entrants import Entrant, Subject
 from toolkit.results.report.pictures import Picture
 
 MOST_ROWS = 20

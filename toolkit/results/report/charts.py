@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from toolkit.results.entrants import WAYS, Entrant, Subject
 from toolkit.results.learning import SIZE
 from toolkit.results.learning import Curve as LearningCurve
-from toolkit.results.report.entrants import WAYS, Entrant, Subject
 from toolkit.results.report.pictures import Picture, colour, picture
 
 if TYPE_CHECKING:

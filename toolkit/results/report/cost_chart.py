@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from toolkit.results.costs import duration
+from toolkit.results.entrants import Entrant, Subject
 from toolkit.results.report import charts, price, words
-from toolkit.results.report.entrants import Entrant, Subject
 from toolkit.results.report.pictures import Picture, colour, picture
 from toolkit.results.report.verdict import Contest
 

@@ -9,7 +9,7 @@ import polars as pl
 
 from toolkit.evaluation import columns
 from toolkit.heads import HEADS, head_class
-from toolkit.results.report.entrants import REPETITION, Entrant, Subject, studies, subject
+from toolkit.results.entrants import REPETITION, Entrant, Subject, studies, subject
 from toolkit.results.report.verdict import Duel, duel
 
 SAME = [name for name in columns.QUESTION if name not in ("model", "pretrained")]
@@ -19,8 +19,9 @@ RULE = (
     "Each encoder is represented by one head, chosen without the test images. For a frozen encoder it is the head with "
     "the lowest log loss on left-out training images. For a fine-tuned one it is the head that it was trained with, "
     "since every head looks good on images that trained the encoder. Each is compared with the most accurate of them "
-    "on the same images; p is that of the exact McNemar test, corrected for the number of comparisons (Holm 1979). The "
-    "most accurate one was picked on these images, which flatters it a little."
+    "on the same images; p is that of the exact McNemar test (over six held-out values or more, the sign-flip test), "
+    "corrected for the number of comparisons (Holm 1979). The most accurate one was picked on these images, which "
+    "flatters it a little."
 )
 
 
@@ -104,18 +105,18 @@ def _count(rivals: Sequence[Subject], model: str) -> int:
 def _one_an_encoder(rival: Subject, decides: str) -> list[Entrant]:
     """One entrant for each encoder of a study that the test set `decides` was put to, by `RULE`; what does without CLIP
     is left out."""
-    losses = _left_out_losses(rival.table)
+    losses, whole = _left_out_losses(rival.table), {one.key for one in rival.ranked()}
     encoders: dict[tuple[bool, str], list[Entrant]] = {}
     for entrant in rival.entrants:
-        if entrant.way != "reference" and decides in entrant.scores:
+        if entrant.key in whole and decides in entrant.scores:
             encoders.setdefault((entrant.way == "finetune", entrant.encoder), []).append(entrant)
     return [min(entrants, key=lambda one: _rank(one, tuned, losses)) for (tuned, _), entrants in encoders.items()]
 
 
 def _rank(entrant: Entrant, tuned: bool, losses: Mapping[str, float]) -> tuple[bool, float]:
     name = entrant.head.split(" ")[0]  # behind it may stand how it chose
-    prompts = name in HEADS and head_class(name).needs_prompts
-    return tuned and not prompts, losses.get(entrant.key, float("inf"))
+    trained_with_it = name in HEADS and not head_class(name).learns
+    return tuned and not trained_with_it, losses.get(entrant.key, float("inf"))
 
 
 def _left_out_losses(table: pl.DataFrame) -> dict[str, float]:

@@ -35,7 +35,7 @@ def drawn(read: Read, path: str, sha256: str | None, lines: Sequence[str]) -> Pi
 
 
 def write(file: Path, title: str, lead: Sequence[str], rows: Iterable[Row]) -> None:
-    """Write the page. Text from data is escaped by the template. Raises OSError."""
+    """Write the page. Text from data is escaped by the template. Raises CacheError."""
     environment, loader = templates()
     style = pictures.style() + loader("report.css")
     html = environment.get_template("gallery.html").render(title=title, lead=lead, rows=list(rows), style=style)

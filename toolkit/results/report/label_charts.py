@@ -6,8 +6,8 @@ import numpy as np
 import polars as pl
 
 from toolkit.results import classes
+from toolkit.results.entrants import Entrant, Subject
 from toolkit.results.report import charts
-from toolkit.results.report.entrants import Entrant, Subject
 from toolkit.results.report.pictures import Picture, colour, picture
 
 NUMBERED = 12

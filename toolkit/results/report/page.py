@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 
+from toolkit.data.held_out import NONE
 from toolkit.data.labels import some
 from toolkit.errors import ResultsError, SelectionError, did_you_mean
 from toolkit.evaluation import columns
@@ -17,8 +18,8 @@ from toolkit.results import run_records, tables
 from toolkit.results.against import TOLD, Against
 from toolkit.results.against import against as since
 from toolkit.results.classes import labels_of_row
+from toolkit.results.entrants import WAYS, Subject, studies, subject
 from toolkit.results.report import again, by_label, charts, cost_chart, encoders, parts, pictures, verdict, words
-from toolkit.results.report.entrants import WAYS, Subject, studies, subject
 from toolkit.results.report.parts import Detail
 from toolkit.results.report.pictures import Picture
 from toolkit.results.report.price import sentence
@@ -195,7 +196,7 @@ def _opening(shown: Subject, reached: verdict.Verdict | None) -> dict[str, Any]:
     won = reached.way if reached else ""
     title = WAYS[won] if won else "Undecided" if reached else "Nothing to choose between"
     best = reached.best if reached else {}
-    tried = {entrant.way for entrant in shown.entrants}
+    contests = reached.contests if reached else []
     ways = [
         {
             "key": key,
@@ -203,7 +204,7 @@ def _opening(shown: Subject, reached: verdict.Verdict | None) -> dict[str, Any]:
             "what": WHAT[key],
             "entrant": best.get(key),
             "won": key == won,
-            "tried": key in tried,
+            "tried": key in shown.tried,
         }
         for key, title in WAYS.items()
     ]
@@ -211,14 +212,15 @@ def _opening(shown: Subject, reached: verdict.Verdict | None) -> dict[str, Any]:
         "title": f"{title}: {shown.about['dataset']}",
         "headline": f"{title}.",
         "lead": _lead(shown, reached),
-        "warning": words.warning(shown, reached.leader if reached else None, shown.chance),
+        "warning": words.warning(shown, reached.leader if reached else None),
         "facts": words.facts(shown),
         "ways": ways,
+        "new_labels": shown.new_labels,
         "compared": words.compared(shown),
-        "contests": reached.contests if reached else [],
+        "contests": contests,
         "rule": verdict.RULE,
-        "p_words": words.p_words(shown),
-        "table_note": words.of_table(shown, shown.chance),
+        "p_words": words.p_words(shown, max((one.values for of in contests for one in of.duels.values()), default=0)),
+        "table_note": words.of_table(shown),
         "average_headings": by_label.headings(shown) if shown.many else {},
         "averages_note": words.of_averages(shown),
         "bars": words.bars(shown),
@@ -236,7 +238,7 @@ def _lead(shown: Subject, reached: verdict.Verdict | None) -> str:
 
 def _detail(shown: Subject, reached: verdict.Verdict | None, noted: Mapping[str, Any], held_out: str | None) -> Detail:
     """The run with `held_out` held out; by default the one where the best entrant is least accurate. Lowest seed."""
-    categories = shown.held_out or ["none"]
+    categories = shown.held_out or [NONE]
     if held_out is not None and held_out not in categories:
         guess = did_you_mean(held_out, categories)
         raise SelectionError(f"{held_out!r} was not held out.{guess} --held-out takes {', '.join(categories)}.")

@@ -9,10 +9,9 @@ import polars as pl
 
 from toolkit.errors import DataError, ToolkitError
 from toolkit.results import classes, learning
+from toolkit.results.entrants import REPETITION, STUDY, WAYS, Entrant, Score, Subject
 from toolkit.results.report import by_label, charts, label_charts, maps, thumbnails, words
-from toolkit.results.report.entrants import STUDY, WAYS, Entrant, Score, Subject
 from toolkit.results.report.pictures import OF_LABELS, Picture
-from toolkit.storage.kept import LISTINGS
 
 MOST_CARDS = 12
 MILDER_ABOVE = ("jpeg", "resize")
@@ -102,8 +101,8 @@ def _reader(data: str | None, reading: Mapping[str, Any], cache: str | None) -> 
 
     if not data:
         raise DataError("where they are was not noted.")
-    kept = Path(cache) / LISTINGS if cache and Path(cache).is_dir() else None
-    return open_data(data, kept=kept, asked=Reading(**reading)).read
+    there = Path(cache) if cache and Path(cache).is_dir() else None  # a page makes no cache
+    return open_data(data, cache=there, asked=Reading(**reading)).read
 
 
 def curves(shown: Subject) -> list[Picture]:
@@ -116,8 +115,9 @@ def curves(shown: Subject) -> list[Picture]:
     for (kind, test), rows in changed.sort("kind", "test").group_by("kind", "test", maintain_order=True):
         strengths = _by_harm(str(kind), rows["strength"].unique(maintain_order=True).to_list())
         there = set(rows["entrant"])
+        plain = shown.table.filter((pl.col("class") == "all") & (pl.col("test") == test))
         lines = [
-            (entrant, [entrant.scores[str(test)].mean, *_means(rows, entrant.key, strengths)])
+            (entrant, _means(plain, rows, entrant.key, strengths))
             for entrant in shown.entrants
             if test in entrant.scores and entrant.key in there
         ]
@@ -138,10 +138,14 @@ def _by_harm(kind: str, strengths: list[str]) -> list[str]:
     return sorted(strengths, key=number, reverse=kind in MILDER_ABOVE)
 
 
-def _means(rows: pl.DataFrame, key: str, strengths: list[str]) -> list[float]:
-    mine = rows.filter(pl.col("entrant") == key)
-    means = dict(mine.group_by("strength").agg(pl.col("accuracy").mean()).iter_rows())
-    return [means.get(strength, float("nan")) for strength in strengths]
+def _means(plain: pl.DataFrame, rows: pl.DataFrame, key: str, strengths: list[str]) -> list[float]:
+    """An entrant's mean accuracy on unchanged images, then at each strength, over the runs that have all of them."""
+    unchanged = plain.with_columns(strength=pl.lit("none"))
+    every = pl.concat([one.select("entrant", *REPETITION, "strength", "accuracy") for one in (unchanged, rows)])
+    mine = every.filter(pl.col("entrant") == key)
+    whole = mine.filter(pl.col("strength").n_unique().over(REPETITION) == mine["strength"].n_unique())
+    means = dict(whole.group_by("strength").agg(pl.col("accuracy").mean()).iter_rows())
+    return [means.get(strength, float("nan")) for strength in ("none", *strengths)]
 
 
 def learned(shown: Subject, every: tuple[pl.DataFrame, pl.DataFrame]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from toolkit.results.costs import duration
-from toolkit.results.report.entrants import NAMES, WAYS, Entrant, Subject
+from toolkit.results.entrants import NAMES, WAYS, Entrant, Subject
 from toolkit.results.report.verdict import Contest, Duel, signed
 from toolkit.results.report.words import test_name
 
@@ -56,7 +56,7 @@ def _seconds(entrant: Entrant) -> float | None:
 
 def priced(shown: Subject) -> list[Entrant]:
     """The entrants with a known cost and a score on the deciding test set, the cheapest first."""
-    known = [one for one in shown.entrants if _seconds(one) is not None and shown.decides in one.scores]
+    known = [one for one in shown.ranked([*WAYS, "reference"]) if _seconds(one) is not None]
     return sorted(known, key=lambda one: (_seconds(one) or 0.0, -one.scores[shown.decides].mean))
 
 

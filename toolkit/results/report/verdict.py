@@ -5,11 +5,13 @@ from dataclasses import dataclass
 import polars as pl
 
 from toolkit.evaluation import paired
-from toolkit.evaluation.intervals import Interval, wilson
+from toolkit.evaluation.intervals import of_mean, sign_flip
 from toolkit.evaluation.metrics import mcnemar
-from toolkit.results.report.entrants import NAMES, REPETITION, WAYS, Entrant, Subject
+from toolkit.results.entrants import NAMES, REPETITION, WAYS, Entrant, Subject
 
 ALPHA = 0.05
+LEAST_VALUES = 6
+"""From so many held-out values on, sign flips can tell a difference at all: their least p is 2 / 2**6."""
 
 PICKED = (
     "Each way is represented by its most accurate head. It was picked on these same test images, which flatters every "
@@ -21,14 +23,15 @@ RULE = (
     "those, on base. Otherwise the cheaper one stays. It is called as good only if the 95 % interval shows that it is "
     f"behind by less than the margin; else the two cannot be told apart. Undecided: no way "
     "won and one cannot be told from the cheapest, or the interval of the answer includes always giving the same one. "
-    f"{PICKED}"
+    f"Where {LEAST_VALUES} or more values were held out, interval and p on novel images are over these values, and say "
+    f"what to expect of another one; elsewhere they are over images of the same kind. {PICKED}"
 )
 
 
 @dataclass(frozen=True)
 class Duel:
     """Two entrants on the same images: accuracy of the first minus that of the second, its 95 % interval, and the exact
-    two-sided p-value of no difference."""
+    two-sided p-value of no difference. Their unit is the held-out value where there are `values`, else the image."""
 
     test: str
     images: int
@@ -36,6 +39,7 @@ class Duel:
     low: float
     high: float
     p: float
+    values: int = 0
 
     @property
     def sure(self) -> bool:
@@ -104,7 +108,8 @@ def duel(predictions: pl.DataFrame, first: str, second: str, test: str) -> Duel:
     """Compare two entrants on the images of one test set.
 
     In a single run the p-value is that of the exact McNemar test. An image that several runs scored counts once, for
-    the entrant that was right on it in more runs. The interval is `paired.interval`.
+    the entrant that was right on it in more runs. The interval is `paired.interval`. On novel images of `LEAST_VALUES`
+    held-out values or more the unit is the value: Student's t interval of the mean gain, and the sign-flip test.
     """
     by = [*REPETITION, "path", "sha256"]
     mine, theirs = (
@@ -117,6 +122,10 @@ def duel(predictions: pl.DataFrame, first: str, second: str, test: str) -> Duel:
     images = pairs.group_by("path", "sha256", maintain_order=True).agg(gain=pl.col("gain").sum(), runs=pl.len())
     if images.is_empty():
         return Duel(test, 0, 0.0, -1.0, 1.0, 1.0)
+    if test == "novel" and pairs["held_out"].n_unique() >= LEAST_VALUES:
+        each = pairs.group_by("held_out", maintain_order=True).agg(pl.col("gain").mean())["gain"].to_numpy()
+        low, high = of_mean(each)
+        return Duel(test, len(images), float(each.mean()), max(low, -1.0), min(high, 1.0), sign_flip(each), len(each))
     gain, runs = images["gain"].to_numpy(), images["runs"].cast(pl.Int64).to_numpy()
     difference = float(gain.sum() / runs.sum())
     return Duel(test, len(images), difference, *paired.interval(gain, runs), mcnemar(gain > 0, gain < 0))
@@ -125,7 +134,7 @@ def duel(predictions: pl.DataFrame, first: str, second: str, test: str) -> Duel:
 def _undecided(subject: Subject, way: str, best: dict[str, Entrant], contests: list[Contest]) -> str:
     """What the images tell where they do not decide for `way`; empty where they do."""
     rivals = _rivals(subject, way, best, contests)
-    guessing = [one.way for one in best.values() if _accuracy(subject, one)[0] <= subject.chance]
+    guessing = [one.way for one in best.values() if subject.interval(one, subject.decides)[0] <= subject.chance]
     if not rivals and way not in guessing:
         return ""
     if len(guessing) == len(best):
@@ -135,7 +144,9 @@ def _undecided(subject: Subject, way: str, best: dict[str, Entrant], contests: l
     else:
         found = "cannot tell the ways apart"
     where = "novel test images" if len(subject.tests) > 1 else "test images"
-    return f"{_images(subject):,} {where} {found}: {_read(subject, best)}. Take more pictures.{_missing(best)}"
+    more = subject.kinds if contests and contests[0].duels[subject.decides].values else "pictures"
+    images = f"{subject.images(subject.decides):,} {where}"
+    return f"{images} {found}: {_read(subject, best)}. Take more {more}.{_missing(subject, best)}"
 
 
 def _rivals(subject: Subject, way: str, best: dict[str, Entrant], contests: list[Contest]) -> list[Contest]:
@@ -154,20 +165,10 @@ def _rivals(subject: Subject, way: str, best: dict[str, Entrant], contests: list
 def _read(subject: Subject, best: dict[str, Entrant]) -> str:
     """The accuracy of each way, the best one's first and with its interval."""
     first, *others = sorted(best.values(), key=lambda one: -one.scores[subject.decides].mean)
-    low, high = _accuracy(subject, first)
+    low, high = subject.interval(first, subject.decides)
     reads = f"{NAMES[first.way]} {'read' if first.way == 'prompt' else 'reads'}"
     said = [f"{reads} {_percent(first.scores[subject.decides].mean)} ({points(low)} to {points(high)})"]
     return ", ".join([*said, *(f"{NAMES[one.way]} {_percent(one.scores[subject.decides].mean)}" for one in others)])
-
-
-def _accuracy(subject: Subject, entrant: Entrant) -> Interval:
-    """The 95 % interval on the deciding test set; an image that several runs scored counts once."""
-    images = _images(subject)
-    return wilson(entrant.scores[subject.decides].mean * images, images)
-
-
-def _images(subject: Subject) -> int:
-    return subject.predictions.filter(pl.col("test") == subject.decides)["path"].n_unique()
 
 
 def _percent(share: float) -> str:
@@ -177,10 +178,11 @@ def _percent(share: float) -> str:
 def _sentence(subject: Subject, way: str, best: dict[str, Entrant], contests: list[Contest]) -> str:
     """The result of the last contest, that of the most expensive way."""
     if not contests:
-        if {entrant.way for entrant in subject.entrants} & {*WAYS} - {way}:
+        if subject.new_labels and {entrant.way for entrant in subject.entrants} & {*WAYS} - {way}:
             return "On new labels there is nothing to choose between: the trained heads cannot know them."
         only = {"prompt": "Only prompts", "probe": "Only probes", "finetune": "Only fine-tuned encoders"}[way]
-        return f"{only} were compared so far, so there is nothing to choose between."
+        missing = _missing(subject, best) if "finetune" in subject.tried else ""
+        return f"{only} were compared so far, so there is nothing to choose between.{missing}"
     last = contests[-1]
     name = {"probe": "Probing", "finetune": "Fine-tuning"}[last.challenger.way]
     cheaper = {"prompt": "prompts alone", "probe": "a probe on the frozen CLIP"}[last.holder.way]
@@ -191,11 +193,17 @@ def _sentence(subject: Subject, way: str, best: dict[str, Entrant], contests: li
         found = " and ".join(f"{signed(one.difference)} points {_where(subject, one)}" for one in last.duels.values())
         words = f"{name} makes no significant difference: {found}, compared with {cheaper}"
         words += f"; {_as_good(subject, list(last.duels.values()), last.holder.way)}."
-    return f"{words}{_missing(best)}"
+    return f"{words}{_missing(subject, best)}"
 
 
-def _missing(best: dict[str, Entrant]) -> str:
-    return "" if "finetune" in best else " Fine-tuning has not been tried yet."
+def _missing(subject: Subject, best: dict[str, Entrant]) -> str:
+    """What to know where fine-tuning is not among the ways that were compared."""
+    if "finetune" in best:
+        return ""
+    if "finetune" in subject.tried:
+        each = f"{subject.kind} and seed" if subject.held_out else "seed"
+        return f" Fine-tuning was not tried with every {each} of the others, so it is not compared."
+    return " Fine-tuning has not been tried yet."
 
 
 def _as_good(subject: Subject, duels: list[Duel], way: str) -> str:
@@ -221,8 +229,10 @@ def _where(subject: Subject, one: Duel) -> str:
         return "on the test images"
     if one.test == "base":
         return f"on {subject.kinds} that training saw"
-    several = len(subject.held_out) > 1 or bool(subject.new_labels)
-    return f"on {subject.kinds if several else f'the {subject.kind}'} that training never saw"
+    if one.values or subject.new_labels:
+        return f"on {subject.kinds} that training never saw"
+    few = f"the {len(subject.held_out)} {subject.kinds}" if len(subject.held_out) > 1 else f"the {subject.kind}"
+    return f"on {few} that training never saw"
 
 
 def points(share: float) -> str:

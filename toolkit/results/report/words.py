@@ -7,14 +7,10 @@ import polars as pl
 
 from toolkit.data.labels import some
 from toolkit.encoders.record import Sees
+from toolkit.errors import listed
 from toolkit.results.classes import Pair
+from toolkit.results.entrants import REFERENCES, Entrant, Subject
 from toolkit.results.notes import notes
-from toolkit.results.report.entrants import REFERENCES, Entrant, Subject
-
-
-def join(names: list[str]) -> str:
-    """`a, b and c`."""
-    return " and ".join(names) if len(names) < 3 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def test_names(shown: Subject) -> dict[str, str]:
@@ -43,7 +39,7 @@ def test_name(shown: Subject, test: str) -> str:
 def facts(shown: Subject) -> str:
     """One line: data, model, how many images, when."""
     about = shown.about
-    trained = join([f"{count:,}" for count in sorted(set(shown.table["train_rows"]))[:2]])
+    trained = listed([f"{count:,}" for count in sorted(set(shown.table["train_rows"]))[:2]])
     what = shown.held_out[0] if len(shown.held_out) == 1 else f"{len(shown.held_out)} {shown.kinds} in turn"
     what = _new(shown) if shown.new_labels else what
     parts = [about["dataset"], f"{what if shown.held_out else 'nothing'} held out"]
@@ -59,12 +55,12 @@ def compared(shown: Subject) -> list[str]:
     heads = list(dict.fromkeys(entrant.head for entrant in users))
     encoders = list(dict.fromkeys(entrant.encoder for entrant in users))
     who = (
-        f"{_question(shown.labels)} It was put to {join(encoders)} with the heads {join(heads)}: {len(users)} "
-        f"combinations, all on the same images of {shown.about['dataset']}."
+        f"{_question(shown.labels)} It was put to {listed(encoders)} with the heads {listed(heads)}: {len(users)} "
+        f"combinations, on the same images of {shown.about['dataset']}."
     )
     said = [who, _held_out(shown)]
     if shown.references and users != shown.entrants:
-        without = join([f"{REFERENCES[Sees(entrant.encoder)]} ({entrant.head})" for entrant in shown.references])
+        without = listed([f"{REFERENCES[Sees(entrant.encoder)]} ({entrant.head})" for entrant in shown.references])
         said.append(f"For reference, the table also has what does without CLIP: {without}.")
     return [*said, _repeated(shown)] if len(shown.seeds) > 1 else said
 
@@ -76,7 +72,7 @@ def _question(labels: Sequence[str]) -> str:
 
 
 def _held_out(shown: Subject) -> str:
-    count = join([f"{count:,}" for count in sorted(set(shown.table["train_rows"]))[:2]])
+    count = listed([f"{count:,}" for count in sorted(set(shown.table["train_rows"]))[:2]])
     if not shown.held_out:
         return (
             f"Training saw {count} images. No {shown.kind} was held out, so these figures say nothing about images of "
@@ -97,7 +93,7 @@ def _held_out(shown: Subject) -> str:
             f"whether a head learned to answer the question, or only knows the {shown.kinds} in training."
         )
     return (
-        f"{len(shown.held_out)} {shown.kinds} were held out, one at a time ({join(shown.held_out)}). Each time "
+        f"{len(shown.held_out)} {shown.kinds} were held out, one at a time ({listed(shown.held_out)}). Each time "
         f"training saw {count} images, none of that {shown.kind}. “Novel” are the test images of that {shown.kind}, "
         "“base” are those of the others."
     )
@@ -110,7 +106,7 @@ def _repeated(shown: Subject) -> str:
 
 
 def _images(shown: Subject, test: str) -> str:
-    return f"{shown.predictions.filter(pl.col('test') == test)['path'].n_unique():,}"
+    return f"{shown.images(test):,}"
 
 
 def bars(shown: Subject) -> str:
@@ -122,8 +118,17 @@ def _single(shown: Subject) -> bool:
     return all(score.runs == 1 for entrant in shown.entrants for score in entrant.scores.values())
 
 
-def of_table(shown: Subject, chance: float) -> str:
+def _flattery(shown: Subject) -> list[str]:
+    """By how much picking the most accurate row is expected to flatter it; nothing where that is not known."""
+    best = shown.table.filter((pl.col("class") == "all") & (pl.col("selection_bias") > 0))
+    means = best.group_by("test", maintain_order=True).agg(pl.col("selection_bias").mean()).iter_rows()
+    said = [f"{100 * bias:.1f} points on {test_name(shown, test)}" for test, bias in means]
+    return [f"Picking the most accurate row flatters it by about {listed(said)}."] if said else []
+
+
+def of_table(shown: Subject) -> str:
     """The small print under the summary table."""
+    chance = shown.chance
     said = [
         "Accuracy is the share of test images that were labelled right, here with its 95 % interval (Wilson’s)."
         if _single(shown)
@@ -137,7 +142,7 @@ def of_table(shown: Subject, chance: float) -> str:
             f"shows that it is behind by less than {100 * shown.margin:g} points. “not told apart” may be "
             "as good or worse (p ≥ 0.05, corrected for picking the best of all rows on these images)."
         )
-    said += notes(shown.table)
+    said += [*_flattery(shown), *notes(shown.table)]
     if any(score.study is not None for entrant in shown.entrants for score in entrant.scores.values()):
         said.append(
             "The diamond is the figure of the study that this toolkit starts from (ViT-B/32, OpenAI’s weights)."
@@ -219,31 +224,35 @@ def of_images(shown: Subject, best: Entrant, held_out: str) -> str:
     )
 
 
-def shortcut(shown: Subject, chance: float) -> str:
+def shortcut(shown: Subject) -> str:
     """A warning where facts of the files predict the label, without a look at the pictures; else nothing."""
-    for entrant in shown.references:
-        score = max(entrant.scores.values(), key=lambda score: score.low)
-        if entrant.encoder == Sees.FILE_FACTS and score.low > chance:
-            return (
-                f"Beware: facts of the files alone (format, size, compression) predict {score.mean:.1%} of the labels "
-                f"(always giving the same answer: {chance:.0%}). Part of every accuracy here may have nothing to do "
-                "with the pictures."
-            ).replace("%", " %")
-    return ""
+    told = [
+        (entrant.scores[test].mean, shown.chance_on(test))
+        for entrant in shown.references
+        for test in entrant.scores
+        if entrant.encoder == Sees.FILE_FACTS and shown.interval(entrant, test)[0] > shown.chance_on(test)
+    ]
+    if not told:
+        return ""
+    mean, chance = max(told, key=lambda one: one[0] - one[1])
+    return (
+        f"Beware: facts of the files alone (format, size, compression) predict {mean:.1%} of the labels (always giving "
+        f"the same answer: {chance:.0%}). Part of every accuracy here may have nothing to do with the pictures."
+    ).replace("%", " %")
 
 
-def warning(shown: Subject, best: Entrant | None, chance: float) -> str:
+def warning(shown: Subject, best: Entrant | None) -> str:
     """A warning where files predict the label, or even the winner may be guessing; else nothing."""
-    if told := shortcut(shown, chance):
+    if told := shortcut(shown):
         return told
     if best is None:
         return "Only heads that do without CLIP were compared."
-    score = best.scores[shown.decides]
-    if score.low > chance:
+    if shown.interval(best, shown.decides)[0] > shown.chance:
         return ""
     return (
-        f"Even the best one may be guessing on {test_name(shown, shown.decides)}: its {score.mean:.1%} is not "
-        f"significantly more than the {chance:.0%} of always giving the same answer."
+        f"Even the best one may be guessing on {test_name(shown, shown.decides)}: its "
+        f"{best.scores[shown.decides].mean:.1%} is not significantly more than the {shown.chance:.0%} of always giving "
+        "the same answer."
     ).replace("%", " %")
 
 
@@ -259,8 +268,11 @@ def probability(p: float) -> str:
     return "< 0.001" if p < 0.001 else "> 0.999" if p > 0.999 else f"{p:.3f}"
 
 
-def p_words(shown: Subject) -> str:
-    """How p was computed."""
+def p_words(shown: Subject, values: int) -> str:
+    """How p was computed, where novel images are compared over so many held-out `values` (0: over images)."""
     if _single(shown):
         return "exact McNemar test on the same images."
-    return "exact sign test; each image counts once, for whichever of the two was right on it in more runs."
+    images = "exact sign test; each image counts once, for whichever of the two was right on it in more runs."
+    if not values:
+        return images
+    return f"on novel images the sign-flip test over {values} {shown.kinds} (Fisher 1935); on base the {images}"

@@ -6,14 +6,15 @@ from typing import Any
 
 import polars as pl
 
-from toolkit.data.held_out import LABEL
+from toolkit.data.held_out import LABEL, NONE
 from toolkit.encoders.record import Sees
 from toolkit.errors import SelectionError
 from toolkit.evaluation import columns
+from toolkit.evaluation.intervals import Interval, wilson
 from toolkit.heads import HEADS, head_class
 from toolkit.results.costs import Cost, cost_of
-from toolkit.results.published import study_figure
-from toolkit.results.summary import in_plural, labels_of, margin_of, standing
+from toolkit.results.published import study_figure, with_recipe
+from toolkit.results.summary import in_plural, labels_of, margin_of, newest, same_each_time, standing
 
 STUDY = [*columns.QUESTION, "study"]
 """Rows that share these are one study: its held-out values and its seeds are repetitions of one question."""
@@ -72,7 +73,8 @@ class Entrant:
 @dataclass(frozen=True)
 class Subject:
     """One study. `table` and `predictions` are its rows on the data's own test images, with a column `entrant`;
-    `changed` are its rows on perturbed images and on other data. `labels` are in their order."""
+    `changed` are its rows on perturbed images and on other data. `labels` are in their order, `tried` are the ways that
+    any of its rows uses, also where `columns.of_one_design` leaves them out."""
 
     about: dict[str, Any]
     table: pl.DataFrame
@@ -80,6 +82,7 @@ class Subject:
     changed: pl.DataFrame
     labels: list[str]
     entrants: list[Entrant] = field(default_factory=list)
+    tried: frozenset[str] = frozenset()
 
     @property
     def many(self) -> bool:
@@ -113,13 +116,26 @@ class Subject:
     @property
     def chance(self) -> float:
         """The accuracy of always answering the most frequent label, on the deciding test set."""
-        images = self.predictions.filter(pl.col("test") == self.decides).unique("path")
+        return self.chance_on(self.decides)
+
+    def chance_on(self, test: str) -> float:
+        """The same on another test set."""
+        images = self.predictions.filter(pl.col("test") == test).unique("path")
         return max(images["label"].value_counts()["count"].to_list()) / len(images)
+
+    def images(self, test: str) -> int:
+        """The number of different images in a test set."""
+        return self.predictions.filter(pl.col("test") == test)["path"].n_unique()
+
+    def interval(self, entrant: Entrant, test: str) -> Interval:
+        """The 95 % interval (Wilson's) of an entrant's mean; an image that several runs scored counts once."""
+        images = self.images(test)
+        return wilson(entrant.scores[test].mean * images, images)
 
     @property
     def held_out(self) -> list[str]:
         """The categories that were held out, each in its turn; none where nothing was."""
-        return sorted(set(self.table["held_out"]) - {"none"})
+        return sorted(set(self.table["held_out"]) - {NONE})
 
     @property
     def kind(self) -> str:
@@ -141,9 +157,14 @@ class Subject:
         return sorted(self.table["seed"].unique().to_list())
 
     def ranked(self, ways: Sequence[str] = tuple(WAYS)) -> list[Entrant]:
-        """The entrants of these ways, the most accurate one on the deciding test set first."""
-        scored = [entrant for entrant in self.entrants if entrant.way in ways and self.decides in entrant.scores]
-        return sorted(scored, key=lambda entrant: -entrant.scores[self.decides].mean)
+        """The entrants of these ways, the most accurate one on the deciding test set first.
+
+        Those that lack runs which others have are left out: means over other runs do not compare.
+        """
+        test, runs = self.decides, _most_runs(self.entrants)
+        scored = [one for one in self.entrants if one.way in ways and test in one.scores]
+        whole = [one for one in scored if one.scores[test].runs >= runs.get(test, 0)]
+        return sorted(whole, key=lambda entrant: -entrant.scores[test].mean)
 
 
 def studies(table: pl.DataFrame) -> list[dict[str, Any]]:
@@ -166,14 +187,15 @@ def subject(table: pl.DataFrame, predictions: pl.DataFrame, number: int = 1) -> 
     if not 1 <= number <= len(found):
         raise SelectionError(f"There is no study {number}: --study takes 1 (the newest) to {len(found)}.")
     about = found[number - 1]
-    rows = columns.of_one_design(with_entrants(columns.unadapted(_of(table, about))))
+    every = with_entrants(columns.unadapted(_of(table, about)))
+    rows = columns.of_one_design(every)
     plain = newest(columns.ordinary(rows), ["entrant", *REPETITION, "test", "class"])
     kept = plain.select(columns.KEY).unique()
     images = with_entrants(_of(predictions, about)).join(kept, on=columns.KEY, how="semi", nulls_equal=True)
     changed = rows.join(columns.ordinary(rows), on=columns.KEY, how="anti", nulls_equal=True)
-    made = Subject(about, plain, images, changed, labels_of(plain))
-    made.entrants.extend(_entrants(plain))
-    return made
+    kinds = columns.ordinary(every).select("encoder", "recipe", "head").unique().iter_rows(named=True)
+    tried = frozenset(map(way_of, kinds))
+    return Subject(about, plain, images, changed, labels_of(plain), _entrants(plain), tried)
 
 
 def with_entrants(table: pl.DataFrame) -> pl.DataFrame:
@@ -182,18 +204,17 @@ def with_entrants(table: pl.DataFrame) -> pl.DataFrame:
     How a head chose is part of it only where one comparison has both ways: else repetitions differ in it, where one had
     too few images to leave categories out.
     """
-    kind, same_each_time = ["encoder", "recipe", "head"], pl.when(pl.col("recipe") == "").then("encoder_id")
+    kind = ["encoder", "recipe", "head"]
     ways = pl.col("chosen_by").n_unique().over([*columns.COMPARISON, *kind, "encoder_id", *columns.TEST])
     chosen_by = pl.when(ways.max().over(kind) > 1).then("chosen_by").otherwise(pl.lit(""))
-    parts = [*map(pl.col, kind), chosen_by, same_each_time.otherwise(pl.lit(""))]
+    parts: list[pl.Expr | pl.Series] = [*map(pl.col, kind), chosen_by, same_each_time(table)["encoder_id"]]
     return table.with_columns(entrant=pl.concat_str(parts, separator=SEPARATOR))
 
 
 def encoder_name(row: dict[str, Any]) -> str:
     """The encoder of a row, as the page names it."""
     names = {"base": "base CLIP", "finetuned": "fine-tuned CLIP"}
-    name = names.get(row["encoder"], row["encoder"])
-    return name if row["recipe"] in ("", "study") else f"{name} ({row['recipe']})"
+    return with_recipe(names.get(row["encoder"], row["encoder"]), row["recipe"])
 
 
 def way_of(row: dict[str, Any]) -> str:
@@ -209,11 +230,11 @@ def _of(table: pl.DataFrame, about: dict[str, Any]) -> pl.DataFrame:
     return table.filter(pl.all_horizontal(pl.col(name).eq_missing(pl.lit(about[name])) for name in STUDY))
 
 
-def newest(table: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
-    """Of rows that are equal in `by`, as of an encoder that was fine-tuned several times, only the last; in the order
-    of the table."""
-    numbered = table.with_row_index("row").sort("created", "row").unique(by, keep="last", maintain_order=True)
-    return numbered.sort("row").drop("row")
+def _most_runs(entrants: Sequence[Entrant]) -> dict[str, int]:
+    """Test set -> the most runs that any entrant has on it; references count only where there is nothing else."""
+    every = [one for one in entrants if one.way in WAYS] or entrants
+    runs = [(test, score.runs) for entrant in every for test, score in entrant.scores.items()]
+    return {test: max(count for of, count in runs if of == test) for test, _ in runs}
 
 
 def _entrants(table: pl.DataFrame) -> list[Entrant]:
@@ -223,7 +244,21 @@ def _entrants(table: pl.DataFrame) -> list[Entrant]:
         scores = {test: _score(rows) for (test,), rows in group.group_by("test", maintain_order=True)}
         cost = cost_of(group.filter(pl.col("test") == first["test"]))
         found.append(Entrant(str(key), encoder_name(first), first["head"], way_of(first), scores, cost))
-    return sorted(_with_distinct_names(found), key=lambda entrant: entrant.way == "reference")
+    marked = _with_their_runs(_with_distinct_names(found))
+    return sorted(marked, key=lambda entrant: entrant.way == "reference")
+
+
+def _with_their_runs(entrants: list[Entrant]) -> list[Entrant]:
+    """The entrants; those that have fewer runs than others say so, and have no standing."""
+    most, marked = _most_runs(entrants), []
+    for one in entrants:
+        lacking = next((test for test, score in one.scores.items() if score.runs < most.get(test, 0)), None)
+        if lacking:
+            scores = {test: replace(score, standing="") for test, score in one.scores.items()}
+            head = f"{one.head} ({one.scores[lacking].runs} of {most[lacking]} runs)"
+            one = replace(one, head=head, scores=scores)
+        marked.append(one)
+    return marked
 
 
 def _with_distinct_names(entrants: list[Entrant]) -> list[Entrant]:
