@@ -137,6 +137,17 @@ def test_a_cache_that_cannot_be_written_is_one_clear_line(folder: Path, tmp_path
         fill(open_data(folder), tmp_path / "cache")
 
 
+def test_so_is_one_in_which_no_chunk_can_be_claimed(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("toolkit.cache.reading.FileLock.acquire", refuse)
+    with pytest.raises(CacheError, match=r"^Cannot write [^\n]*: Permission denied.$"):
+        fill(open_data(folder), tmp_path / "cache")
+
+
 class Slow(FakeEncoder):
     """An encoder that is slow, so that processes overlap, and records its work in a file."""
 
@@ -163,9 +174,9 @@ CHUNK = 64
 
 
 def run_slowly(dataset: Dataset, rows: pl.DataFrame, root: Path, log: Path | None) -> None:
-    import toolkit.cache.embedding
+    import toolkit.cache.reading
 
-    toolkit.cache.embedding.CHUNK = CHUNK
+    toolkit.cache.reading.CHUNK = CHUNK
     encoder = Slow(log)
     embed_images(dataset, rows, lambda: encoder, Cache(root, encoder.record))
 

@@ -17,6 +17,7 @@ from toolkit.cache.store import Cache
 from toolkit.data import unreadable
 from toolkit.encoders.record import TrainedOn
 from toolkit.errors import CacheError, MissingEmbeddings
+from toolkit.storage import kept
 
 DIMENSION = 16
 
@@ -166,6 +167,36 @@ def test_remove_deletes_the_weights_that_were_fine_tuned_here_too(tmp_path: Path
     (tmp_path / "checkpoints/abc").mkdir(parents=True)
     assert administration.remove(tmp_path, "ffff") == [cache.folder.name, "checkpoints/abc"]
     assert list(tmp_path.rglob("*.*")) == []
+
+
+def test_weights_stay_while_another_encoder_was_made_of_them(tmp_path: Path) -> None:
+    trained = TrainedOn("b" * 16, "abc", "study", {}, 0, "cat", ("dog",), "0" * 64, 24)
+    tuned = replace(FakeEncoder("f" * 16, DIMENSION).record, trained_on=trained)
+    inside = replace(tuned, identity="e" * 16, sees="blocks", blocks=(DIMENSION,), base_identity=tuned.identity)
+    for record in (tuned, inside):
+        Cache(tmp_path, record).append_images([key(1)], vectors(1))
+    (tmp_path / "checkpoints/abc").mkdir(parents=True)
+    assert administration.remove(tmp_path, "eeee") == [Cache(tmp_path, inside).folder.name]
+    assert administration.remove(tmp_path, "ffff") == [Cache(tmp_path, tuned).folder.name, "checkpoints/abc"]
+
+
+@pytest.mark.parametrize("name", ["", "fake"])
+def test_remove_takes_the_name_of_one_encoder(tmp_path: Path, name: str) -> None:
+    for identity in ("1" * 16, "2" * 16):
+        Cache(tmp_path, FakeEncoder(identity, DIMENSION).record).append_images([key(1)], vectors(1))
+    with pytest.raises(CacheError, match="several encoders|No encoder"):
+        administration.remove(tmp_path, name)
+    assert len(administration.list_encoders(tmp_path)) == 2
+
+
+def test_heads_that_were_kept_go_with_their_encoder(tmp_path: Path) -> None:
+    Cache(tmp_path, FakeEncoder("1" * 16, DIMENSION).record).append_images([key(1)], vectors(1))
+    for number, encoder in enumerate(("1" * 16, "2" * 16)):
+        kept.write(tmp_path / kept.FITS / f"code/{number}.json", "", {"encoder": encoder}, {".bin": b"head"})
+    assert administration.count_kept(tmp_path)["heads"] == 2
+    administration.remove(tmp_path, "1111")
+    assert administration.count_kept(tmp_path)["heads"] == 1
+    assert {path.name for path in (tmp_path / kept.FITS / "code").iterdir()} == {"1.json", "1.bin"}
 
 
 def test_partial_files_of_a_killed_process_are_removed_after_an_hour(tmp_path: Path) -> None:

@@ -278,7 +278,8 @@ def test_whatever_file_is_damaged_the_same_command_mends_it_and_gives_the_same_n
 ) -> None:
     rng = random.Random(seed)
     kept = [*(damaged_study / "cache").rglob("*"), *(damaged_study / "results").glob("*.*")]
-    files = sorted(p for p in kept if p.is_file() and p.suffix not in (".lock", ".damaged") and p.stat().st_size)
+    ours = (p for p in kept if p.is_file() and p.suffix != ".lock" and ".damaged" not in p.name)
+    files = sorted(p for p in ours if p.stat().st_size)
     expected = without_times(pl.read_csv(damaged_study / "results/results.csv"))
     hurt = rng.choice(files)
     data = bytearray(hurt.read_bytes())

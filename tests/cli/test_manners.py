@@ -15,10 +15,12 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 from places import ROOT
+from rich.table import Table
 from trees import cifake_files, write_folder
 
 from toolkit.cli import main as cli
 from toolkit.cli.group import Command, Commands, Option, variable_of
+from toolkit.cli.output import print_table
 
 PRINTS_NO_FACTS = {"completion"}
 
@@ -215,3 +217,27 @@ def test_results_go_to_standard_output_and_the_log_to_standard_error(tmp_path: P
     table = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", narrow).split("★ the most")[0]
     assert "recall" in table and "F1" not in table and max(map(len, table.splitlines()[1:])) <= 80
     assert re.search(r"base +knn +base +[\d.]+ \[.*\] ★ +\d\.\d{3}( +\d\.\d\d){4}", table)
+
+
+def test_in_the_environment_an_option_that_can_be_repeated_takes_one_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOOLKIT_PROMPT", "REAL=This is a real image.\nFAKE=Made by a machine.")
+    monkeypatch.setenv("TOOLKIT_SPLIT", "Stable Diffusion")
+    context = COMMANDS["embed"].make_context("embed", [], click.Context(cli.cli))
+    assert context.params["prompts"] == ("REAL=This is a real image.", "FAKE=Made by a machine.")
+    assert context.params["split"] == ("Stable Diffusion",)
+
+
+@pytest.mark.parametrize(
+    "words", [["--lr", "-1"], ["--lr", "nan"], ["--lr", "inf"], ["--temperature", "0"], ["--seed", "4294967296"]]
+)
+def test_a_number_that_makes_no_sense_is_refused_before_any_work(words: list[str]) -> None:
+    result = CliRunner().invoke(cli.cli, ["finetune", *words])
+    assert result.exit_code == 2 and words[0] in result.output and words[1] in result.output
+
+
+def test_square_brackets_in_a_table_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    table = Table("dogs [small]", title="[/x] held out")
+    table.add_row("cats [red]:smile:")
+    print_table(table)
+    shown = capsys.readouterr().out
+    assert all(text in shown for text in ("dogs [small]", "[/x] held out", "cats [red]:smile:"))

@@ -1,16 +1,21 @@
 """What `run` embeds when nobody says what: the blocks, unless the data is too large for them or nobody knows them."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 from click.testing import CliRunner, Result
-from trees import cifake_files, write_folder
+from trees import cifake_files, coloured_files, write_folder
 
 from toolkit.cli.main import cli
+from toolkit.cli.run import next_steps
+from toolkit.data.sources import open_data
 from toolkit.encoders import blocks
+from toolkit.encoders.source import source
 from toolkit.errors import UnknownBlocks
+from toolkit.pipeline.plan import make_plan
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +44,25 @@ def test_the_last_layer_alone_where_it_is_asked_for_or_all_images_are(data: Path
     for home, done in (("asked", asked), ("every", every)):
         assert encoders(tmp_path / home) == {"base", "finetuned"}
         assert "--features blocks\n" in done.output.partition("Next:")[2]
+
+
+@pytest.mark.parametrize(
+    ("options", "offered"),
+    [
+        ({"split": ("cat",)}, ["predict", "run", "data"]),
+        ({"split": ("all",)}, ["predict"]),
+        ({"split": ("cat",), "seeds": 2}, ["predict", "run"]),
+        ({"split": ("half",), "by": "label"}, ["predict", "data"]),
+    ],
+)
+def test_next_are_commands_that_take_these_options(options: dict[str, Any], offered: list[str], tmp_path: Path) -> None:
+    dataset = open_data(write_folder(tmp_path, coloured_files(["a", "b", "c", "d"], 2, 2)))
+    dataset = replace(dataset, rows=dataset.rows.with_columns(category=pl.Series(["cat", "dog"] * 8)))
+    plan = make_plan(dataset, source("nano"), typed="python cli.py run", **options)
+    commands = [command for command, _ in next_steps([plan], "blocks")]
+    assert [command.split()[2] for command in commands] == offered
+    of_two_encoders = [command.split()[2] for command, _ in next_steps([plan, plan], "blocks")]
+    assert of_two_encoders == [name for name in offered if name != "data"]
 
 
 def test_a_tower_whose_blocks_are_not_known_is_run_without_them(

@@ -15,8 +15,8 @@ from toolkit.data import content_hashes
 from toolkit.encoders import nano
 from toolkit.prediction import kept_heads, pick
 from toolkit.results import tables
+from toolkit.results.entrants import studies, subject
 from toolkit.results.report.encoders import holm, side_by_side
-from toolkit.results.report.entrants import studies, subject
 
 
 @pytest.fixture(scope="module")

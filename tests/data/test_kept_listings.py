@@ -8,9 +8,10 @@ import pytest
 from trees import cifake_files, jpeg, write_zip
 
 from toolkit.data.manifest import Dataset, hash_rows
-from toolkit.data.sources import open_data, sample
+from toolkit.data.sources import archive, open_data, sample
 from toolkit.data.sources.assemble import Reading
 from toolkit.errors import ImageError
+from toolkit.storage.kept import LISTINGS
 
 TABLE = b"file_name,label,split,camera\npictures/0.jpg,x,train,K\ngone.jpg,y,test,K\npictures/1.jpg,y,test,\n"
 KINDS: dict[str, tuple[dict[str, bytes], Reading]] = {
@@ -46,33 +47,33 @@ def test_the_second_opening_reads_no_names_and_is_the_same_data(
     files, asked = KINDS[kind]
     place = write_zip(tmp_path / "x.zip", files)
     expected = facts(open_data(place, asked=asked))
-    assert facts(open_data(place, kept=tmp_path / "kept", asked=asked)) == expected
+    assert facts(open_data(place, cache=tmp_path / "cache", asked=asked)) == expected
     monkeypatch.setattr(zipfile, "ZipFile", None)
-    assert facts(open_data(place, kept=tmp_path / "kept", asked=asked)) == expected
+    assert facts(open_data(place, cache=tmp_path / "cache", asked=asked)) == expected
 
 
 def test_a_changed_zip_a_moved_one_and_another_question_are_listed_anew(tmp_path: Path) -> None:
     files = {f"{split}/{label}/{n}.jpg": jpeg(n) for n in range(4) for split in ("train", "test") for label in "ab"}
-    place, kept = write_zip(tmp_path / "x.zip", files), tmp_path / "kept"
-    assert len(open_data(place, kept=kept).rows) == 16
+    place, cache = write_zip(tmp_path / "x.zip", files), tmp_path / "cache"
+    assert len(open_data(place, cache=cache).rows) == 16
     as_layout = Reading(layout="{split}/{category}/{label}.jpg")
-    assert open_data(place, kept=kept, asked=as_layout).labels() == ["0", "1", "2", "3"]
+    assert open_data(place, cache=cache, asked=as_layout).labels() == ["0", "1", "2", "3"]
     write_zip(place, {name: data for name, data in files.items() if "3.jpg" not in name})
-    assert len(open_data(place, kept=kept).rows) == 12
+    assert len(open_data(place, cache=cache).rows) == 12
     before = place.stat()
     moved = write_zip(tmp_path / "y.zip", {name.replace("/a/", "/c/"): data for name, data in files.items()})
     moved.replace(place)
     os.utime(place, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
-    assert open_data(place, kept=kept).labels() == ["b", "c"]
-    assert len(list(kept.glob("*.json"))) == 2, "one a zip and way to read it, however often it changes"
+    assert open_data(place, cache=cache).labels() == ["b", "c"]
+    assert len(list((cache / LISTINGS).glob("*.json"))) == 2, "one a zip and way to read it, however often it changes"
 
 
 @pytest.mark.parametrize("suffix", ["json", "npy", "parquet"])
 @pytest.mark.parametrize("damage", ["cut", "changed", "gone"])
 def test_a_damaged_listing_is_made_anew(tmp_path: Path, suffix: str, damage: str) -> None:
-    place, kept = write_zip(tmp_path / "x.zip", cifake_files(4, 2)), tmp_path / "kept"
-    expected = facts(open_data(place, kept=kept))
-    (file,) = kept.glob(f"*.{suffix}")
+    place, cache = write_zip(tmp_path / "x.zip", cifake_files(4, 2)), tmp_path / "cache"
+    expected = facts(open_data(place, cache=cache))
+    (file,) = (cache / LISTINGS).glob(f"*.{suffix}")
     data = file.read_bytes()
     middle = len(data) // 2
     file.write_bytes(
@@ -80,27 +81,27 @@ def test_a_damaged_listing_is_made_anew(tmp_path: Path, suffix: str, damage: str
     )
     if damage == "gone":
         file.unlink()
-    assert facts(open_data(place, kept=kept)) == expected
+    assert facts(open_data(place, cache=cache)) == expected
     assert file.read_bytes() == data, "it is stored again"
 
 
 def test_a_cache_that_cannot_be_written_changes_nothing(tmp_path: Path) -> None:
     place = write_zip(tmp_path / "x.zip", cifake_files(4, 2))
-    (tmp_path / "kept").write_bytes(b"a file where the folder would be")
-    assert facts(open_data(place, kept=tmp_path / "kept")) == facts(open_data(place))
+    (tmp_path / "cache").write_bytes(b"a file where the folder would be")
+    assert facts(open_data(place, cache=tmp_path / "cache")) == facts(open_data(place))
 
 
 def test_an_image_that_changed_behind_a_stored_listing_is_damaged(tmp_path: Path) -> None:
     """Size and time tell that a zip changed; where someone sets both back, each image's checksum does."""
-    place, kept = write_zip(tmp_path / "x.zip", cifake_files(4, 2)), tmp_path / "kept"
+    place, cache = write_zip(tmp_path / "x.zip", cifake_files(4, 2)), tmp_path / "cache"
     before, data = place.stat(), bytearray(place.read_bytes())
-    open_data(place, kept=kept)
+    open_data(place, cache=cache)
     with zipfile.ZipFile(place) as archive:
         info = archive.infolist()[0]
     data[info.header_offset + 30 + len(info.filename) + info.compress_size // 2] ^= 1
     place.write_bytes(data)
     os.utime(place, ns=(before.st_atime_ns, before.st_mtime_ns))
-    known = open_data(place, kept=kept)
+    known = open_data(place, cache=cache)
     with pytest.raises(ImageError, match=r"damaged in the zip|cannot be unpacked"):
         known.read(info.filename)
 
@@ -113,19 +114,31 @@ def of_sample() -> tuple[object, ...]:
 def test_the_sample_is_made_once(
     tmp_path: Path, of_sample: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert facts(open_data("sample", kept=tmp_path)) == of_sample
+    assert facts(open_data("sample", cache=tmp_path)) == of_sample
     monkeypatch.setattr(sample, "make", None)
-    assert facts(open_data("sample", kept=tmp_path)) == of_sample
+    assert facts(open_data("sample", cache=tmp_path)) == of_sample
     monkeypatch.setattr(sample, "version", lambda _: "another")
     with pytest.raises(TypeError):  # with other packages it would be made again
-        open_data("sample", kept=tmp_path)
+        open_data("sample", cache=tmp_path)
 
 
 @pytest.mark.parametrize("suffix", ["json", "bin"])
 def test_a_damaged_sample_is_made_again(tmp_path: Path, of_sample: tuple[object, ...], suffix: str) -> None:
-    open_data("sample", kept=tmp_path)
-    file = tmp_path / f"sample.{suffix}"
+    open_data("sample", cache=tmp_path)
+    file = tmp_path / LISTINGS / f"sample.{suffix}"
     whole = file.read_bytes()
     file.write_bytes(whole[:-100])
-    assert facts(open_data("sample", kept=tmp_path)) == of_sample
-    assert file.read_bytes() == whole and (tmp_path / f"sample.{suffix}.damaged").exists()
+    assert facts(open_data("sample", cache=tmp_path)) == of_sample
+    assert file.read_bytes() == whole and file.with_name(f"{file.name}.damaged").exists()
+
+
+def test_a_listing_with_a_read_that_failed_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = write_zip(tmp_path / "x.zip", {"train/a/no suffix": jpeg(1), "test/a/2.jpg": jpeg(2)})
+
+    def fails(*_: int) -> bytes:
+        raise OSError("the network was gone")
+
+    with monkeypatch.context() as now:
+        now.setattr(archive, "pieces_of", lambda _: fails)
+        assert len(open_data(place, cache=tmp_path / "cache").rows) == 1
+    assert len(open_data(place, cache=tmp_path / "cache").rows) == 2

@@ -13,6 +13,7 @@ from trees import cifake_files, jpeg, write_folder, write_tar, write_zip
 from toolkit.data.manifest import hash_rows
 from toolkit.data.sources import open_data, shard_index
 from toolkit.errors import DataError, ImageError
+from toolkit.storage.kept import LISTINGS
 
 SEVERAL = {
     "train-000009.tar": ["a", "b"],
@@ -199,17 +200,32 @@ def test_an_unreadable_address_is_one_clear_line(memory: fsspec.AbstractFileSyst
         assert "\n" not in str(caught.value)
 
 
+def test_pictures_beside_the_shards_are_counted_and_said(tmp_path: Path) -> None:
+    home = webdataset(tmp_path / "set", "json")
+    alone = open_data(home)
+    write_folder(home, {"cats/1.jpg": jpeg(1), "dogs/2.jpg": jpeg(2), "sizes.json": b"{}"})
+    dataset = open_data(home)
+    assert dataset.rows.equals(alone.rows) and dataset.seen == alone.seen + 3
+    assert dataset.passed_over["path"].to_list()[-3:] == ["cats/1.jpg", "dogs/2.jpg", "sizes.json"]
+    assert dataset.notes[-1].startswith("Not read: 2 pictures beside the tar shards.")
+
+
+def test_a_shard_in_a_folder_with_brackets(tmp_path: Path) -> None:
+    place = write_tar(tmp_path / "set [old]/x.tar", {"train/a/1.jpg": jpeg(1), "test/a/2.jpg": jpeg(2)})
+    assert len(open_data(place).rows) == 2
+
+
 def test_an_unchanged_shard_is_walked_through_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     walked: list[str] = []
     really_open = shard_index.open_binary
     monkeypatch.setattr(shard_index, "open_binary", lambda place: walked.append(place) or really_open(place))
-    home, kept = webdataset(tmp_path / "set", "json"), tmp_path / "kept"
-    first = open_data(home, kept=kept)
-    again = open_data(home, kept=kept)
+    home, cache = webdataset(tmp_path / "set", "json"), tmp_path / "cache"
+    first = open_data(home, cache=cache)
+    again = open_data(home, cache=cache)
     assert len(walked) == 3 and again.rows.equals(first.rows) and again.labels() == ["x", "y"]
     assert [again.read(path) for path in again.rows["path"]] == [first.read(path) for path in first.rows["path"]]
     write_tar(home / "train-000010.tar", {"z.jpg": jpeg(9), "z.cls": b"x"})
-    assert open_data(home, kept=kept).rows["path"].to_list()[-1] == "train-000010.tar/z.jpg" and len(walked) == 4
-    for record in kept.iterdir():
+    assert open_data(home, cache=cache).rows["path"].to_list()[-1] == "train-000010.tar/z.jpg" and len(walked) == 4
+    for record in (cache / LISTINGS).iterdir():
         record.write_bytes(record.read_bytes()[:-40])
-    assert len(open_data(home, kept=kept).rows) == 5 and len(walked) == 7
+    assert len(open_data(home, cache=cache).rows) == 5 and len(walked) == 7

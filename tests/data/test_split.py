@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from toolkit.data.held_out import held_out_values, what_is_held_out
 from toolkit.data.manifest import Dataset
 from toolkit.data.sources import open_data
-from toolkit.data.split import select, with_fewer
+from toolkit.data.split import NOTHING, first_fresh, select, with_fewer
 from toolkit.errors import ImageError, SelectionError
 
 CATEGORIES = ["bird", "cat", "dog"]
@@ -133,12 +133,22 @@ def test_split_takes_known_categories_and_an_error_lists_them() -> None:
     assert held_out_values(data, ["dog,bird", "dog"]) == ["dog", "bird"]
     assert held_out_values(data, ["all"]) == CATEGORIES
     assert held_out_values(data, ["none"]) == ["none"]
+    named = dataset([(label, value, split, n) for n, (label, value, split, _) in enumerate(ENOUGH * 2)])
+    paris = replace(named, rows=named.rows.with_columns(pl.col("category").cast(pl.String).replace("dog", "Paris, TX")))
+    assert held_out_values(paris, ["Paris, TX", "bird,cat"]) == ["Paris, TX", "bird", "cat"]
+    assert "--split 'Paris, TX' (or all)" in str(what_is_held_out(_only(paris, "Paris, TX"), ["none"]))
     with pytest.raises(SelectionError, match=r"Did you mean bird\?.*bird, cat, dog"):
         held_out_values(data, ["brid"])
     with pytest.raises(SelectionError, match=r"Did you mean dog\?"):
         held_out_values(data, ["DOG"])
     with pytest.raises(SelectionError, match="--split all stands alone"):
         held_out_values(data, ["all,cat"])
+
+
+def _only(data: Dataset, first: str) -> Dataset:
+    """The data with `first` as its first category."""
+    names = pl.col("category").cast(pl.String).replace({"bird": "z", "cat": "z"})
+    return replace(data, rows=data.rows.with_columns(names))
 
 
 def test_where_nothing_is_held_out_a_line_says_what_could_be() -> None:
@@ -290,3 +300,15 @@ def test_no_size_tests_an_image_that_the_largest_trains_on() -> None:
     leak = [*ENOUGH[:1], ("FAKE", "bird", "test", ENOUGH[2][3]), *ENOUGH[1:]]
     largest = select(dataset(leak), "cat", 3, None)
     assert largest.leaks == 1 and with_fewer(largest, 1).base.equals(largest.base)
+
+
+def test_fresh_images_to_calibrate_on_may_have_no_value_in_the_column_that_was_held_out() -> None:
+    """Photographs have no generator, so they are of none that was held out."""
+    rows = [(f"{n}.jpg", "FAKE", generator, "train") for n, generator in enumerate(["sd", "mj", None] * 4)]
+    rows += [(f"{n}.jpg", "REAL", None, "train") for n in range(20, 26)]
+    frame = pl.DataFrame(rows, schema=["path", "label", "generator", "split"], orient="row", infer_schema_length=None)
+    frame = frame.with_columns(category=pl.lit(None, pl.String))
+    dataset = Dataset("made", "made", frame, lambda path: path.encode(), "table")
+    found = first_fresh(dataset, "sd", 10, NOTHING, "generator")
+    assert found.group_by("label").len().sort("label").rows() == [("FAKE", 4), ("REAL", 6)]
+    assert set(found.filter(pl.col("label") == "FAKE")["group"]) == {"mj"}

@@ -11,6 +11,7 @@ from trees import jpeg, write_folder, write_zip
 from toolkit.data.manifest import hash_rows
 from toolkit.data.sources import Reading, open_data
 from toolkit.errors import DataError
+from toolkit.results.tables import csv_bytes
 
 ROWS = [("train/a 1.jpg", "FAKE", "train"), ("train/é.jpg", "REAL", "train"), ("test/b.jpg", "FAKE", "test")]
 PICTURES = {path: jpeg(number) for number, (path, *_) in enumerate(ROWS)}
@@ -175,3 +176,14 @@ def test_a_table_whose_images_are_all_missing_is_reported(tmp_path: Path) -> Non
     pl.DataFrame(ROWS, schema=["path", "label", "split"], orient="row").write_csv(tmp_path / "list.csv")
     dataset = open_data(tmp_path / "list.csv")
     assert hash_rows(dataset, dataset.rows)["reason"].to_list() == ["no such file or directory"] * 3
+
+
+def test_names_as_the_toolkits_own_tables_write_them_are_found(tmp_path: Path) -> None:
+    """Its tables escape `%` and put an apostrophe before what a spreadsheet would take for a formula."""
+    files = {"train/-1/cat%20a.jpg": jpeg(1), "test/-1/=b.jpg": jpeg(2), "train/2/@c.jpg": jpeg(3)}
+    written = open_data(write_folder(tmp_path, files)).rows.select("path", "label", "split").cast(pl.String)
+    (tmp_path / "suspects.csv").write_bytes(csv_bytes(written))
+    assert "%2520a" in (tmp_path / "suspects.csv").read_text() and "'-1" in (tmp_path / "suspects.csv").read_text()
+    dataset = open_data(tmp_path / "suspects.csv")
+    assert dataset.rows.select("path", "label", "split").cast(pl.String).rows() == written.rows()
+    assert dataset.read(dataset.rows["path"][0])

@@ -16,8 +16,9 @@ from trees import cifake_files, write_folder
 from toolkit.cache.segments import write_segment
 from toolkit.cache.store import Cache, find_encoders
 from toolkit.cli.main import cli
-from toolkit.encoders import blocks, openclip
-from toolkit.encoders.blocks import Blocks, blocks_of
+from toolkit.encoders import inside, openclip
+from toolkit.encoders.blocks import Blocks
+from toolkit.encoders.inside import blocks_of
 from toolkit.errors import EncoderError
 
 
@@ -90,7 +91,7 @@ def test_registers_are_no_patches() -> None:
     timm = pytest.importorskip("timm")
     torch.manual_seed(0)
     trunk = timm.create_model("test_vit", num_classes=0, reg_tokens=3)
-    of = blocks._parts_of(SimpleNamespace(trunk=trunk), "patches", "a name")
+    of = inside.parts_of(SimpleNamespace(trunk=trunk), "patches", "a name")
     output = torch.randn(2, 1 + 3 + 100, 64)
     token, mean = of(output)
     assert torch.equal(token, output[:, 0]) and torch.allclose(mean, output[:, 4:].mean(dim=1))

@@ -83,6 +83,13 @@ def test_a_tag_is_part_of_the_name() -> None:
         source("timm:test_vit", "r160_in1k")
 
 
+def test_the_tag_that_a_stored_head_names_is_the_same_source() -> None:
+    """`predict` asks for the weights by what the head's record says."""
+    for name in (NAME, "timm:test_vit"):
+        once = source(name)
+        assert source(name, once.pretrained) == once
+
+
 def test_another_models_file_is_refused(tmp_path: Path) -> None:
     save_file(timm.create_model("test_resnet").state_dict(), tmp_path / "resnet.safetensors")
     with pytest.raises(EncoderError, match="another model's"):

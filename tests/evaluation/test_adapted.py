@@ -14,8 +14,8 @@ from toolkit.errors import SelectionError
 from toolkit.evaluation import columns
 from toolkit.evaluation.adapted import Share, line
 from toolkit.results import tables
+from toolkit.results.entrants import subject
 from toolkit.results.report import page
-from toolkit.results.report.entrants import subject
 from toolkit.results.summary import left_out_means, over_seeds, summary
 from toolkit.results.workbook import changed_images
 

@@ -21,6 +21,7 @@ from toolkit.data.sources import open_data
 from toolkit.data.split import Split, select
 from toolkit.encoders.record import TrainedOn
 from toolkit.errors import SelectionError
+from toolkit.evaluation import left_out
 from toolkit.evaluation.grid import Comparison, Settings, require_unseen
 from toolkit.evaluation.scoring import rescore
 from toolkit.heads.base import unit
@@ -126,6 +127,10 @@ def test_each_probability_is_of_its_own_label_where_a_part_has_two_and_one_says_
     assert (p_real > 0.5).tolist() == (done.predictions["predicted"] == "real").to_list()
     assert done.table["roc_auc"][0] == pytest.approx(reference.roc_auc_score(truth == "real", p_real))
     assert done.table["log_loss"][0] == pytest.approx(reference.log_loss(truth == "real", p_real))
+    (head,) = done.heads.values()
+    of_real = list(head.classes_).index("real")
+    chosen = left_out.threshold(head.left_out_, parts.train["label"].to_numpy() == "real", of_real)["threshold"]
+    assert done.table["chosen_threshold"].to_list() == [chosen] * 3 and chosen != 0.5
 
 
 def test_labels_by_name(dataset: Dataset) -> None:

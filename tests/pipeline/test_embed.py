@@ -1,5 +1,6 @@
 """Embedding from end to end: one pass for blocks and last layer, and one folder for the same weights."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from toolkit.cache.store import Cache, find_encoders
 from toolkit.data.sources import open_data
 from toolkit.encoders import nano, openclip
 from toolkit.encoders.blocks import Blocks
+from toolkit.errors import EncoderError
 from toolkit.pipeline import plan as plans
 from toolkit.pipeline.embed import embed
 from toolkit.pipeline.plan import Plan, make_plan
@@ -69,3 +71,13 @@ def test_the_same_weights_in_another_file_are_found_and_share_one_folder(
 
     monkeypatch.setattr(plans, "load", loaded)
     assert embed(planned(tmp_path, other)).embedded == embed(planned(tmp_path)).embedded == 0
+
+
+def test_other_weights_under_a_known_name_are_not_mixed_with_the_old_ones(tmp_path: Path) -> None:
+    """A hub's model may get new weights, and its library another preparation of images."""
+    plan = planned(tmp_path)
+    old = replace(plan.load().record, identity="0" * 16)
+    Cache(plan.cache, old).append_images(["ab" * 32], np.ones((1, old.dimension), np.float32))
+    with pytest.raises(EncoderError, match=f"cache remove {old.identity} --cache"):
+        embed(plan)
+    assert Cache(plan.cache, old).count_images() == 1

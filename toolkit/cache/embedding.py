@@ -4,45 +4,32 @@ The missing keys are split into chunks. A process claims a chunk with a file loc
 work. The lock of a process that dies is released by the system.
 """
 
-import hashlib
 import logging
-import os
-import queue
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager, nullcontext
-from dataclasses import dataclass, field
-from typing import Any
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
+from toolkit.cache.reading import Ahead, Batch, Job, Skipped, device_of, read_ahead
 from toolkit.cache.store import Cache, Together
 from toolkit.data.manifest import Dataset
 from toolkit.encoders.record import Encoder, LoadEncoder
-from toolkit.errors import CacheError, ImageError
 from toolkit.storage import distributed
 from toolkit.storage.work import Work, machine
 
-CHUNK = 1024
 ROWS_AT_ONCE = 65_536
 PROMPTS_AT_ONCE = 256
-CLAIMS = 64
 FLUSH_SECONDS = 20.0
-BATCHES_AHEAD = 4
-IMAGES_PER_TASK = 16
-SMALL_FILE = 16 << 10
-"""Smaller files are decoded by one thread at a time. Their decoding is mostly Python, so that two threads only compete:
-7,800 images of 32 x 32 a second, against 12,600 with one thread."""
 
 log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
-Skipped = tuple[str, str | None, str]
 
 
 @dataclass(frozen=True)
@@ -90,9 +77,9 @@ def embed_images(
         missing = cache.missing_images(list(paths))
         log.info("%s: %d images in the cache, %d to embed", cache.folder, len(part) - len(missing), len(missing))
         if missing:
-            work = _Work(dataset, cache, paths, skipped)
-            _embed(work, missing, load_encoder(), on_progress)
-            embedded += work.embedded
+            job = Job(dataset, cache, paths, skipped)
+            _embed(job, missing, load_encoder(), on_progress)
+            embedded += job.embedded
     embedded, skipped = _of_all(embedded, skipped)
     frame = pl.DataFrame(skipped, schema={name: pl.String for name in ("path", "sha256", "reason")}, orient="row")
     return EmbedReport(embedded, len(rows) - embedded - len(skipped), frame)
@@ -116,53 +103,20 @@ def _of_all(embedded: int, skipped: list[Skipped]) -> tuple[int, list[Skipped]]:
     return sum(count for count, _ in done), [one for _, some in done for one in some]
 
 
-@dataclass
-class _Work:
-    """State shared by the three stages: read, embed, write."""
-
-    dataset: Dataset
-    cache: Cache | Together
-    paths: dict[str, str]
-    skipped: list[Skipped]
-    embedded: int = 0
-    done: int = 0
-    small_files: bool = True
-    turn: threading.Lock = field(default_factory=threading.Lock)
-    stop: threading.Event = field(default_factory=threading.Event)
+_Running = deque[tuple[Batch, "Future[tuple[list[str], np.ndarray | None]]"]]
 
 
-@dataclass(frozen=True)
-class _Batch:
-    """Images for the model; `claim` is released when the last of them is stored."""
-
-    images: list["Future[list[tuple[str, np.ndarray]]]"]
-    claim: FileLock
-    last: bool
-
-
-_Running = deque[tuple[_Batch, "Future[tuple[list[str], np.ndarray | None]]"]]
-
-
-def _embed(work: _Work, missing: list[str], encoder: Encoder, on_progress: Progress | None) -> None:
-    """Run the stages: one thread reads, the encoder's number of threads call the model, one thread writes."""
-    ahead: queue.Queue[_Batch | BaseException | None] = queue.Queue(BATCHES_AHEAD)
-    threads = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
-    reader = threading.Thread(target=_read_ahead, args=(work, missing, encoder, threads, ahead), daemon=True)
-    writer = _Writer(work, _machine(encoder))
-    reader.start()
+def _embed(job: Job, missing: list[str], encoder: Encoder, on_progress: Progress | None) -> None:
+    """Run the stages: threads read, the encoder's number of threads call the model, one thread writes."""
+    writer = _Writer(job, _machine(encoder))
     running: _Running = deque()
     try:
-        with closing(_in_order(encoder, ahead, running)) as done:
+        with read_ahead(job, missing, encoder) as ahead, closing(_in_order(encoder, ahead, running)) as done:
             for batch, keys, vectors in done:
                 writer.add(keys, vectors, batch.claim, batch.last)
                 if on_progress:
-                    on_progress(work.done, len(missing))
+                    on_progress(job.done, len(missing))
     finally:
-        work.stop.set()
-        while reader.is_alive():  # it may be waiting for space in the queue
-            _drain(ahead)
-            reader.join(0.05)
-        threads.shutdown(cancel_futures=True)
         for batch, result in running:  # after an interrupt these have finished
             if result.done() and result.exception() is None:
                 writer.add(*result.result(), batch.claim, batch.last)
@@ -172,8 +126,8 @@ def _embed(work: _Work, missing: list[str], encoder: Encoder, on_progress: Progr
 
 
 def _in_order(
-    encoder: Encoder, ahead: "queue.Queue[_Batch | BaseException | None]", running: _Running
-) -> "Generator[tuple[_Batch, list[str], np.ndarray | None], None, None]":
+    encoder: Encoder, ahead: Ahead, running: _Running
+) -> "Generator[tuple[Batch, list[str], np.ndarray | None], None, None]":
     """Batches with their keys and vectors, in the order of the queue. `running` holds the batches in progress."""
     with getattr(encoder, "side_by_side", _one_at_a_time)() as (count, model):
         more = True
@@ -200,112 +154,16 @@ def _one_at_a_time() -> Iterator[tuple[int, ThreadPoolExecutor]]:
         yield 1, model
 
 
-def _run(batch: _Batch, encoder: Encoder) -> tuple[list[str], np.ndarray | None]:
-    pairs = [pair for task in batch.images for pair in task.result()]
-    if not pairs:
-        return [], None
-    return [key for key, _ in pairs], encoder.embed_images(np.stack([pixels for _, pixels in pairs]))
-
-
-def _drain(ahead: "queue.Queue[_Batch | BaseException | None]") -> None:
-    try:
-        while True:
-            batch = ahead.get_nowait()
-            if isinstance(batch, _Batch) and batch.last:
-                batch.claim.release()
-    except queue.Empty:
-        return
-
-
-def _read_ahead(
-    work: _Work,
-    missing: list[str],
-    encoder: Encoder,
-    threads: ThreadPoolExecutor,
-    ahead: "queue.Queue[_Batch | BaseException | None]",
-) -> None:
-    try:
-        for claim, keys in _claimed_chunks(work, missing):
-            starts = range(0, len(keys), encoder.batch_size)
-            for start in starts:
-                batch = keys[start : start + encoder.batch_size]
-                tasks = [
-                    threads.submit(_prepare, work, encoder, batch[i : i + IMAGES_PER_TASK])
-                    for i in range(0, len(batch), IMAGES_PER_TASK)
-                ]
-                ahead.put(_Batch(tasks, claim, last=start == starts[-1]))
-                if work.stop.is_set():
-                    claim.release()
-                    return
-        ahead.put(None)
-    except BaseException as error:  # raised in the model's thread
-        ahead.put(error)
-
-
-def _claimed_chunks(work: _Work, missing: list[str]) -> Iterator[tuple[FileLock, list[str]]]:
-    """Claimed chunks of the missing keys; chunks held by another process come last."""
-    folder = work.cache.folder / ".claims"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CacheError(f"Cannot write the cache {folder.parent}: {error.strerror}.") from error
-    chunks = [missing[start : start + CHUNK] for start in range(0, len(missing), CHUNK)]
-    while chunks and not work.stop.is_set():
-        held = []
-        for chunk in chunks:
-            if work.stop.is_set():
-                return
-            number = int(hashlib.sha256("".join(chunk).encode()).hexdigest(), 16) % CLAIMS
-            claim = FileLock(folder / f"{number}.lock", thread_local=False, is_singleton=False)
-            try:
-                claim.acquire(timeout=0)
-            except Timeout:
-                held.append(chunk)
-                continue
-            keys = work.cache.missing_images(chunk)
-            work.done += len(chunk) - len(keys)
-            if keys:
-                yield claim, keys
-            else:
-                claim.release()
-        if len(held) == len(chunks):
-            time.sleep(0.1)
-        chunks = held
-
-
-def _prepare(work: _Work, encoder: Encoder, keys: Sequence[str]) -> list[tuple[str, np.ndarray]]:
-    """Read, check and decode a few images; failures are recorded and left out."""
-    with work.turn if work.small_files and shares_cores(encoder) else nullcontext():
-        return [(key, pixels) for key in keys if (pixels := _prepare_one(work, encoder, key)) is not None]
-
-
-def shares_cores(encoder: Encoder) -> bool:
-    """Whether the model computes on the cores that read. Small images are then read by one thread at a time, since more
-    would only take turns with the model's; a GPU waits for every core's reading."""
-    return _device(encoder) == "cpu"
-
-
-def _prepare_one(work: _Work, encoder: Encoder, key: str) -> np.ndarray | None:
-    if work.stop.is_set():
-        return None
-    path, content = work.paths[key], None
-    try:
-        data = work.dataset.read(path)
-        work.small_files = len(data) < SMALL_FILE
-        if hashlib.sha256(data).hexdigest() != key:
-            raise ImageError("changed while it was being embedded")
-        content = key
-        return encoder.prepare(data)
-    except ImageError as error:
-        work.skipped.append((path, content, str(error)))
-        return None
+def _run(batch: Batch, encoder: Encoder) -> tuple[list[str], np.ndarray | None]:
+    keys, pixels = batch.images.result()
+    return keys, None if pixels is None else encoder.embed_images(pixels)
 
 
 class _Writer:
     """Stores vectors in a separate thread, by chunks, or every `FLUSH_SECONDS`, with the wall time since the last."""
 
-    def __init__(self, work: _Work, on: str):
-        self.work, self.on = work, on
+    def __init__(self, job: Job, on: str):
+        self.job, self.on = job, on
         self.keys: list[str] = []
         self.vectors: list[np.ndarray] = []
         self.flushed = time.monotonic()
@@ -315,7 +173,7 @@ class _Writer:
     def add(self, keys: list[str], vectors: np.ndarray | None, claim: FileLock, last: bool) -> None:
         """Add a batch; `last` marks the end of its chunk. Raises the exception of an earlier write."""
         self.keys += keys
-        self.work.done += len(keys)
+        self.job.done += len(keys)
         if vectors is not None:
             self.vectors.append(vectors)
         if last or time.monotonic() - self.flushed > FLUSH_SECONDS:
@@ -340,21 +198,12 @@ class _Writer:
     def _store(self, keys: list[str], vectors: list[np.ndarray], took: Work, claim: FileLock | None) -> None:
         try:
             if keys:
-                self.work.cache.append_images(keys, np.concatenate(vectors), took)
-                self.work.embedded += len(keys)
+                self.job.cache.append_images(keys, np.concatenate(vectors), took)
+                self.job.embedded += len(keys)
         finally:
             if claim is not None:
                 claim.release()
 
 
 def _machine(encoder: Encoder) -> str:
-    return machine(_device(encoder))
-
-
-def _device(encoder: Encoder) -> str:
-    return getattr(encoder, "device", "cpu")
-
-
-def describe(report: EmbedReport) -> dict[str, Any]:
-    """The report."""
-    return {"embedded": report.embedded, "cached": report.cached, "skipped": len(report.skipped)}
+    return machine(device_of(encoder))

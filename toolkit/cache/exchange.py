@@ -18,7 +18,7 @@ from toolkit.cache.store import Cache, find_encoders
 from toolkit.data.manifest import Dataset, Progress, by_reason, escape, hash_rows, reasons
 from toolkit.data.sources.resolve import Names
 from toolkit.encoders.record import IMPORTED, EncoderRecord
-from toolkit.errors import CacheError, DataError
+from toolkit.errors import CacheError, DataError, first_line
 
 UNIT = 2e-3
 """The most by which the length of a vector of unit length, stored in half precision, differs from 1."""
@@ -70,7 +70,7 @@ def read_vectors(place: Path) -> Vectors:
         if place.suffix == ".npy":
             return _pair(place, place.with_suffix(".parquet"))
     except (OSError, ValueError, pl.exceptions.PolarsError) as error:
-        raise DataError(f"{place} cannot be read as vectors: {str(error).splitlines()[0][:160]}.") from error
+        raise DataError(f"{place} cannot be read as vectors: {first_line(error)}.") from error
     raise DataError(f"There are no vectors at {place}: cache import {TAKEN}.")
 
 

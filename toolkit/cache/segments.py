@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from toolkit.storage.damage import file_sha256
 from toolkit.storage.records import write_whole
 from toolkit.storage.work import Work
 
@@ -64,12 +65,7 @@ def list_segments(folder: Path, kind: str) -> list[Path]:
 
 def is_whole(path: Path) -> bool:
     """Whether the file's bytes match the hash in its name."""
-    try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return False
-    return digest[:NAME_DIGITS] == path.stem.rsplit("-", 1)[-1]
+    return (file_sha256(path) or "")[:NAME_DIGITS] == path.stem.rsplit("-", 1)[-1]
 
 
 def read_keys(path: Path) -> np.ndarray:

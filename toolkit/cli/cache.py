@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
+from toolkit.cli.declare import option
 from toolkit.cli.group import Commands
-from toolkit.cli.options import as_json, data_option, option, place_options, reading_options
+from toolkit.cli.options import as_json, data_option, place_options, reading_options
 from toolkit.cli.output import bars, print_facts, print_json
 from toolkit.cli.plans import asked, reading_of
 
@@ -22,11 +23,17 @@ def cache_group() -> None:
 @place_options
 @as_json
 def cache_list(cache: Path, results: Path, as_json: bool) -> None:
-    """Show the encoders in the cache: rows, size, age."""
-    from toolkit.cache.administration import list_encoders
+    """Show the encoders in the cache: rows, size, age; and what is kept beside them."""
+    from toolkit.cache.administration import count_kept, list_encoders
 
-    found = list_encoders(cache)
-    print_json(found) if as_json else print_facts(found, f"Nothing is embedded in {cache} yet.")
+    found, beside = list_encoders(cache), count_kept(cache)
+    if as_json:
+        print_json(found)
+        return
+    print_facts(found, f"Nothing is embedded in {cache} yet.")
+    if beside["bytes"]:
+        kept = f"{beside['listings']:,} listings of data, {beside['heads']:,} fitted heads"
+        click.echo(f"Also kept: {kept} ({beside['bytes'] / 1e6:.1f} MB).")
 
 
 @cache_group.command("verify", epilog="Example: python cli.py cache verify")
@@ -42,9 +49,7 @@ def cache_verify(cache: Path, results: Path, as_json: bool) -> None:
         print_json(found)
     else:
         click.echo(f"{len(found)} files checked, {len(damaged)} damaged.")
-        click.echo(
-            "".join(f"  {file['path']}: the next embed or finetune makes it again\n" for file in damaged), nl=False
-        )
+        click.echo("".join(f"  {file['path']}: it is made again when it is needed\n" for file in damaged), nl=False)
     if damaged:
         sys.exit(1)
 
@@ -54,7 +59,7 @@ def cache_verify(cache: Path, results: Path, as_json: bool) -> None:
 @place_options
 @as_json
 def cache_remove(encoder: str, cache: Path, results: Path, as_json: bool) -> None:
-    """Delete an encoder, given by the start of its identity or folder: its embeddings and its fine-tuned weights."""
+    """Delete an encoder, given by the start of its identity or folder: its embeddings, fine-tuned weights and heads."""
     from toolkit.cache.administration import remove
 
     removed = remove(cache, encoder)
@@ -91,10 +96,9 @@ def cache_import(
     from toolkit.cache.exchange import import_vectors, read_vectors
     from toolkit.data.sources import open_data
     from toolkit.encoders.default_weights import default_tag
-    from toolkit.storage.kept import LISTINGS
 
     found = read_vectors(vectors)
-    dataset = open_data(data, kept=cache / LISTINGS, asked=reading_of(reading))
+    dataset = open_data(data, cache=cache, asked=reading_of(reading))
     with bars() as progress:
         done = import_vectors(
             found, dataset, cache, name, normalised, dimension, lambda *count: progress("Reading", *count)
@@ -135,13 +139,12 @@ def cache_export(
     from toolkit.cache.administration import only_encoder
     from toolkit.cache.exchange import export_vectors
     from toolkit.data.sources import open_data
-    from toolkit.storage.kept import LISTINGS
 
     if target.suffix not in (".npy", ".parquet"):
         raise click.UsageError(f"{target} is neither a .parquet nor an .npy.")
     found = only_encoder(cache, encoder)
     with bars() as progress:
-        dataset = open_data(data, kept=cache / LISTINGS, asked=reading_of(reading)) if data else None
+        dataset = open_data(data, cache=cache, asked=reading_of(reading)) if data else None
         count = export_vectors(found, target, dataset, lambda *done: progress("Reading", *done))
     if as_json:
         print_json({"target": str(target), "images": count, "identity": found.record.identity})

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from toolkit.cli.declare import A_PATH, option
 from toolkit.cli.group import Command
-from toolkit.cli.options import A_PATH, as_json, beyond_options, head_options, margin_option, option, plan_options
+from toolkit.cli.options import as_json, beyond_options, head_options, margin_option, plan_options
 from toolkit.cli.output import bars, print_json, print_table, say
 from toolkit.cli.plans import beyond_of, heads_of, planned
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import click
 
+from toolkit.cli.declare import option
 from toolkit.cli.group import Command, Commands
-from toolkit.cli.options import as_json, data_option, option, place_options, reading_options
+from toolkit.cli.options import as_json, data_option, place_options, reading_options
 from toolkit.cli.output import bars, print_json, print_table
 from toolkit.cli.plans import reading_of
 
@@ -34,11 +35,10 @@ def data_group(data: str | None, cache: Path, results: Path, as_json: bool, **re
         return
     from toolkit.data.sources import open_data
     from toolkit.evaluation.inventory import at_hand, careful, describe
-    from toolkit.storage.kept import LISTINGS
 
-    found, kept = [], cache / LISTINGS
+    found = []
     with bars() as progress:
-        for dataset in [open_data(data, kept=kept, asked=reading_of(reading))] if data else at_hand(kept):
+        for dataset in [open_data(data, cache=cache, asked=reading_of(reading))] if data else at_hand(cache):
             watch = _watch(progress, dataset.name) if len(dataset.rows) > LONG else None
             found.append({**describe(dataset, watch, cache), "careful": careful(dataset, cache)})
     if as_json:
@@ -77,7 +77,7 @@ def _show_layout(layout: list[dict[str, Any]]) -> None:
     for name in ("Where", "Meaning", "Images"):
         table.add_column(name)
     for level in layout:
-        table.add_row(_plain(level["place"]), _plain(level["meaning"]), _plain(_values(level["values"])))
+        table.add_row(level["place"], level["meaning"], _values(level["values"]))
     if layout:
         print_table(table)
 
@@ -89,13 +89,6 @@ def _values(counts: dict[str, int]) -> str:
     values = sorted(counts.items(), key=lambda one: -one[1])
     shown = ", ".join(f"{value} {count:,}" for value, count in values[:MOST_VALUES])
     return shown + (f", and {len(values) - MOST_VALUES:,} more" if len(values) > MOST_VALUES else "")
-
-
-def _plain(text: str) -> Any:
-    """Text in which square brackets are not markup."""
-    from rich.text import Text
-
-    return Text(text)
 
 
 def _show_counts(facts: dict[str, Any]) -> None:
@@ -113,7 +106,7 @@ def _show_counts(facts: dict[str, Any]) -> None:
         table.add_column(f"{split} {label}", justify="right")
     without = [None] if facts["categories"] and any(category is None for _, _, category in counts) else []
     for category in [*facts["categories"], *without]:
-        table.add_row(_plain(category or "–"), *[f"{counts.get((*column, category), 0):,}" for column in columns])
+        table.add_row(category or "–", *[f"{counts.get((*column, category), 0):,}" for column in columns])
     sums = [sum(images for (*place, _), images in counts.items() if tuple(place) == column) for column in columns]
     table.add_row("all", *[f"{one:,}" for one in sums], style="bold")
     print_table(table)
@@ -126,7 +119,7 @@ def _show_labels(counts: dict[tuple[str, str, str | None], int]) -> None:
     splits = list(dict.fromkeys(split for split, _, _ in counts))
     table = Table("Label", *splits, box=None, header_style="bold")
     for label in dict.fromkeys(label for _, label, _ in counts):
-        table.add_row(_plain(label), *[f"{counts.get((split, label, None), 0):,}" for split in splits])
+        table.add_row(label, *[f"{counts.get((split, label, None), 0):,}" for split in splits])
     sums = [sum(images for (of, _, _), images in counts.items() if of == split) for split in splits]
     table.add_row("all", *[f"{one:,}" for one in sums], style="bold")
     for column in table.columns[1:]:

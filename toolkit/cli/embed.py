@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from toolkit.cli.declare import option
 from toolkit.cli.group import Command
-from toolkit.cli.options import FEATURES, as_json, features_option, option, plan_options
+from toolkit.cli.options import FEATURES, as_json, features_option, plan_options
 from toolkit.cli.output import of_each, prefix, print_json
 from toolkit.cli.plans import planned
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 @click.command(cls=Command, epilog="Example: python cli.py embed --data data/cifake.zip --model nano")
 @plan_options
 @option("--strict", is_flag=True, help="Fail on any unreadable image; by default only if more than 1 % are unreadable.")
-@features_option("last", "last")
+@features_option()
 @as_json
 def embed(strict: bool, features: str, as_json: bool, **chosen: Any) -> None:
     """Embed images and prompts into the cache; whatever is in the cache already is not embedded again."""

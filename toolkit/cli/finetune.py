@@ -4,16 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from toolkit.cli.declare import section
 from toolkit.cli.group import Command
-from toolkit.cli.options import (
-    FEATURES,
-    as_json,
-    choose_by_option,
-    features_option,
-    plan_options,
-    recipe_options,
-    section,
-)
+from toolkit.cli.options import FEATURES, as_json, choose_by_option, features_option, plan_options, recipe_options
 from toolkit.cli.output import of_each, prefix, print_json, say
 from toolkit.cli.plans import planned, recipe_of
 
@@ -25,7 +18,7 @@ if TYPE_CHECKING:
 @plan_options
 @recipe_options
 @section("Recipe", choose_by_option)
-@features_option("last", "last")
+@features_option()
 @as_json
 def finetune(choose_by: str, features: str, as_json: bool, **chosen: Any) -> None:
     """Fine-tune both encoders without the held-out category, then embed again with the new encoder."""
@@ -44,11 +37,13 @@ def with_models(plans: "list[Plan]", as_json: bool) -> "list[Plan]":
     """Those that can be fine-tuned; prints a line for each other one."""
     from toolkit.pipeline.finetune import untrainable
 
-    why = [untrainable(plan) for plan in plans]
-    for plan, reason in zip(plans, why, strict=True):
-        if reason:
+    able = []
+    for plan in plans:
+        if reason := untrainable(plan):
             say(f"{plan.source.model} {reason}.", as_json)
-    return [plan for plan, reason in zip(plans, why, strict=True) if reason is None]
+        else:
+            able.append(plan)
+    return able
 
 
 def show_finetuned(done: list[Any], plans: "list[Plan]", as_json: bool) -> None:

@@ -6,53 +6,7 @@ from typing import Any
 
 import click
 
-from toolkit.cli.group import Option, variable_of
-
-Command = Callable[..., None]
-
-
-def option(name: str, *more: str, **settings: Any) -> Callable[[Command], Command]:
-    """A click option that the environment can set too (`variable_of`)."""
-    return click.option(name, *more, cls=Option, envvar=variable_of(name), **settings)
-
-
-def options(*each: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    """Several options as one decorator, in the order of the help page."""
-
-    def decorate(command: Command) -> Command:
-        for one in reversed(each):
-            command = one(command)
-        return command
-
-    return decorate
-
-
-def section(title: str, *each: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    """Several options as one decorator, under a title of the help page (`commands.group.OPTION_SECTIONS`)."""
-
-    def decorate(command: Command) -> Command:
-        before = len(getattr(command, "__click_params__", []))
-        command = options(*each)(command)
-        for made in command.__click_params__[before:]:  # type: ignore[attr-defined]  # where click collects them
-            made.section = title
-        return command
-
-    return decorate
-
-
-CHOICES = {
-    "device": click.Choice(["auto", "cuda", "mps", "cpu"]),
-    "precision": click.Choice(["fp32", "tf32", "bf16", "fp16", "int8"]),
-    "loss": click.Choice(["contrastive", "supervised", "prompts"]),
-    "choose-by": click.Choice(["category", "folds"]),
-}
-A_PATH = click.Path(path_type=Path)
-
-
-def chosen(name: str, default: str | None, text: str) -> Callable[[Command], Command]:
-    """An option with a fixed set of values."""
-    return option(f"--{name}", type=CHOICES[name], default=default, show_default=default is not None, help=text)
-
+from toolkit.cli.declare import A_PATH, ABOVE_0, Command, chosen, option, options, section
 
 as_json = section("Output", option("--json", "as_json", is_flag=True, help="Print facts as JSON on standard output."))
 place_options = section(
@@ -174,7 +128,7 @@ data_options = section(
     option("--drop-near-copies", is_flag=True, help="Leave out test images that are near copies of a training image."),
     option(
         "--seed",
-        type=click.IntRange(0),
+        type=click.IntRange(0, 2**32 - 1),
         default=0,
         show_default=True,
         help="Seed. 0 takes the first N training images; others draw N at random.",
@@ -223,8 +177,8 @@ recipe_options = section(
     ),
     option("--epochs", type=click.IntRange(1), help="Passes over the images.  [default: the recipe's; study: 5]"),
     option("--batch-size", type=click.IntRange(2), help="Images a step.  [default: the recipe's; study: 32]"),
-    option("--lr", "learning_rate", type=float, help="Learning rate.  [default: 1e-5; nano: 3e-4]"),
-    option("--temperature", type=float, help="Temperature of the loss; lower is sharper.  [default: 0.07]"),
+    option("--lr", "learning_rate", type=ABOVE_0, help="Learning rate.  [default: 1e-5; nano: 3e-4]"),
+    option("--temperature", type=ABOVE_0, help="Temperature of the loss; lower is sharper.  [default: 0.07]"),
     chosen(
         "loss",
         None,
@@ -251,7 +205,7 @@ FEATURES = {"last": None, "blocks": "blocks", "patches": "patches"}
 """The values of --features, and what each embeds of the inside of the image tower."""
 
 
-def features_option(default: str | None, by_default: str) -> Callable[[Command], Command]:
+def features_option(default: str | None = "last", by_default: str = "last") -> Callable[[Command], Command]:
     """`--features`; `by_default` says what is embedded without it."""
     return option(
         "--features",

@@ -47,8 +47,9 @@ def bars() -> Iterator[Callable[[str, int, int], None]]:
 
     from toolkit.storage import distributed
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
-    console = Console(stderr=True)
+    stage, rate = TextColumn("{task.description}", markup=False), TextColumn("{task.fields[rate]}")
+    columns = (stage, BarColumn(), MofNCompleteColumn(), rate)
+    console = Console(stderr=True, markup=False, emoji=False)
     hidden = not console.is_terminal or distributed.rank() > 0
     with Progress(*columns, TimeRemainingColumn(), console=console, disable=hidden, transient=True) as shown:
         tasks: dict[str, Any] = {}
@@ -107,12 +108,13 @@ def print_table(table: Any) -> None:
     columns."""
     from rich.console import Console
 
-    console = Console()
+    console = Console(markup=False, emoji=False)  # labels and paths may have square brackets and colons
     if console.is_terminal:
         _make_narrower(table, console)
         console.print(table)
     else:
-        Console(width=Console(width=1000).measure(table).maximum).print(table)
+        wide = Console(width=1000, markup=False, emoji=False).measure(table).maximum
+        Console(width=wide, markup=False, emoji=False).print(table)
 
 
 def _make_narrower(table: Any, console: Any) -> None:

@@ -29,12 +29,11 @@ def planned(chosen: dict[str, Any], as_json: bool) -> "list[Plan]":
     from toolkit.errors import SelectionError
     from toolkit.evaluation.paired import MARGIN
     from toolkit.pipeline.plan import default_model, make_plan, plans_of
-    from toolkit.storage.kept import LISTINGS
 
     if chosen["seed"] and chosen["seeds"]:
         raise SelectionError("--seeds N does it for the seeds 1 to N: leave --seed out.")
     reading = reading_of(chosen)
-    dataset = open_data(chosen["data"], kept=chosen["cache"] / LISTINGS, asked=reading)
+    dataset = open_data(chosen["data"], cache=chosen["cache"], asked=reading)
     sources = _sources(chosen, default_model(dataset))
     plan = make_plan(
         dataset,
@@ -110,12 +109,11 @@ def beyond_of(chosen: dict[str, Any], labels: "Labels", as_json: bool) -> "Beyon
     from toolkit.data.perturb import parse_all
     from toolkit.data.sources import open_other
     from toolkit.evaluation.test_sets import Beyond
-    from toolkit.storage.kept import LISTINGS
 
     perturbations, other, adapt = parse_all(chosen["perturb"]), chosen["test_data"], _share_of(chosen, labels)
     if not other:
         return Beyond(perturbations, adapt=adapt)
-    found = open_other(other, "test", reading_of(chosen), chosen["cache"] / LISTINGS)
+    found = open_other(other, "test", reading_of(chosen), chosen["cache"])
     _say_what_it_is(found, "Test data", as_json)
     return Beyond(perturbations, found, adapt)
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from toolkit.cli.declare import A_PATH, chosen, option, options, section
 from toolkit.cli.group import Command
-from toolkit.cli.options import A_PATH, as_json, chosen, layout_options, option, options, place_options, section
+from toolkit.cli.options import as_json, layout_options, place_options
 from toolkit.cli.output import bars, passed_over, print_json, print_table, say
 from toolkit.cli.plans import reading_of
 from toolkit.cli.predicted import TOP, counts, likeliest, table
@@ -86,7 +87,6 @@ def predict(
     from toolkit.data.sources.loose import open_loose
     from toolkit.prediction.predict import Request
     from toolkit.prediction.predict import predict as run
-    from toolkit.storage.kept import LISTINGS
 
     alpha, calibrate = asked.pop("alpha"), asked.pop("calibrate")
     recall, recall_of = _recall(asked.pop("recall"), asked.pop("fake_recall"))
@@ -97,7 +97,7 @@ def predict(
         raise click.UsageError("--calibrate belongs to --alpha or --recall.")
     if (reading.layout or reading.columns) and not calibrate:
         raise click.UsageError("--layout and --columns say how the data of --calibrate is read.")
-    calibration = open_other(calibrate, "train", reading, asked["cache"] / LISTINGS) if calibrate else None
+    calibration = open_other(calibrate, "train", reading, asked["cache"]) if calibrate else None
     places = _listed(images)
     _require_elsewhere(copy_to, places)
     with bars() as progress:

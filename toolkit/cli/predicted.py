@@ -29,10 +29,10 @@ def table(done: "Predicted") -> Any:
     for row in images.iter_rows(named=True):
         if row["reason"]:
             nothing = ["–"] * (3 if several else 2)
-            shown.add_row(_plain(row["path"]), *nothing, _plain(f"unreadable: {row['reason']}"))
+            shown.add_row(row["path"], *nothing, f"unreadable: {row['reason']}")
             continue
         odds = _of_several(row, labels.names) if several else [f"{row['p_real']:.3f}"]
-        shown.add_row(_plain(row["path"]), row["label"] or "unsure", *odds, "far" if row["far"] else "")
+        shown.add_row(row["path"], row["label"] or "unsure", *odds, "far" if row["far"] else "")
     return shown
 
 
@@ -41,14 +41,7 @@ def _of_several(row: dict[str, Any], names: Sequence[str]) -> list[Any]:
     ordered = likeliest(row["probabilities"], names)
     first = next((one for one in ordered if one[0] == row["label"]), ordered[0])
     rest = [f"{label} {p:.3f}" for label, p in ordered if label != first[0]][: TOP - 1]
-    return [f"{first[1]:.3f}", _plain(", ".join(rest) if row["label"] else f"{first[0]}, {', '.join(rest)}")]
-
-
-def _plain(text: str) -> Any:
-    """Text in which square brackets are not markup."""
-    from rich.text import Text
-
-    return Text(text)
+    return [f"{first[1]:.3f}", ", ".join(rest) if row["label"] else f"{first[0]}, {', '.join(rest)}"]
 
 
 def counts(done: "Predicted") -> str:

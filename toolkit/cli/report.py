@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from toolkit.cli.declare import A_PATH, option, section
 from toolkit.cli.group import Command
-from toolkit.cli.options import A_MARGIN, A_PATH, as_json, option, section
+from toolkit.cli.options import A_MARGIN, as_json
 from toolkit.cli.output import print_json
 
 if TYPE_CHECKING:

@@ -63,7 +63,9 @@ def run(heads: str, choose_by: str, features: str | None, as_json: bool, **chose
     _start(4, "draw the page (a few seconds)", as_json)
     draw(plans[0], as_json)
     if not as_json:
-        _show_next(plans[0], embedded[0].inside)
+        click.echo("Next:")
+        for command, what in next_steps(plans, embedded[0].inside):
+            click.echo(f"  {command}\n    {what}")
 
 
 def _embedded(plan: "Plan", features: str | None) -> "Embedded":
@@ -102,10 +104,11 @@ def _about(embedded: "list[Embedded]", recipe: "Recipe") -> str:
     return f" (about {max(1, round(minutes))} min if nothing is in the cache)"
 
 
-def _show_next(plan: "Plan", inside: str | None) -> None:
-    """Three commands that one would want next, with this run's options."""
-    from toolkit.data.held_out import NONE
+def next_steps(plans: "list[Plan]", inside: str | None) -> list[tuple[str, str]]:
+    """Up to three commands that one would want next, with this run's options, and what each does."""
+    from toolkit.data.held_out import LABEL, NONE
 
+    plan, held_out = plans[0], plans[0].held_out()
     elsewhere = {"--cache": plan.cache, "--results": plan.results}
     places = [word for name, path in elsewhere.items() if path != Path(name[2:]) for word in (name, str(path))]
     predict = shlex.join(["python", "cli.py", "predict", "YOUR_PICTURES/", *places])
@@ -113,13 +116,12 @@ def _show_next(plan: "Plan", inside: str | None) -> None:
     if not inside and plan.has_model():
         looking = _again(plan, "--features", "blocks")
         wanted.append((looking, "probes inside the image tower, too: often better, for one more pass"))
-    if len(held_out := plan.held_out()) == 1 and held_out != [NONE]:
+    if len(held_out) == 1 and held_out != [NONE] and plan.by != LABEL:
         every = _again(plan, "--split", "all")
         wanted.append((every, f"holds out each {plan.by} in its turn: one alone says little"))
-    wanted.append((plan.command("data suspects"), "lists images whose labels look wrong"))
-    click.echo("Next:")
-    for command, what in wanted[:3]:
-        click.echo(f"  {command}\n    {what}")
+    if len(plans) == len(held_out) == len(plan.every_seed()) == 1:
+        wanted.append((plan.command("data suspects"), "lists images whose labels look wrong"))
+    return wanted[:3]
 
 
 def _again(plan: "Plan", *options: str) -> str:

@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from toolkit.cli.declare import option
 from toolkit.cli.group import Command
-from toolkit.cli.options import as_json, option, plan_options
+from toolkit.cli.options import as_json, plan_options
 from toolkit.cli.output import print_json, print_table, watched
 from toolkit.cli.plans import planned
 

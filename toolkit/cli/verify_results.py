@@ -15,10 +15,9 @@ from toolkit.cli.output import print_json
 @as_json
 def verify_results(cache: Path, results: Path, as_json: bool) -> None:
     """Recompute every row of the results from the predictions, and list those that differ."""
-    from toolkit.evaluation.scoring import rescore
     from toolkit.results.tables import read, verify
 
-    differing = verify(results, rescore)
+    differing = verify(results)
     rows = len(read(results)[0])
     if as_json:
         print_json({"rows": rows, "differing": differing})

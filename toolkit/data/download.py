@@ -2,12 +2,12 @@
 
 import os
 import shutil
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
 from toolkit.data.sources import open_data
-from toolkit.errors import DataError
+from toolkit.errors import DataError, first_line
+from toolkit.storage.network import can_reach
 
 HANDLE = "birdy654/cifake-real-and-ai-generated-synthetic-images"
 PAGE = f"https://www.kaggle.com/datasets/{HANDLE}"
@@ -37,7 +37,7 @@ def download_cifake(
     except DataError:
         raise
     except Exception as error:  # the client and the libraries below it raise many types
-        reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+        reason = first_line(error)
         raise DataError(f"CIFAKE could not be downloaded ({reason}): the same command goes on. {BY_HAND}") from error
     _check(found, expected)
     found.replace(target)
@@ -75,10 +75,6 @@ def _kaggle(handle: str, keep: Path) -> Path:
 
 
 def _require_network() -> None:
-    """Fail fast: without a network the client retries for minutes. Not checked behind a proxy."""
-    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
-        return
-    try:
-        socket.create_connection((HOST, 443), timeout=3).close()
-    except OSError as error:
-        raise DataError(f"There is no network to reach {HOST}. {BY_HAND}") from error
+    """Fail fast: without a network the client retries for minutes."""
+    if not can_reach(HOST):
+        raise DataError(f"There is no network to reach {HOST}. {BY_HAND}")

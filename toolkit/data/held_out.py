@@ -1,6 +1,7 @@
 """Held-out values: from `--split` and `--split-by` to values of a column, or to labels; and the lines about them."""
 
 from collections.abc import Sequence
+from shlex import quote
 
 import polars as pl
 
@@ -41,7 +42,7 @@ def held_out_values(dataset: Dataset, split: Sequence[str], by: str = CATEGORY) 
     if by == LABEL:
         return [_held_out_labels(dataset, split)]
     columns = columns_to_split_by(dataset)
-    wanted = _named(split)
+    wanted = _named(split, columns.get(by, []))
     if by != CATEGORY and by not in columns:
         raise SelectionError(_unknown_column(by, dataset.name, list(columns)))
     values = columns.get(by, [])
@@ -58,9 +59,10 @@ def held_out_values(dataset: Dataset, split: Sequence[str], by: str = CATEGORY) 
     return wanted
 
 
-def _named(split: Sequence[str]) -> list[str]:
-    """The names in `--split`, without repetitions."""
-    return list(dict.fromkeys(name.strip() for part in split for name in part.split(",") if name.strip()))
+def _named(split: Sequence[str], known: Sequence[str] = ()) -> list[str]:
+    """The names in `--split`, without repetitions; one of those `known` may contain commas."""
+    parts = [[part] if part in known else part.split(",") for part in split]
+    return list(dict.fromkeys(name.strip() for part in parts for name in part if name.strip()))
 
 
 def _held_out_labels(dataset: Dataset, split: Sequence[str]) -> str:
@@ -112,7 +114,7 @@ def what_is_held_out(dataset: Dataset, held_out: Sequence[str], by: str = CATEGO
     if list(held_out) != [NONE]:
         return _line_on_labels_without(dataset, by)
     ways = [
-        f"--split-by {name} --split {values[0]} (or all)" if name != CATEGORY else f"--split {values[0]} (or all)"
+        f"{'' if name == CATEGORY else f'--split-by {quote(name)} '}--split {quote(values[0])} (or all)"
         for name, values in columns_to_split_by(dataset).items()
     ]
     ways += [f"--split-by {LABEL} --split {HALF}"] if len(dataset.labels()) >= LEAST_FOR_HALF else []

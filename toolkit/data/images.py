@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from toolkit.errors import ImageError
+from toolkit.errors import ImageError, first_line
 
 MOST_PIXELS = 100_000_000
 """Larger images are refused before decoding, as protection from decompression bombs. An image of this size takes 0.4 GB
@@ -219,5 +219,5 @@ def _sixteen_bits(image: Image.Image) -> Image.Image:
 
 
 def _short(error: Exception) -> str:
-    text = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return "unknown format" if "cannot identify" in text else text[:80]
+    text = first_line(error, 80)
+    return "unknown format" if "cannot identify" in text else text

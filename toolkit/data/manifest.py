@@ -16,7 +16,6 @@ from toolkit.errors import ImageError, SelectionError, did_you_mean
 from toolkit.storage import distributed
 
 SCHEMA = {"path": pl.String, "label": pl.String, "category": pl.String, "split": pl.String}
-SPLITS = ("train", "test")
 HASHED_AT_ONCE = 512
 NUMBERS = re.compile(r"(\d+)")
 BEHIND_LETTERS = "\U0010ffff"

@@ -14,7 +14,6 @@ take 304 of 10,000 test images for copies, 79 of 80 rightly by sight.
 
 import hashlib
 import os
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -31,6 +30,7 @@ from toolkit.data.manifest import Dataset
 from toolkit.data.split import NOTHING, Split
 from toolkit.errors import CacheError, ImageError
 from toolkit.storage.damage import record_if_whole
+from toolkit.storage.libraries import faiss
 from toolkit.storage.records import write_record
 
 FOLDER = "near-copies"
@@ -212,12 +212,10 @@ def candidates(train: np.ndarray, tests: np.ndarray) -> tuple[np.ndarray, np.nda
 
     Each training image is searched as it is and mirrored.
     """
-    import faiss
-
-    if sys.platform == "darwin" and "torch" in sys.modules:
-        faiss.omp_set_num_threads(1)  # two OpenMP runtimes in one process crash there (faiss-wheels, issue 73)
+    library = faiss()
     both = np.concatenate([_unit(train), _unit(train[:, :, ::-1])])
-    alike, rows = faiss.knn(_unit(tests), both, min(CANDIDATES, len(both)), metric=faiss.METRIC_INNER_PRODUCT)
+    nearest = min(CANDIDATES, len(both))
+    alike, rows = library.knn(_unit(tests), both, nearest, metric=library.METRIC_INNER_PRODUCT)
     which, place = np.nonzero(alike >= LEAST_COLOURS)
     pairs = np.unique(np.stack([which, rows[which, place] % len(train)], axis=1), axis=0)
     return pairs[:, 0], pairs[:, 1]

@@ -21,9 +21,11 @@ from PIL import Image, ImageFilter
 from toolkit.data.images import decode
 from toolkit.data.manifest import Dataset, hash_rows
 from toolkit.errors import CacheError, SelectionError, did_you_mean
-from toolkit.storage.records import read_record, write_record
+from toolkit.storage.damage import record_if_whole
+from toolkit.storage.records import write_record
 
 VERSION = 1
+RECORDS = "perturbed-*.json"
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ def perturbed_rows(dataset: Dataset, rows: pl.DataFrame, perturbation: Perturbat
     The hashes are stored in `cache`, so that images are perturbed again only to embed them. The record names the
     versions of Pillow and numpy, since other versions may give other bytes.
     """
-    place = cache / f"perturbed-{str(perturbation).replace(':', '-')}.json"
+    place = cache / RECORDS.replace("*", str(perturbation).replace(":", "-"))
     known = _remembered(place)
     new = rows.filter(~pl.col("sha256").is_in(list(known))).unique("sha256", keep="first", maintain_order=True)
     if len(new):
@@ -153,11 +155,8 @@ def _versions() -> dict[str, str]:
 def _remembered(place: Path) -> dict[str, str]:
     """SHA-256 of the original -> of the perturbed image; empty if the record is missing, damaged or of another
     version."""
-    try:
-        record = read_record(place)
-    except CacheError:
-        return {}
-    return dict(record["keys"]) if record["made_with"] == _versions() else {}
+    record = record_if_whole(place, "images are perturbed again")
+    return dict(record["keys"]) if record and record["made_with"] == _versions() else {}
 
 
 def _remember(place: Path, added: dict[str, str]) -> None:

@@ -214,7 +214,10 @@ def first_fresh(dataset: Dataset, held_out: str, per_label: int, seen: pl.Series
     trainable = rows.filter(pl.col("split") == "train").with_columns(group=pl.col(by))
     known = trainable["group"].null_count() < len(trainable)
     groups = new_labels(dataset.labels(), held_out, by) or tuple({held_out} - {NONE})
-    return _first(dataset, _known_to_differ(trainable, groups) if known else trainable, per_label, hash_all, seen)[0]
+    if known:  # a label without any value, as photographs have no generator, is of none that is held out
+        of_none = pl.col("label").cast(pl.String).is_in(labels_without(trainable, "group"))
+        trainable = pl.concat([_known_to_differ(trainable.filter(~of_none), groups), trainable.filter(of_none)])
+    return _first(dataset, trainable, per_label, hash_all, seen)[0]
 
 
 def _known_to_differ(rows: pl.DataFrame, held_out: Collection[str]) -> pl.DataFrame:

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from toolkit.encoders import half_precision
-from toolkit.encoders.int8 import Parts
+from toolkit.encoders.inside import Parts, blocks_of, in_order, parts_of
 from toolkit.encoders.openclip import OpenClip
 from toolkit.encoders.record import EncoderRecord, Sees
-from toolkit.errors import EncoderError, UnknownBlocks
 
 if TYPE_CHECKING:
     import torch
@@ -35,11 +34,11 @@ class Blocks:
     def __init__(self, encoder: OpenClip, sees: str = Sees.BLOCKS):
         self.encoder = encoder
         self.batch_size, self.device = encoder.batch_size, encoder.device
-        self.prepare, self.preprocess = encoder.prepare, encoder.preprocess
+        self.prepare = encoder.prepare
         self._seen = threading.local()  # several threads may embed a batch each
         visual = encoder.model.visual
         blocks = blocks_of(visual, encoder.source.model)
-        self._parts = _parts_of(visual, sees, encoder.source.model)
+        self._parts = parts_of(visual, sees, encoder.source.model)
         for block in blocks:
             block.register_forward_hook(_listener(self._seen, self._parts))
         encoder.half.forget()
@@ -80,13 +79,13 @@ class Blocks:
         """The vectors of `encoder`, and the parts `[N, D]`: every block's first, then every block's second."""
         if self.encoder.int8:
             vectors, of_blocks = self.encoder.int8.with_blocks(self.encoder.pixels_to_input(pixels), self._parts)
-            return vectors, _in_order(of_blocks)
+            return vectors, in_order(of_blocks)
         seen = self._seen.parts = []
         try:
             vectors = self.encoder.embed_images(pixels, lambda token: seen.append(self._parts(token)))
         finally:
             del self._seen.parts
-        return vectors, _in_order(seen)
+        return vectors, in_order(seen)
 
     def side_by_side(self) -> AbstractContextManager[Any]:
         """The same as `encoder`'s."""
@@ -109,54 +108,6 @@ class WithBlocks:
     def embed_images(self, pixels: np.ndarray) -> np.ndarray:
         """`[N, 3, H, W]` uint8 -> `[N, D + parts x D]` float32."""
         return np.concatenate(self.blocks.embed_both(pixels), axis=1)
-
-
-def blocks_of(visual: Any, name: str) -> list[Any]:
-    """The blocks of an open_clip image tower: those of a transformer, or the stages of a convolutional network.
-
-    Raises UnknownBlocks for a tower that is neither.
-    """
-    trunk = getattr(visual, "trunk", None)
-    known = getattr(trunk, "output_fmt", "NCHW") == "NCHW"  # timm's towers that have their channels last are not
-    places = [(getattr(visual, "transformer", None), "resblocks")]
-    places += [(trunk, part) for part in ("blocks", "stages", "layers")]
-    for owner, part in places:
-        if known and getattr(owner, part, None) is not None:
-            return list(getattr(owner, part))
-    if hasattr(visual, "layer1"):
-        return [getattr(visual, f"layer{number}") for number in (1, 2, 3, 4)]
-    raise UnknownBlocks(f"The blocks of {name}'s image tower are not known to the toolkit: take --features last.")
-
-
-def _parts_of(visual: Any, sees: str, name: str) -> Parts:
-    """What is kept of each block's output. open_clip's own transformers have a class token; of timm's some, as
-    SigLIP's, pool all tokens instead, or have registers before the patches. Raises EncoderError for patches of a tower
-    without class token."""
-    trunk = getattr(visual, "trunk", None)
-    before_patches = int(hasattr(visual, "transformer")) if trunk is None else getattr(trunk, "num_prefix_tokens", 0)
-    has_token = before_patches > 0 and (trunk is None or getattr(trunk, "cls_token", None) is not None)
-    if sees == Sees.PATCHES and not has_token:
-        raise EncoderError(
-            f"{name}'s image tower has no class token: its blocks are means over the image already. "
-            "Take --features blocks."
-        )
-
-    def parts(output: "torch.Tensor") -> "list[torch.Tensor]":
-        if output.ndim == 4:  # a map `[N, D, H, W]`
-            return [output.mean(dim=(2, 3))]
-        patches = output[:, before_patches:]
-        if not has_token:
-            return [patches.mean(dim=1)]
-        means = [patches.mean(dim=1)] if sees == Sees.PATCHES and patches.shape[1] else []
-        return [output[:, 0], *means]
-
-    return parts
-
-
-def _in_order(of_blocks: "list[list[torch.Tensor]]") -> "list[torch.Tensor]":
-    """The first part of every block, then the second of those that have one."""
-    most = max(map(len, of_blocks))
-    return [parts[number] for number in range(most) for parts in of_blocks if number < len(parts)]
 
 
 def _listener(seen: threading.local, parts: Parts) -> Any:

@@ -7,20 +7,19 @@ vector does not depend on its batch.
 
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from toolkit.encoders.class_token import encode_image
-from toolkit.errors import EncoderError
+from toolkit.encoders.inside import Parts, blocks_of
+from toolkit.errors import EncoderError, first_line
 
 if TYPE_CHECKING:
     import torch
 
-Parts = Callable[["torch.Tensor"], "list[torch.Tensor]"]
-"""A block's output, tokens `[N, T, D]` or a map `[N, D, H, W]` -> what is kept of it, `[N, D]` each."""
 OPSET = 17
 KEPT_IN_FLOAT = ("c_proj", "fc2")
 """The second product of each MLP: a few of its inputs are so large that one scale rounds all others away. With it in 8
@@ -95,7 +94,7 @@ def _quantised(model: Any, image_size: tuple[int, int], folder: Path) -> Path:
             weight_type=QuantType.QInt8,
         )
     except Exception as error:  # whatever the exporter raises for an operator that it does not know
-        reason = (str(error).splitlines() or [""])[0][:160]
+        reason = first_line(error)
         raise EncoderError(f"This image tower does not work in int8 ({reason}): leave --precision out.") from error
     return rounded
 
@@ -103,8 +102,6 @@ def _quantised(model: Any, image_size: tuple[int, int], folder: Path) -> Path:
 def _whole_pass(model: Any) -> "torch.nn.Module":
     """A module that gives the image vectors, then every block's output."""
     import torch
-
-    from toolkit.encoders.blocks import blocks_of
 
     class WholePass(torch.nn.Module):
         def __init__(self) -> None:

@@ -12,24 +12,23 @@ import numpy as np
 from PIL import Image
 
 from toolkit.data.images import decode
-from toolkit.encoders import checkpoint_files, half_precision, nano, timm_tower
+from toolkit.encoders import half_precision, timm_tower
 from toolkit.encoders.class_token import encode_image
+from toolkit.encoders.create import create, tokenizer_of
 from toolkit.encoders.int8 import Int8Tower
 from toolkit.encoders.record import EncoderRecord, TrainedOn
-from toolkit.encoders.source import TIMM, Source, source
-from toolkit.errors import EncoderError, did_you_mean
-from toolkit.storage.network import fail_fast_without_network, quiet_client
+from toolkit.encoders.source import Source, source
+from toolkit.errors import EncoderError
 
 if TYPE_CHECKING:
     import torch
 
-DEVICES = ("auto", "cuda", "mps", "cpu")
 MOST_SIDE_BY_SIDE = 4
 """At most this many batches at once, since each needs memory for its activations."""
 
 log = logging.getLogger(__name__)
 
-__all__ = ["OpenClip", "Source", "arithmetic", "create", "load", "products", "source"]
+__all__ = ["OpenClip", "Source", "arithmetic", "load", "products", "source"]
 
 
 class OpenClip:
@@ -48,7 +47,7 @@ class OpenClip:
         # Convolutions are up to twice as fast with channels last; vectors are equal to 1e-6.
         self.model.to(self.device, memory_format=torch.channels_last)
         self.has_text = hasattr(model, "encode_text")
-        self.tokenizer = _tokenizer(origin) if self.has_text else None
+        self.tokenizer = tokenizer_of(origin) if self.has_text else None
         self.preprocessing = dict(model.visual.preprocess_cfg)
         self._steps = _steps_to_pixels(self.preprocessing)
         self.batch_size = 256 if self.device == "cuda" else 64 if self.image_size[0] <= 64 else 32
@@ -100,7 +99,9 @@ class OpenClip:
         """`[N, 3, H, W]` uint8 -> float32 on the device, normalised with the model's mean and deviation."""
         import torch
 
-        batch = torch.from_numpy(np.ascontiguousarray(pixels))
+        # `preprocess` leaves channels last in memory, and so they stay: to reorder them takes as long as to stack them.
+        plain = pixels.flags.writeable and min(pixels.strides) >= 0  # what torch takes as it is
+        batch = torch.from_numpy(pixels if plain else pixels.copy(order="K"))
         if self.device == "cuda":
             batch = batch.pin_memory()  # the GPU reads pinned memory directly; otherwise the driver copies once more
         batch = batch.to(self.device, non_blocking=True)
@@ -171,58 +172,6 @@ def load(origin: Source) -> OpenClip:
     about = (origin.model, origin.file or origin.pretrained, encoder.identity, encoder.device, origin.precision)
     log.info("loaded %s with weights %s: encoder %s on %s in %s", *about)
     return encoder
-
-
-def create(origin: Source, load_weights: bool) -> "torch.nn.Module":
-    """The model of `origin`, with its weights, or without them if a checkpoint will be loaded into it."""
-    if load_weights and origin.file is None:
-        fail_fast_without_network()
-    if origin.model.startswith(TIMM):
-        with quiet_client(), _readable_errors(origin):
-            return timm_tower.create(origin, load_weights)
-    import open_clip
-
-    nano.register()
-    brings_its_own = origin.model.startswith(("hf-hub:", checkpoint_files.LOCAL_DIR))
-    if not brings_its_own:
-        _check_names(origin)
-    from_tag = None if brings_its_own or origin.file else origin.pretrained
-    quick_gelu = open_clip.get_pretrained_cfg(origin.model, from_tag or "").get("quick_gelu", False)
-    options: dict[str, Any] = {"force_quick_gelu": True} if quick_gelu else {}
-    from_file = origin.file if load_weights else None
-    downloads = load_weights and not from_file
-    with quiet_client(), _readable_errors(origin):
-        model = open_clip.create_model(
-            origin.model,
-            pretrained=from_tag,
-            load_weights=downloads,
-            require_pretrained=downloads,
-            pretrained_text=False,
-            **options,
-        )
-        if from_file:
-            model = checkpoint_files.load_into(model, from_file)
-    return model
-
-
-def _tokenizer(origin: Source) -> Any:
-    """The model's tokenizer. Those of SigLIP and some other models come from the hub and need transformers."""
-    import open_clip
-
-    config = open_clip.get_model_config(origin.model) or {}
-    name = config.get("text_cfg", {}).get("hf_tokenizer_name", "")
-    if name:
-        fail_fast_without_network()
-    try:
-        with quiet_client():
-            return open_clip.get_tokenizer(origin.model)
-    except ImportError as error:
-        raise EncoderError(f'The tokenizer of {origin.model} needs {error.name}: pip install -e ".[siglip]"') from error
-    except Exception as error:  # whatever the hub's client and transformers raise
-        raise EncoderError(
-            f"The tokenizer of {origin.model} ({name or 'from the hub'}) is not on this machine and cannot be "
-            "downloaded (no network?): run once with a network."
-        ) from error
 
 
 def pick_device(name: str, precision: str = "fp32") -> str:
@@ -296,49 +245,3 @@ def _steps_to_pixels(preprocessing: dict[str, Any]) -> Any:
 
     whole = image_transform_v2(PreprocessCfg(**preprocessing), is_train=False)
     return Compose(whole.transforms[:-2])
-
-
-def _check_names(origin: Source) -> None:
-    import difflib
-
-    import open_clip
-
-    models = open_clip.list_models()
-    if origin.model not in models:
-        near = difflib.get_close_matches(origin.model, models, n=3, cutoff=0.5) or ["nano", "ViT-B-32", "ViT-L-14"]
-        raise EncoderError(f"open_clip knows no model {origin.model!r}. Did you mean {', '.join(near)}?")
-    tags = open_clip.list_pretrained_tags_by_model(origin.model)
-    if origin.file is None and origin.pretrained not in tags:
-        known = f"known tags: {', '.join(tags)}" if tags else "it has no tags"
-        guess = did_you_mean(origin.pretrained, tags)
-        raise EncoderError(
-            f"{origin.model} has no weights {origin.pretrained!r} ({known}).{guess} Say --pretrained TAG or FILE."
-            if origin.pretrained
-            else f"open_clip publishes no weights of {origin.model}: give a file of your own, --pretrained FILE."
-        )
-
-
-@contextmanager
-def _readable_errors(origin: Source) -> Iterator[None]:
-    name = f"{origin.model} ({origin.pretrained})"
-    try:
-        yield
-    except EncoderError:
-        raise
-    except Exception as error:  # whatever open_clip, torch, safetensors and the hub's client raise
-        if origin.file is None:
-            raise EncoderError(
-                f"The weights of {name} are not on this machine and cannot be downloaded (no network?): run once "
-                f"with a network, or give a local file, --pretrained FILE, or take the model that ships: --model nano."
-            ) from error
-        raise EncoderError(f"{origin.file} does not load as {origin.model}: {_reason(error)}") from error
-
-
-def _reason(error: Exception) -> str:
-    text = str(error)
-    if "Weights only load failed" in text or "weights_only" in text or "TorchScript" in text:
-        return "it holds more than tensors, and code is never run. Save its state_dict as safetensors instead."
-    kinds = [kind for kind in ("Missing key", "Unexpected key", "size mismatch", "width changed") if kind in text]
-    if kinds:
-        return f"its tensors are another model's ({', '.join(kinds).lower()}). Name the model it was made for: --model."
-    return f"{type(error).__name__}: {text.splitlines()[0][:160] if text else 'no reason given'}."

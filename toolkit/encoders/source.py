@@ -85,11 +85,12 @@ def _of_timm(made: Source, pretrained: str | None) -> Source:
     preprocessing depends."""
     if pretrained and Path(pretrained).is_file():
         return replace(made, pretrained=Path(pretrained).stem, file=Path(pretrained).resolve())
-    if pretrained:
+    tag = made.model.partition(".")[2] or "default"
+    if pretrained and pretrained != tag:
         raise EncoderError(
             f"No checkpoint at {pretrained}: for timm models, the tag is part of the name, timm:NAME.TAG."
         )
-    return replace(made, pretrained=made.model.partition(".")[2] or "default")
+    return replace(made, pretrained=tag)
 
 
 def _hub_folder(file: Path) -> list[str]:

@@ -95,9 +95,10 @@ def fit(split: Split, encoders: Sequence[Cache], settings: Settings, kept: Path 
         if not names:
             continue
         vectors = cache.read_images(split.train["sha256"].to_list())
-        prompts = _prompts(cache, split.known_labels(settings.labels.names), settings)
+        known = split.known_labels(settings.labels.names)
+        prompts = _prompts(cache, known, settings)
         chosen = record.trained_on.choice if record.trained_on else None
-        rows = _Rows(split, vectors, split.known_labels(settings.labels.names))
+        rows = _Rows(split, vectors, known)
         for name in names:
             head = make_head(name, prompts, settings.choose_by, settings.seed, chosen, record.blocks)
             fitted[record.identity, name], took = _fit(head, rows, record, settings, kept)
@@ -141,12 +142,13 @@ def _fit(head: Head, rows: _Rows, record: EncoderRecord, settings: Settings, kep
     took = Work(time.perf_counter() - began, machine())
     choice = left_out.choice_of(head, record.trained_on)
     if record.trained_on is None:
-        choice |= left_out.said(head, rows.vectors, rows.labels, groups, rows.known, *folds)
+        known = Labels.of(rows.known).names if rows.split.new_labels else rows.known  # as `TestSet.labels`
+        choice |= left_out.said(head, rows.vectors, rows.labels, groups, known, *folds)
     if record.has_label_vectors and head.needs_prompts:
         choice["prompts"] = "none: a trained vector a label"
     head.choice_ = choice
     if place:
-        kept_fits.write(place, head, rows.vectors, took)
+        kept_fits.write(place, head, rows.vectors, took, record.identity)
     return head, took
 
 

@@ -19,10 +19,10 @@ from toolkit.evaluation import audit
 Progress = Callable[[int, int], None]
 
 
-def at_hand(kept: Path | None = None) -> list[Dataset]:
-    """The data sets in the standard places, and the built-in sample; `kept` as `open_data` takes it."""
+def at_hand(cache: Path) -> list[Dataset]:
+    """The data sets in the standard places, and the built-in sample; `cache` as `open_data` takes it."""
     places: list[Path | str] = [place for place in sources.STANDARD_PLACES if place.exists()]
-    return [sources.open_data(place, kept=kept) for place in [*places, "sample"]]
+    return [sources.open_data(place, cache=cache) for place in [*places, "sample"]]
 
 
 def describe(dataset: Dataset, on_progress: Progress | None = None, cache: Path | None = None) -> dict[str, Any]:
@@ -40,16 +40,13 @@ def describe(dataset: Dataset, on_progress: Progress | None = None, cache: Path 
     unreadable = rows.filter(pl.col("sha256").is_null()).select("path", "reason")
     train = readable.filter(pl.col("split") == "train")
     test = readable.filter(pl.col("split") == "test")
-    labels = readable.group_by("sha256").agg(pl.col("label").n_unique())
     return {
         "name": dataset.name,
         "description": dataset.description,
         "images": len(rows),
         "seen": dataset.seen,
         "used": len(readable),
-        "skipped": by_reason(
-            pl.concat([rows.filter(pl.col("sha256").is_null()).select("path", "reason"), dataset.passed_over])
-        ),
+        "skipped": by_reason(pl.concat([unreadable, dataset.passed_over])),
         "layout": [asdict(level) for level in dataset.layout],
         "notes": list(dataset.notes),
         "labels": dataset.labels(),
@@ -57,7 +54,7 @@ def describe(dataset: Dataset, on_progress: Progress | None = None, cache: Path 
         "unreadable": len(unreadable),
         "duplicates": len(readable) - len(readable.unique(["sha256", "split", "label"])),
         "leaks": int(test["sha256"].is_in(train["sha256"].unique().implode()).sum()),
-        "contradictions": int((labels["label"] > 1).sum()),
+        "contradictions": audit.clashes(readable),
         "counts": _counts(rows),
         **(near_copies.facts(look.among(train, test)) if look else {}),
     }

@@ -9,6 +9,7 @@ import logging
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -64,8 +65,8 @@ def read(place: Path, X: np.ndarray) -> tuple[Any, Work] | None:
     return head, Work(facts["seconds"], facts["on"])
 
 
-def write(place: Path, head: Head, X: np.ndarray, took: Work) -> None:
-    """Keep a head that was fitted on vectors `X`, and what that took."""
+def write(place: Path, head: Head, X: np.ndarray, took: Work, encoder: str) -> None:
+    """Keep a head that was fitted on vectors `X` of the encoder with this identity, and what that took."""
     try:
         with stored.without_vectors(head, lambda: unit(X)) as in_cache:
             data = stored.to_bytes(head)
@@ -74,7 +75,7 @@ def write(place: Path, head: Head, X: np.ndarray, took: Work) -> None:
     if len(data) > LARGEST:
         return
     _remove_others(place.parent)
-    facts = {"seconds": took.seconds, "on": took.on, "vectors": "cache" if in_cache else "file"}
+    facts = {"seconds": took.seconds, "on": took.on, "vectors": "cache" if in_cache else "file", "encoder": encoder}
     kept.write(place, "", facts, {SUFFIX: data})
 
 
@@ -82,6 +83,7 @@ def _remove_others(mine: Path) -> None:
     """With the first fit of this code, remove those of other code that nobody added to for a week."""
     if mine.exists() or not mine.parent.is_dir():
         return
-    for other in mine.parent.iterdir():
-        if other != mine and time.time() - other.stat().st_mtime > WEEK:
-            shutil.rmtree(other, ignore_errors=True)
+    with suppress(OSError):  # another process may be doing the same
+        for other in mine.parent.iterdir():
+            if other != mine and time.time() - other.stat().st_mtime > WEEK:
+                shutil.rmtree(other, ignore_errors=True)

@@ -1,5 +1,6 @@
 """The plan of a study: a typed value from what the user names (data, model, labels, split); every step takes it."""
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -135,8 +136,10 @@ class Plan:
         return known is None or known.record.pretrained != IMPORTED
 
     def load(self) -> OpenClip:
-        """The base encoder. Raises EncoderError for imported vectors, which have no model."""
-        if not self.has_model():
+        """The base encoder. Raises EncoderError for imported vectors, which have no model, and where the cache has
+        vectors of other weights under this name."""
+        known = self.find_base()
+        if known and known.record.pretrained == IMPORTED:
             raise EncoderError(
                 f"{self.source.model} names imported vectors, without a model to embed images: import the vectors of "
                 "all images (python cli.py cache import), or name a model."
@@ -144,6 +147,12 @@ class Plan:
         self.progress(f"Loading {self.source.model}", 0, 1)
         encoder = load(self.source)
         self.progress(f"Loading {self.source.model}", 1, 1)
+        if known and known.record.identity != encoder.identity:
+            raise EncoderError(
+                f"{known.folder} has vectors of other weights, or of another preparation of images, than what "
+                f"{self.source.model} {self.source.pretrained or ''} names today: remove them (python cli.py cache "
+                f"remove {known.record.identity} --cache {shlex.quote(str(self.cache))}), or name another --cache."
+            )
         return encoder
 
 

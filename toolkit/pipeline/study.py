@@ -26,7 +26,6 @@ from toolkit.finetuning.recipes import make_recipe
 from toolkit.pipeline.embed import embed
 from toolkit.pipeline.finetune import finetune, is_of_checkpoint
 from toolkit.pipeline.plan import Plan, default_model, make_plan
-from toolkit.storage.kept import LISTINGS
 
 if TYPE_CHECKING:
     from toolkit.encoders.openclip import OpenClip
@@ -90,7 +89,7 @@ class Study:
     ):
         settings |= {name: Path(settings.get(name, name)) for name in ("cache", "results")}
         reading = Reading(**{name: settings.pop(name) for name in READING if name in settings})
-        dataset = open_data(data, kept=settings["cache"] / LISTINGS, asked=reading)
+        dataset = open_data(data, cache=settings["cache"], asked=reading)
         choice = {name: settings.pop(name) for name in ("pretrained", "precision", "device") if name in settings}
         source = openclip.source(model or default_model(dataset), **choice)
         parts = (split,) if isinstance(split, str) else tuple(split or ())

@@ -169,21 +169,19 @@ def _cross_validated(
     about: KeptHead, head: Any, cache: Cache, progress: Progress
 ) -> tuple[np.ndarray, np.ndarray, str]:
     """Probabilities `[N, labels]` of the training images, each by a copy of `head` fitted without its fold; their label
-    numbers; and the kind of folds in words. With two labels, P of the positive one is stored for the next time."""
+    numbers; and the kind of folds in words. The probabilities are stored for the next time."""
     rows = kept_heads.training_rows(about).unique("sha256", keep="first", maintain_order=True)
     vectors, (y, groups) = kept_heads.vectors_of(rows, cache), _targets(rows)
     _require_two_of_each(rows)
     numbers, how = fold_numbers(y, groups, "category", about.record.seed)
-    known, count = kept_heads.remembered_scores(about), len(head.classes_)
-    if known is not None:
-        probabilities = _of_both(known, positive_of(about, head)) if count == 2 else known
-    else:
-        probabilities = np.empty((len(rows), count))
+    probabilities = kept_heads.remembered_scores(about)
+    if probabilities is None:
+        probabilities = np.empty((len(rows), len(head.classes_)))
         for done, (fitting, out) in enumerate(folds(numbers)):
             progress("Scoring held-out folds", done, int(numbers.max()) + 1)
             rest = None if groups is None else groups[fitting]
             probabilities[out] = clone(head).fit(vectors[fitting], y[fitting], rest).predict_proba(vectors[out])
-        kept_heads.remember_scores(about, probabilities[:, positive_of(about, head)] if count == 2 else probabilities)
+        kept_heads.remember_scores(about, probabilities)
     what = "one category at a time" if how == "category" else "a fifth at a time"
     return probabilities, _codes(y, head), f"chosen on training images by cross-validation, {what} held out"
 
@@ -196,11 +194,6 @@ def _require_two_of_each(rows: pl.DataFrame) -> None:
             f"The head learned from one image alone of {some(alone)}, which cannot calibrate it as well: name new "
             "images (--calibrate), or compare on more (--train-per-label)."
         )
-
-
-def _of_both(scores: np.ndarray, positive: int) -> np.ndarray:
-    """P of one of two classes `[N]` -> P of both `[N, 2]`."""
-    return np.stack([scores, 1 - scores] if positive == 0 else [1 - scores, scores], axis=1)
 
 
 def _saw_training(about: KeptHead) -> bool:

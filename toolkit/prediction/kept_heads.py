@@ -24,6 +24,7 @@ from toolkit.encoders.record import EncoderRecord
 from toolkit.encoders.source import Source
 from toolkit.errors import CacheError, MissingEmbeddings, ResultsError
 from toolkit.evaluation import columns
+from toolkit.storage.damage import record_if_whole
 from toolkit.storage.records import as_plain, of_plain, read_record, write_record, write_whole
 
 if TYPE_CHECKING:
@@ -243,16 +244,16 @@ def training_rows(kept: KeptHead) -> pl.DataFrame:
 
 
 def remembered_scores(kept: KeptHead) -> np.ndarray | None:
-    """The scores stored by `remember_scores` for exactly this head, or None."""
-    try:
-        record = read_record(kept.folder / f"{kept.key}.{SCORES}.json")
-    except CacheError:
+    """The scores `[N, labels]` stored by `remember_scores` for exactly this head, or None."""
+    record = record_if_whole(kept.folder / f"{kept.key}.{SCORES}.json", "training images are scored again")
+    if record is None or record["head"] != _content(kept):
         return None
-    return np.array(record["scores"]) if record["head"] == _content(kept) else None
+    scores = np.array(record["scores"])
+    return scores if scores.ndim == 2 else None  # earlier versions stored P of one label
 
 
 def remember_scores(kept: KeptHead, scores: np.ndarray) -> None:
-    """Store the scores `[N]` or `[N, labels]` of training images under cross-validation. A failure to write is no
+    """Store the scores `[N, labels]` of training images under cross-validation. A failure to write is no
     error: they are then computed again."""
     try:
         write_record(kept.folder / f"{kept.key}.{SCORES}.json", {"head": _content(kept), "scores": scores.tolist()})

@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from toolkit.errors import ResultsError, counted
+from toolkit.errors import counted
 from toolkit.prediction.copies import UNSURE
 from toolkit.prediction.predict import Predicted
 from toolkit.results.report import gallery
@@ -18,11 +18,8 @@ MOST_UNREADABLE = 30
 
 
 def write(file: Path, done: Predicted, read: Read, lead: Sequence[str]) -> None:
-    """Write the page. `read` returns the bytes of a path, `lead` are sentences for its top. Raises ResultsError."""
-    try:
-        gallery.write(file, "What the pictures are called", lead, _rows(done, read))
-    except OSError as error:
-        raise ResultsError(f"Cannot write {file}: {error.strerror or error}.") from error
+    """Write the page. `read` returns the bytes of a path, `lead` are sentences for its top. Raises CacheError."""
+    gallery.write(file, "What the pictures are called", lead, _rows(done, read))
 
 
 def _rows(done: Predicted, read: Read) -> Iterator[gallery.Row]:

@@ -121,8 +121,11 @@ class _Vectors:
             yield _with_reasons(rows, report.skipped), home
 
     def _load(self) -> Encoder:
-        self.progress(f"Loading {self.about.record.encoder.model}", 0, 1)
-        return load_again(self.about, self.request.cache, self.request.device)
+        stage = f"Loading {self.about.record.encoder.model}"
+        self.progress(stage, 0, 1)
+        encoder = load_again(self.about, self.request.cache, self.request.device)
+        self.progress(stage, 1, 1)
+        return encoder
 
 
 def _vectors(rows: pl.DataFrame, home: Cache) -> np.ndarray:

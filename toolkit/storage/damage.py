@@ -1,6 +1,8 @@
-"""Set damaged files aside, so that they are not read again, and warn about them in one line."""
+"""Find damaged files, and set them aside, so that they are not read again, with one line of warning."""
 
+import hashlib
 import logging
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,4 +41,30 @@ def record_if_whole(path: Path, then: str) -> dict[str, Any] | None:
         return read_record(path)
     except CacheError:
         set_aside(path, then)
+        return None
+
+
+def checked(
+    record: Path, files: Callable[[Mapping[str, Any]], Mapping[Path, str]] = lambda _: {}
+) -> list[dict[str, str]]:
+    """A dict (path, state `whole` or `damaged`) for a record, and for each file whose SHA-256 it holds. `files` takes
+    those from the record's content. Changes nothing."""
+    try:
+        facts = read_record(record)
+    except CacheError:
+        return [state(record, False)]
+    return [state(record, True), *(state(path, file_sha256(path) == known) for path, known in files(facts).items())]
+
+
+def state(path: Path, whole: bool) -> dict[str, str]:
+    """What `cache verify` reports of a file."""
+    return {"path": str(path), "state": "whole" if whole else "damaged"}
+
+
+def file_sha256(path: Path) -> str | None:
+    """The SHA-256 of a file's bytes, in hex; None if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
         return None

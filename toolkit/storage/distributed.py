@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from toolkit.errors import DistributedError
+from toolkit.errors import DistributedError, first_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -183,8 +183,7 @@ def _readable_errors() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
         raise DistributedError(
-            f"Another process of this command is gone or cannot be reached ({reason}). What was stored is kept: run "
-            f"the same torchrun command again."
+            f"Another process of this command is gone or cannot be reached ({first_line(error)}). What was stored is "
+            "kept: run the same torchrun command again."
         ) from error

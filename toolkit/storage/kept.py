@@ -46,25 +46,21 @@ def read(record: Path, state: str, then: str) -> tuple[dict[str, Any], dict[str,
     return facts, files
 
 
-def states(cache: Path) -> list[dict[str, str]]:
-    """A dict (path, state `whole` or `damaged`) for each file that is kept in this cache."""
-    report = []
-    for record in sorted([*(cache / LISTINGS).glob("*.json"), *(cache / FITS).glob("*/*.json")]):
-        hashes: dict[str, str] = {}
-        try:
-            hashes = read_record(record).get("files", {})
-            report.append({"path": str(record), "state": "whole"})
-        except CacheError:
-            report.append({"path": str(record), "state": "damaged"})
-        for suffix, expected in hashes.items():
-            whole = _sha256(record.with_suffix(suffix)) == expected
-            report.append({"path": str(record.with_suffix(suffix)), "state": "whole" if whole else "damaged"})
-    return report
+def records(cache: Path) -> list[Path]:
+    """The records of all that is kept in this cache."""
+    return sorted([*(cache / LISTINGS).glob("*.json"), *(cache / FITS).glob("*/*.json")])
 
 
-def _sha256(path: Path) -> str | None:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return None
+def remove(cache: Path, encoder: str) -> None:
+    """Remove the heads that were fitted on the vectors of the encoder with this identity."""
+    for record in (cache / FITS).glob("*/*.json"):
+        with suppress(CacheError):  # a damaged one is set aside when it is read
+            facts = read_record(record)
+            if facts.get("encoder") == encoder:
+                for path in [record, *files_of(record, facts)]:
+                    path.unlink(missing_ok=True)
+
+
+def files_of(record: Path, facts: Mapping[str, Any]) -> dict[Path, str]:
+    """The files beside a record with these facts, and the SHA-256 of each."""
+    return {record.with_suffix(suffix): known for suffix, known in facts.get("files", {}).items()}

@@ -8,15 +8,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import urlparse
 
+PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
+
+
+def can_reach(host: str, port: int = 443) -> bool:
+    """Whether one connection attempt succeeds. Behind a proxy that is not tried, and True."""
+    if any(os.environ.get(name) for name in PROXIES):
+        return True
+    try:
+        socket.create_connection((host, port), timeout=3).close()
+    except OSError:
+        return False
+    return True
+
 
 def fail_fast_without_network() -> None:
-    """Put the hub's client into offline mode if one connection attempt fails; else it retries for most of a minute."""
-    if os.environ.get("HF_HUB_OFFLINE") or os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy"):
+    """Put the hub's client into offline mode if the hub cannot be reached; else it retries for most of a minute."""
+    if os.environ.get("HF_HUB_OFFLINE"):
         return
     hub = urlparse(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
-    try:
-        socket.create_connection((hub.hostname or "", hub.port or 443), timeout=3).close()
-    except OSError:
+    if not can_reach(hub.hostname or "", hub.port or 443):
         os.environ["HF_HUB_OFFLINE"] = "1"
         from huggingface_hub import constants
 

@@ -1,5 +1,6 @@
 """Sources of images. `open_data` recognises the kind of data; each kind of source has a module of its own."""
 
+import os
 import re
 from dataclasses import replace
 from glob import escape
@@ -10,25 +11,27 @@ from toolkit.data.manifest import Dataset
 from toolkit.data.sources import files
 from toolkit.data.sources.assemble import AS_IT_LOOKS
 from toolkit.data.sources.assemble import Reading as Reading
+from toolkit.data.sources.listing import TABLES
 from toolkit.errors import DataError
+from toolkit.storage.kept import LISTINGS
 
 STANDARD_PLACES = (Path("data/cifake"), Path("data/cifake.zip"))
-TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 SHARDS = (".tar", ".gz", ".tgz")
 PATTERN = r"[*?{[].*\.tar$"
 """A path that matches stands for several shards."""
 
 
 def open_data(
-    path: str | Path | None = None, name: str | None = None, kept: Path | None = None, asked: Reading = AS_IT_LOOKS
+    path: str | Path | None = None, name: str | None = None, cache: Path | None = None, asked: Reading = AS_IT_LOOKS
 ) -> Dataset:
     """The data set at `path`; without one, CIFAKE from `data/cifake` or `data/cifake.zip`, else the built-in sample.
 
     Reads file names, and the first bytes of files without an image suffix. `asked` is what the user states about
     folders, columns and splits; only its `test_share` reads every image. With `equalise` every picture is read
-    equalised, and the data's name says so. `kept` is a folder where the contents of zips and tar shards are stored.
+    equalised, and the data's name says so. `cache` keeps the contents of zips and tar shards, and the sample.
     Raises DataError if there is no data, or none of a known kind.
     """
+    kept = cache and cache / LISTINGS
     if asked.equalise is None:
         return _as_it_is(path, name, kept, asked)
     equaliser = parse_steps(asked.equalise)
@@ -46,7 +49,7 @@ def _as_it_is(path: str | Path | None, name: str | None, kept: Path | None, aske
         from toolkit.data.sources.huggingface import open_hub
 
         return open_hub(place, name, asked)
-    if re.search(PATTERN, place):
+    if re.search(PATTERN, place) and not os.path.exists(place):
         from toolkit.data.sources.shards import open_shards, shards_of
 
         return open_shards(shards_of(place), name or PurePosixPath(place).parent.name or "shards", place, kept, asked)
@@ -58,7 +61,7 @@ def _as_it_is(path: str | Path | None, name: str | None, kept: Path | None, aske
     return _open(place, name or PurePosixPath(place).stem, kept, asked)
 
 
-def open_other(path: str, without_split: str, asked: Reading = AS_IT_LOOKS, kept: Path | None = None) -> Dataset:
+def open_other(path: str, without_split: str, asked: Reading = AS_IT_LOOKS, cache: Path | None = None) -> Dataset:
     """Another data set beside the user's own, to score or to calibrate on. Raises DataError.
 
     It is read like the user's own data (`asked`) if that fits, else as its names say. If it names no split, all of it
@@ -66,19 +69,17 @@ def open_other(path: str, without_split: str, asked: Reading = AS_IT_LOOKS, kept
     """
     asked = replace(asked, test_share=None, without_split=without_split)
     try:
-        return open_data(path, kept=kept, asked=asked)
+        return open_data(path, cache=cache, asked=asked)
     except DataError:
         if not asked.layout and not asked.columns:
             raise
-        return open_data(path, kept=kept, asked=Reading(without_split=without_split, equalise=asked.equalise))
+        return open_data(path, cache=cache, asked=Reading(without_split=without_split, equalise=asked.equalise))
 
 
 def place_of(path: str | Path | None = None) -> str:
     """The place that `open_data` opens for `path`, as an absolute path or address."""
     place = _standard(path)
-    if place == "sample" or files.is_address(place) or _is_on_hub(place):
-        return place
-    return str(Path(place.removeprefix("file://")).absolute())
+    return place if place == "sample" or _is_on_hub(place) else files.in_full(place.removeprefix("file://"))
 
 
 def _is_on_hub(place: str) -> bool:
@@ -120,12 +121,13 @@ def _open(place: str, name: str, kept: Path | None, asked: Reading) -> Dataset:
 def _open_folder(place: str, name: str, kept: Path | None, asked: Reading) -> Dataset:
     """Tar shards in the folder, or in its split folders, take precedence over images."""
     from toolkit.data.sources.folder import open_folder, open_folder_at
-    from toolkit.data.sources.shards import in_order, open_shards
+    from toolkit.data.sources.shards import in_order, open_shards, with_what_lies_beside
 
     root = escape(place.rstrip("/"))
     shards = [one for pattern in ("*.tar", "*/*.tar") for one in files.matching(f"{root}/{pattern}")]
     if shards:
-        return open_shards(in_order(shards), name, place, kept, asked)
+        dataset = open_shards(in_order(shards), name, place, kept, asked)
+        return dataset if files.is_address(place) else with_what_lies_beside(dataset, Path(place), shards)
     if files.is_address(place):
         return open_folder_at(place, name, asked)
     from toolkit.data.sources import huggingface

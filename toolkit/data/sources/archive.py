@@ -4,20 +4,18 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable
-from functools import partial
 from pathlib import Path
 
 from toolkit.data.images import HEAD
 from toolkit.data.manifest import Dataset, escape
 from toolkit.data.sources import zip_index
 from toolkit.data.sources.assemble import AS_IT_LOOKS, Reading
-from toolkit.data.sources.files import ReadAt, open_binary, pieces_of
+from toolkit.data.sources.files import LARGEST_MEMBER, ReadAt, open_binary, pieces_of
 from toolkit.data.sources.listing import Listing, sort_out
 from toolkit.data.sources.table import open_listing
 from toolkit.data.sources.zip_index import Find, Member
 from toolkit.errors import DataError, ImageError
 
-LARGEST_MEMBER = 256 << 20
 LOCAL_HEADER = struct.Struct("<4s22xHH")
 AHEAD = 1 << 10
 """The packed bytes read to recognise an image."""
@@ -32,28 +30,29 @@ def open_zip(path: Path | str, name: str, kept: Path | None = None, asked: Readi
     """
     state = zip_index.state_of(str(path)) if kept else None
     if kept is None or state is None:
-        return _listed(path, name, asked)[0]
+        return _listed(path, name, asked, _pieces(path))[0]
     record = zip_index.place_in(kept, str(path), name, asked)
-    if found := zip_index.read(record, state, partial(_reader, _pieces(path))):
+    if found := zip_index.read(record, state, lambda find: _reader(_pieces(path), find)):
         return found
-    dataset, members = _listed(path, name, asked)
-    zip_index.write(record, state, dataset, members)
+    failed: list[Exception] = []
+    dataset, members = _listed(path, name, asked, _noting(_pieces(path), failed))
+    if not failed:  # what cannot be read now may be with the next command
+        zip_index.write(record, state, dataset, members)
     return dataset
 
 
-def _listed(path: Path | str, name: str, asked: Reading) -> tuple[Dataset, dict[str, Member]]:
-    listing, members, read = _opened(path)
+def _listed(path: Path | str, name: str, asked: Reading, pieces: ReadAt) -> tuple[Dataset, dict[str, Member]]:
+    listing, members, read = _opened(path, pieces)
     return open_listing(listing, name, "images in", str(path), read, asked), members
 
 
 def open_members(path: Path | str) -> tuple[Listing, Callable[[str], bytes]]:
     """The files in a zip, by escaped names, and a function that reads one by its name. Raises DataError."""
-    listing, _, read = _opened(path)
+    listing, _, read = _opened(path, _pieces(path))
     return listing, read
 
 
-def _opened(path: Path | str) -> tuple[Listing, dict[str, Member], Callable[[str], bytes]]:
-    pieces = _pieces(path)
+def _opened(path: Path | str, pieces: ReadAt) -> tuple[Listing, dict[str, Member], Callable[[str], bytes]]:
     try:
         with open_binary(path) as file, zipfile.ZipFile(file) as archive:
             infos = [info for info in archive.infolist() if not info.is_dir()]
@@ -69,6 +68,19 @@ def _pieces(path: Path | str) -> ReadAt:
         return pieces_of(path)
     except OSError as error:
         raise _unreadable(path, error) from error
+
+
+def _noting(pieces: ReadAt, failed: list[Exception]) -> ReadAt:
+    """`pieces`, with every read that fails added to `failed`."""
+
+    def read_at(offset: int, size: int) -> bytes:
+        try:
+            return pieces(offset, size)
+        except Exception as error:
+            failed.append(error)
+            raise
+
+    return read_at
 
 
 def _unreadable(path: Path | str, error: Exception) -> DataError:

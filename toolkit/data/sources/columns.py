@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import polars as pl
 
 from toolkit.data.sources.vocabulary import COLUMNS, plain_column, split_named
-from toolkit.errors import DataError
+from toolkit.errors import DataError, first_line
 
 SEPARATORS = (",", ";", "\t", "|")
 BYTE_ORDER_MARKS = (
@@ -18,6 +18,8 @@ BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 MEANINGS = ("path", "label", "split", "category")
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+"""A spreadsheet takes a cell that starts so for a formula; tables that are written have an apostrophe before it."""
 LOOKS_LIKE_A_FILE = re.compile(r".*[/\\].*|.*\.[A-Za-z0-9]{2,5}")
 PLAIN = (pl.String, pl.Categorical, pl.Enum, pl.Boolean, pl.Date, pl.Datetime)
 ROW = "row "
@@ -34,10 +36,16 @@ def read_table(data: bytes, name: str) -> pl.DataFrame:
         elif kind in ("jsonl", "ndjson"):
             frame, first = pl.read_ndjson(io.BytesIO(_text(data).encode()), infer_schema_length=None), 1
         else:
-            frame, first = _read_csv(_text(data)), 2
+            frame, first = _unguarded(_read_csv(_text(data))), 2
     except (OSError, pl.exceptions.PolarsError, ValueError) as error:
-        raise DataError(f"{name} cannot be read as a table: {str(error).splitlines()[0][:160]}.") from error
+        raise DataError(f"{name} cannot be read as a table: {first_line(error)}.") from error
     return as_text(frame).with_row_index(ROW, first)
+
+
+def _unguarded(frame: pl.DataFrame) -> pl.DataFrame:
+    """The cells without the apostrophe that keeps a spreadsheet from taking them for formulas."""
+    guard = rf"^'([{re.escape(''.join(FORMULA_STARTS))}])"
+    return frame.with_columns(pl.col(pl.String).str.replace(guard, "${1}"))
 
 
 def as_text(frame: pl.DataFrame) -> pl.DataFrame:

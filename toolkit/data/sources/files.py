@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from toolkit.data.manifest import escape, unescape
-from toolkit.errors import DataError, ImageError
+from toolkit.errors import DataError, ImageError, first_line
 
-LARGEST_FILE = 1 << 30
+LARGEST_FILE, LARGEST_MEMBER = 1 << 30, 256 << 20
+"""Bytes of a file, and of one in a zip or tar; larger ones are no pictures."""
 
 ReadAt = Callable[[int, int], bytes]
 """(offset, size) -> those bytes, fewer at the end of the file. Thread-safe."""
@@ -22,6 +23,11 @@ ReadAt = Callable[[int, int], bytes]
 def is_address(place: str | Path) -> bool:
     """Whether `place` is an fsspec address rather than a path."""
     return "://" in str(place)
+
+
+def in_full(place: str) -> str:
+    """The address, or the absolute path."""
+    return place if is_address(place) else str(Path(place).absolute())
 
 
 def is_there(address: str) -> bool:
@@ -178,4 +184,4 @@ def _readable_errors(address: str) -> Iterator[None]:
 def _reason(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "no such file"
-    return (str(error).splitlines() or [type(error).__name__])[0][:120]
+    return first_line(error, 120)

@@ -22,7 +22,7 @@ from toolkit.data.manifest import SCHEMA, Dataset, escape
 from toolkit.data.sources.assemble import AS_IT_LOOKS, Found, Reading, assemble
 from toolkit.data.sources.columns import as_text, columns_of
 from toolkit.data.sources.vocabulary import COLUMNS, plain_column, split_in_path
-from toolkit.errors import DataError, ImageError
+from toolkit.errors import DataError, ImageError, first_line
 
 HUB = "hf:"
 PART = 64 << 20
@@ -124,7 +124,7 @@ def _rows(file: "_File", below: str, asked: Reading) -> tuple[pl.DataFrame, dict
     columns.pop("path", None)
     split = pl.lit(split_in_path(below.replace("partial-", "")), dtype=pl.String)
     none = pl.lit(None, dtype=pl.String)
-    taken = (*columns.values(), *SCHEMA, *"original")
+    taken = (*columns.values(), *SCHEMA, "original")
     rows = text.select(
         *[pl.col(one) for one in text.columns if one not in taken],
         path=pl.lit(escape(below)) + "/" + pl.int_range(pl.len()).cast(pl.String),
@@ -245,8 +245,7 @@ def _schema(path: Path) -> pl.Schema:
 def _unreadable(path: Path, error: BaseException) -> Exception:
     if isinstance(error, KeyboardInterrupt | SystemExit):
         raise error
-    reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
-    return DataError(f"{path} cannot be read ({reason}): download or save it again.")
+    return DataError(f"{path} cannot be read ({first_line(error)}): download or save it again.")
 
 
 def _features(path: Path) -> dict[str, Any]:

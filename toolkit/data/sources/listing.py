@@ -8,9 +8,9 @@ from toolkit.data.images import HEAD, HEIC, SUFFIXES, format_of, formats
 from toolkit.data.sources.vocabulary import left_behind
 from toolkit.errors import DataError, ImageError
 
-NOT_LOOKED_INTO = (".txt", ".json", ".jsonl", ".csv", ".tsv", ".xml", ".yaml", ".yml", ".md", ".py", ".html", ".log")
+TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+NOT_LOOKED_INTO = (*TABLES[:-1], ".txt", ".json", ".xml", ".yaml", ".yml", ".md", ".py", ".html", ".log")
 """Suffixes of files that are not images; for other files the first bytes decide."""
-TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 
 Head = Callable[[str], bytes]
 """File name -> at least its first `HEAD` bytes."""

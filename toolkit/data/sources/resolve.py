@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
-from toolkit.data.manifest import escape
+from toolkit.data.manifest import escape, unescape
 
 ABSOLUTE = re.compile(r"/|[A-Za-z]:[/\\]|\\\\")
 
@@ -22,7 +22,8 @@ class Finder:
     def find(self, path: str, base: str = "") -> str | None:
         """The escaped name of the file that a table in the folder `base` calls `path`; None if there is none, or
         several that differ only in case or Unicode form."""
-        for one in dict.fromkeys([path, path.replace("\\", "/")]):
+        unescaped = os.fsdecode(unescape(path))  # as this toolkit's own tables name files
+        for one in dict.fromkeys([path, path.replace("\\", "/"), unescaped]):
             inside = one.removeprefix(f"{self.root}/") if self.root else one
             if not ABSOLUTE.match(inside):
                 places = [f"{base}/{inside}", inside] if base else [inside]

@@ -13,13 +13,10 @@ import polars as pl
 
 from toolkit.data.manifest import SCHEMA
 from toolkit.data.sources.assemble import Found, Reading, found_in_folders
-from toolkit.data.sources.shard_index import Shard
+from toolkit.data.sources.shard_index import FACTS, Shard
 from toolkit.data.sources.template import RESERVED
-from toolkit.data.sources.vocabulary import split_in_path, split_named
+from toolkit.data.sources.vocabulary import split_folder, split_in_path
 from toolkit.errors import DataError
-
-KINDS = (".json", ".cls", ".txt")
-"""Suffixes of files with labels, the most reliable first."""
 
 Placed = tuple[str, str, Shard]
 """A shard's place, the prefix of its members' names in the manifest, and its contents."""
@@ -41,7 +38,7 @@ def found_in_shards(shards: Sequence[Placed], asked: Reading) -> Found:
             ]
             folders.passed_over += beside
             return folders
-    trusted = KINDS[:2] if kinds & {".json", ".cls"} else KINDS
+    trusted = FACTS[:2] if kinds & {".json", ".cls"} else FACTS
     found = Found(pl.DataFrame(schema=SCHEMA), passed_over, kind="shards", read_as="")
     rows: list[dict[str, str | None]] = []
     for place, prefix, shard in shards:
@@ -85,7 +82,7 @@ def _rows(
         elif not labels:
             passed_over.append((prefix + name, "no label: no .json with a label and no .cls belongs to it"))
         else:
-            split = facts.get("split") or of_the_shard or _folder_split(name)
+            split = facts.get("split") or of_the_shard or split_folder(name)
             further = {one: value for one, value in facts.items() if one not in RESERVED}
             yield {**further, "path": prefix + name, "label": next(iter(labels)), "split": split}
 
@@ -126,7 +123,3 @@ def key_of(name: str) -> str:
 
 def _suffix(name: str) -> str:
     return PurePosixPath(name).suffix.lower()
-
-
-def _folder_split(name: str) -> str | None:
-    return next((one for one in reversed(name.split("/")[:-1]) if split_named(one)), None)

@@ -3,7 +3,6 @@ shard."""
 
 import json
 import tarfile
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
@@ -11,19 +10,19 @@ from typing import Any
 
 from toolkit.data.images import HEAD, formats
 from toolkit.data.manifest import escape
-from toolkit.data.sources.files import fingerprint, open_binary
+from toolkit.data.sources.files import fingerprint, in_full, open_binary
 from toolkit.data.sources.listing import why_no_picture
 from toolkit.data.sources.vocabulary import COLUMNS, left_behind, plain_column
-from toolkit.errors import CacheError, DataError
-from toolkit.storage.damage import record_if_whole
-from toolkit.storage.records import write_record
+from toolkit.errors import DataError
+from toolkit.storage import kept
+from toolkit.version import code_version
 
 BLOCK = 512
 LARGEST_FACTS = 1 << 16
 FACTS = (".json", ".cls", ".txt")
+"""Suffixes of files with labels, the most reliable first."""
 LONGEST_TEXT = 64
 """Longer texts in a .json are captions and addresses, not columns to split by."""
-VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -36,22 +35,22 @@ class Shard:
     passed_over: list[tuple[str, str]]
 
 
-def index_of(place: str, kept: Path | None = None) -> Shard:
-    """The contents of a shard (path or address), from the folder `kept` if they are stored there.
+def index_of(place: str, folder: Path | None = None) -> Shard:
+    """The contents of a shard (path or address), from `folder` if they are stored there.
 
     Raises DataError unless it is a complete, uncompressed tar.
     """
-    mark = fingerprint(place) if kept else None
-    if kept is None or mark is None:
+    mark = fingerprint(place) if folder else None
+    if folder is None or mark is None:
         return _read(place)
-    readable = " ".join(formats())
-    record = kept / f"{sha256(f'{VERSION} {place} {mark} {readable}'.encode()).hexdigest()[:32]}.json"
-    if found := record_if_whole(record, "the shard's headers are read again"):
-        images = [(name, offset, size) for name, offset, size in found["images"]]
-        return Shard(images, found["facts"], [(name, reason) for name, reason in found["passed_over"]])
+    record = folder / f"{sha256(in_full(place).encode()).hexdigest()[:32]}.json"
+    state = f"{mark} {code_version()} {' '.join(formats())}"
+    if found := kept.read(record, state, "the shard's headers are read again"):
+        facts, _ = found
+        images = [(name, offset, size) for name, offset, size in facts["images"]]
+        return Shard(images, facts["facts"], [(name, reason) for name, reason in facts["passed_over"]])
     shard = _read(place)
-    with suppress(CacheError):  # if the cache cannot be written, the next command walks through it again
-        write_record(record, asdict(shard))
+    kept.write(record, state, asdict(shard), {})
     return shard
 
 

@@ -6,17 +6,21 @@ natural order of the shards, and in each shard in the order of the samples.
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from toolkit.data.manifest import Dataset, escape, natural
+import polars as pl
+
+from toolkit.data.images import SUFFIXES
+from toolkit.data.manifest import Dataset, escape, natural, reasons
 from toolkit.data.sources.assemble import AS_IT_LOOKS, Reading, assemble
-from toolkit.data.sources.files import ReadAt, matching, pieces_of_many
+from toolkit.data.sources.files import LARGEST_MEMBER, ReadAt, matching, pieces_of_many
+from toolkit.data.sources.local import files_below
 from toolkit.data.sources.samples import found_in_shards
 from toolkit.data.sources.shard_index import index_of
-from toolkit.errors import DataError, ImageError
+from toolkit.errors import DataError, ImageError, counted
 from toolkit.storage import distributed
 
-LARGEST_MEMBER = 256 << 20
 MOST_SHARDS = 1_000_000
 RANGE = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
 
@@ -80,6 +84,22 @@ def open_shards(
     found = found_in_shards(list(zip(places, prefixes, shards, strict=True)), asked)
     what = "images in a tar shard," if len(places) == 1 else f"images in {len(places):,} tar shards,"
     return assemble(found, name, f"{what} {where}", where, read, asked)
+
+
+def with_what_lies_beside(dataset: Dataset, root: Path, shards: Sequence[str]) -> Dataset:
+    """The data set in tar shards below `root`, with the other files there among those passed over."""
+    passed_over: list[tuple[str, str]] = []
+    used = {escape(Path(one).relative_to(root).as_posix()) for one in shards}
+    beside = [name for name in files_below(root, passed_over) if name not in used]
+    passed_over = [one for one in passed_over if one[0] not in used]  # a link to a shard elsewhere is read
+    passed_over += [(name, "beside the tar shards") for name in beside]
+    pictures = sum(name.lower().endswith(SUFFIXES) for name in beside)
+    note = f"Not read: {counted(pictures, 'picture')} beside the tar shards. To read pictures, move the shards away."
+    return replace(
+        dataset,
+        passed_over=pl.concat([dataset.passed_over, reasons(passed_over)]),
+        notes=(*dataset.notes, *([note] if pictures else [])),
+    )
 
 
 def _prefixes(places: Sequence[str]) -> list[str]:

@@ -15,8 +15,8 @@ from toolkit.data.sources.listing import Listing
 from toolkit.data.sources.local import reader
 from toolkit.data.sources.resolve import AsWritten, Files, Finder, Names
 from toolkit.data.sources.template import RESERVED
-from toolkit.data.sources.vocabulary import split_named, split_within
-from toolkit.errors import DataError
+from toolkit.data.sources.vocabulary import split_folder, split_within
+from toolkit.errors import DataError, listed
 
 METADATA = "metadata"
 """Hugging Face's name of a table beside images: metadata.csv, metadata.jsonl."""
@@ -156,8 +156,7 @@ def _rows(
 def _split(path: str, table: str) -> str | None:
     """The split if the table has no column for it: from the innermost folder named like a split, else from the table's
     name."""
-    folders = path.split("/")[:-1]
-    return next((one for one in reversed(folders) if split_named(one)), None) or split_within(table.rsplit("/", 1)[-1])
+    return split_folder(path) or split_within(table.rsplit("/", 1)[-1])
 
 
 def _without_repeats(rows: pl.DataFrame) -> tuple[pl.DataFrame, list[tuple[str, str]]]:
@@ -168,9 +167,9 @@ def _without_repeats(rows: pl.DataFrame) -> tuple[pl.DataFrame, list[tuple[str, 
     out: list[tuple[str, str]] = []
     contradicted = set()
     for (path,), group in again.group_by("path", maintain_order=True):
-        where = f"rows {_and([str(row) for row in group[ROW]])}"
+        where = f"rows {listed([str(row) for row in group[ROW]])}"
         clashes = [
-            f"two {name}s ({_and(values)})"
+            f"two {name}s ({listed(values)})"
             for name in ("label", "split")
             if len(values := group[name].fill_null("none").unique(maintain_order=True).to_list()) > 1
         ]
@@ -181,7 +180,3 @@ def _without_repeats(rows: pl.DataFrame) -> tuple[pl.DataFrame, list[tuple[str, 
             out += [(str(path), f"listed more than once: {where}")] * (len(group) - 1)
     kept = rows.filter(~pl.col("path").is_in(list(contradicted)))
     return kept.unique("path", keep="first", maintain_order=True), out
-
-
-def _and(words: Sequence[str]) -> str:
-    return f"{', '.join(words[:-1])} and {words[-1]}"

@@ -68,6 +68,11 @@ def split_named(name: str) -> str | None:
     return SPLIT_OF.get(name.strip().lower())
 
 
+def split_folder(path: str) -> str | None:
+    """The innermost folder of a file that is named like a split, None if none is."""
+    return next((one for one in reversed(path.split("/")[:-1]) if split_named(one)), None)
+
+
 def split_within(name: str) -> str | None:
     """`train`, `test` or `val` if the name contains a word for it, else None. Of several, train comes last.
 

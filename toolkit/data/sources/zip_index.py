@@ -20,7 +20,7 @@ import polars as pl
 from toolkit.data.images import formats
 from toolkit.data.manifest import Dataset, Level, reasons
 from toolkit.data.sources.assemble import Reading
-from toolkit.data.sources.files import fingerprint, is_address
+from toolkit.data.sources.files import fingerprint, in_full
 from toolkit.storage import kept
 from toolkit.version import code_version
 
@@ -48,8 +48,7 @@ Find = Callable[[str], Member | None]
 
 def place_in(folder: Path, zip_file: str, name: str, asked: Reading) -> Path:
     """Where the listing of a zip (path or address) is stored, whether or not it is there."""
-    at = zip_file if is_address(zip_file) else str(Path(zip_file).absolute())
-    facts = json.dumps([zip_file, at, name, asked.facts()])
+    facts = json.dumps([zip_file, in_full(zip_file), name, asked.facts()])
     return folder / f"{hashlib.sha256(facts.encode()).hexdigest()[:32]}.json"
 
 
