@@ -17,7 +17,7 @@ from toolkit.data.sources import open_data
 from toolkit.data.split import select
 from toolkit.encoders import openclip
 from toolkit.errors import EncoderError, SelectionError
-from toolkit.finetuning import checkpoints
+from toolkit.finetuning import checkpoints, run, training
 from toolkit.finetuning.losses import encode_captions, loss_of
 from toolkit.finetuning.recipes import RECIPES, Recipe
 from toolkit.finetuning.training import describe, finetune
@@ -255,3 +255,42 @@ def test_the_default_recipe_is_the_studys() -> None:
     recipe = RECIPES["study"].for_model("ViT-B-32")
     assert (recipe.loss, recipe.temperature, recipe.learning_rate) == ("contrastive", 0.07, 1e-5)
     assert (recipe.batch_size, recipe.epochs) == (32, 5)
+
+
+def test_only_the_last_two_saved_epochs_are_kept(
+    fresh: Callable[[], openclip.OpenClip], dataset: Dataset, train: pl.DataFrame, tmp_path: Path
+) -> None:
+    going = run.start(fresh(), dataset, train, PROMPTS, RECIPE.for_model("tiny-vit"))
+    for epochs in (1, 4, 7, 9, 10):  # not every epoch is worth saving
+        run.save(going, tmp_path, [0.5] * epochs)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        f"epoch-{epoch}.{kind}" for epoch in (9, 10) for kind in ("json", "safetensors")
+    )
+
+
+@pytest.mark.parametrize(("disk", "saved"), [(1e12, 2), (1.0, 0)])
+def test_an_epoch_that_takes_longer_to_save_than_to_train_is_not_saved(
+    fresh: Callable[[], openclip.OpenClip],
+    dataset: Dataset,
+    train: pl.DataFrame,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    disk: float,
+    saved: int,
+) -> None:
+    calls = []
+    monkeypatch.setattr(training, "DISK", disk)
+    monkeypatch.setattr(training, "save", lambda *given: calls.append(given))
+    finetune(fresh(), dataset, train, "cat", PROMPTS, RECIPE, tmp_path)
+    assert len(calls) == saved
+
+
+def test_a_loss_that_is_no_number_ends_the_training_with_what_to_do(
+    fresh: Callable[[], openclip.OpenClip], dataset: Dataset, train: pl.DataFrame, tmp_path: Path
+) -> None:
+    encoder = fresh()
+    with torch.no_grad():
+        encoder.model.visual.proj.fill_(torch.nan)
+    with pytest.raises(EncoderError, match="--lr"):
+        finetune(encoder, dataset, train, "cat", PROMPTS, RECIPE, tmp_path)
+    assert not list(tmp_path.rglob("*.safetensors"))

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from toolkit.encoders.checkpoint_files import LABEL_VECTORS, image_tower
-from toolkit.encoders.openclip import OpenClip, create
+from toolkit.encoders.create import create
+from toolkit.encoders.openclip import OpenClip
 from toolkit.encoders.record import TrainedOn
 from toolkit.encoders.source import Source, file_sha256
 from toolkit.errors import CacheError, EncoderError

@@ -1,4 +1,4 @@
-"""A training run: model, optimizer and weight average, saved after each epoch and resumed from there."""
+"""A training run: model, optimizer and weight average, saved between epochs and resumed from there."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -96,8 +96,8 @@ def order_in_batches(rows: int, epoch: int, recipe: Recipe) -> list[np.ndarray]:
 
 
 def save(run: Run, folder: Path, losses: list[float]) -> None:
-    """Save the epoch: weights and optimizer in one file, then a record with its checksum. The last two epochs are
-    kept, so that training can resume from the one before if a file is damaged."""
+    """Save the epoch: weights and optimizer in one file, then a record with its checksum. The last two that
+    were saved are kept, so that training can resume from the one before if a file is damaged."""
     names: dict[torch.Tensor, str] = {parameter: name for name, parameter in run.encoder.model.named_parameters()}
     state = {f"weights.{name}": tensor for name, tensor in run.encoder.model.state_dict().items()}
     for parameter, fields in run.optimizer.state.items():
@@ -107,8 +107,10 @@ def save(run: Run, folder: Path, losses: list[float]) -> None:
     path = folder / f"epoch-{len(losses)}.safetensors"
     digest = checkpoints.write_tensors(path, state)
     write_record(path.with_suffix(".json"), {"sha256": digest, "losses": losses})
-    for suffix in (".json", ".safetensors"):
-        (folder / f"epoch-{len(losses) - 2}{suffix}").unlink(missing_ok=True)
+    saved = sorted(folder.glob("epoch-*.json"), key=lambda record: int(record.stem.removeprefix("epoch-")))
+    for record in saved[:-2]:
+        for file in (record, record.with_suffix(".safetensors")):
+            file.unlink(missing_ok=True)
 
 
 def resume(run: Run, folder: Path) -> list[float]:

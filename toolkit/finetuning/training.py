@@ -1,10 +1,10 @@
-"""Contrastive fine-tuning of both towers: the training loop, with a checkpoint after each epoch."""
+"""Contrastive fine-tuning of both towers: the training loop."""
 
 import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,9 +28,10 @@ from toolkit.storage import distributed
 if TYPE_CHECKING:
     import torch
 
-CHEAP, WORTH_SAVING = 1.0, 3
-"""If saving an epoch takes longer than `CHEAP` seconds, the next one is saved after `WORTH_SAVING` times as long a
-training: a GPU may train an epoch in less time than a disk takes to write weights and optimizer."""
+CHEAP, WORTH_SAVING, DISK = 1.0, 20, 2e8
+"""An epoch is saved at once if that takes less than `CHEAP` seconds, else when training has gone on for `WORTH_SAVING`
+times as long since the last one: a GPU may train an epoch in less time than a disk takes to write weights and
+optimizer. Before the first, `DISK` bytes a second are expected."""
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ def finetune(
     run = start(encoder, dataset, train, prompts, recipe)
     losses = resume(run, folder)
     log.info("%s: %d images, epochs %d to %d", folder, len(train), len(losses) + 1, recipe.epochs)
-    saved, saving = time.monotonic(), 0.0
+    saved, saving = time.monotonic(), 3 * 4 * run.parameters / DISK  # weights and AdamW's two averages in float32
     while len(losses) < recipe.epochs:
         began = time.perf_counter()
         losses.append(_run_epoch(run, len(losses), on_progress))
@@ -182,9 +183,6 @@ def _step(run: Run, pixels: np.ndarray, prompts: Sequence[str], captions: np.nda
         which, of_label = (torch.from_numpy(numbers).to(encoder.device) for numbers in (captions, labels))
         images = distributed.gather(images.float(), len(captions))
         loss = loss_of(run.recipe.loss, images, texts.float(), which, run.recipe.temperature, of_label)
-    value = float(loss.detach())
-    if not np.isfinite(value):
-        raise EncoderError("The loss became NaN or infinite: take a smaller --lr, or --precision fp32.")
     run.optimizer.zero_grad(set_to_none=True)
     with products(encoder.source.precision):
         loss.backward()
@@ -192,6 +190,9 @@ def _step(run: Run, pixels: np.ndarray, prompts: Sequence[str], captions: np.nda
     run.optimizer.step()
     if run.average:
         run.average.update_parameters(encoder.model)
+    value = float(loss.detach())  # not earlier: a GPU would be waited for in the middle of the step
+    if not np.isfinite(value):
+        raise EncoderError("The loss became NaN or infinite: take a smaller --lr, or --precision fp32.")
     return value
 
 
@@ -203,15 +204,20 @@ def _batches(run: Run, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     def pixels(row: int) -> np.ndarray:
         return augment(run.prepared(row), run.recipe.augment, np.random.default_rng([run.recipe.seed, epoch, 2, row]))
 
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as readers:
-        ahead: list[tuple[np.ndarray, Iterator[np.ndarray]]] = []
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as readers, ThreadPoolExecutor(1) as joiner:
+        ahead: list[tuple[np.ndarray, Future[np.ndarray]]] = []
         for batch in order_in_batches(len(paths), epoch, run.recipe):
-            ahead.append((batch, readers.map(pixels, distributed.part_of_batch(batch))))
+            images = readers.map(pixels, distributed.part_of_batch(batch))
+            ahead.append((batch, joiner.submit(_stacked, images)))
             if len(ahead) == 2:
-                rows, images = ahead.pop(0)
-                yield np.stack(list(images)), captions[rows]
-        for rows, images in ahead:
-            yield np.stack(list(images)), captions[rows]
+                rows, stacked = ahead.pop(0)
+                yield stacked.result(), captions[rows]
+        for rows, stacked in ahead:
+            yield stacked.result(), captions[rows]
+
+
+def _stacked(images: Iterator[np.ndarray]) -> np.ndarray:
+    return np.stack(list(images))
 
 
 def _captions(labels: Sequence[str], prompts: Mapping[str, Sequence[str]], rng: np.random.Generator) -> np.ndarray:

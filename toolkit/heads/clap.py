@@ -9,18 +9,18 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from toolkit.encoders.record import Sees
 from toolkit.heads.base import LeftOut, fold_numbers, softmax, unit, usable_folds
+from toolkit.heads.classifier import Classifier
 from toolkit.heads.zero_shot import ZeroShot
 
 STEPS = 1000
 
 
-class ClassAdaptiveProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class ClassAdaptiveProbe(Classifier):
     """Softmax over the cosines to one prototype per class, divided by `temperature`.
 
     The prototypes minimise the mean log loss on the training rows plus a penalty: the mean over classes of a weight
@@ -100,8 +100,3 @@ class ClassAdaptiveProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _shares(self, X: np.ndarray, prototypes: np.ndarray) -> np.ndarray:
         return softmax((unit(X) @ prototypes.T).astype(np.float64) / self.temperature)
-
-    def predict(self, X: np.ndarray) -> np.ndarray:
-        """The most likely class of each row; in a tie, the first."""
-        check_is_fitted(self)
-        return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])

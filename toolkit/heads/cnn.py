@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from toolkit.encoders.features import SIDE
 from toolkit.encoders.record import Sees
 from toolkit.heads.base import LeftOut, Tried, at_edge, fold_numbers, log_loss, usable_folds
+from toolkit.heads.classifier import Classifier
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,7 +29,7 @@ ROWS_AT_ONCE = 1024
 Weights = dict[str, np.ndarray]
 
 
-class SmallCNN(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class SmallCNN(Classifier):
     """Bird & Lotfi's network. `X` are pixels `[N, 3 x 32 x 32]` from 0 to 255 (`toolkit.encoders.features.Pixels`).
 
     The number of epochs is chosen inside the training rows, since the paper's does not suit other numbers of images.
@@ -84,11 +84,6 @@ class SmallCNN(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """`[N, 3 x 32 x 32]` -> `[N, classes]` float64."""
         check_is_fitted(self)
         return _probabilities(self.weights_, validate_data(self, X, dtype=np.float32, reset=False))
-
-    def predict(self, X: np.ndarray) -> np.ndarray:
-        """The most likely class of each row."""
-        check_is_fitted(self)
-        return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
 
 
 def initial_weights(seed: int, outputs: int = 1) -> Weights:

@@ -3,12 +3,12 @@
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from toolkit.heads import partitioned
 from toolkit.heads.base import VECTORS, LeftOut, Tried, at_edge, fold_numbers, unit
+from toolkit.heads.classifier import Classifier
 from toolkit.heads.neighbours import Found, nearest, search_outside_their_fold
 
 K_GRID = (1, 3, 5, 9, 15, 25, 51, 101)
@@ -19,7 +19,7 @@ MOST_QUERIES = 5_000
 rows; with 2,000 it is 0.005 (python -m benchmarks draws)."""
 
 
-class NearestNeighbours(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class NearestNeighbours(Classifier):
     """P(class) is the share of the `k` nearest training vectors by cosine, weighted equally or by similarity.
 
     `k` and the weighting are those with the lowest log loss over the held-out folds. One extra neighbour, split evenly
@@ -99,8 +99,3 @@ class NearestNeighbours(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         X = validate_data(self, X, dtype=np.float32, reset=False)
         similarities, neighbours = self._nearest(unit(X))
         return self._shares(similarities, neighbours, self.weighting_)
-
-    def predict(self, X: np.ndarray) -> np.ndarray:
-        """The most likely class of each row; in a tie, the first."""
-        check_is_fitted(self)
-        return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from threadpoolctl import threadpool_limits
 
 from toolkit.heads.base import VECTORS, LeftOut, Tried, at_edge, fold_numbers, log_loss, softmax, unit, usable_folds
+from toolkit.heads.classifier import Classifier
 
 GRID = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 DEFAULT = 1.0
@@ -42,7 +42,7 @@ class _Choice:
     logits: np.ndarray
 
 
-class LayerProbes(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class LayerProbes(Classifier):
     """L2-regularised logistic regression on each block, summed with weights learned on held-out categories.
 
     `blocks` are the numbers of columns of the blocks; empty means one block. Each block is scaled to unit length,
@@ -144,11 +144,6 @@ class LayerProbes(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float32, reset=False)
         return softmax(np.concatenate(self._split(X), axis=1) @ self.coef_.T + self.intercept_)
-
-    def predict(self, X: np.ndarray) -> np.ndarray:
-        """The most likely class of each row; in a tie, the first."""
-        check_is_fitted(self)
-        return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
 
 
 def _choose(block: np.ndarray, codes: np.ndarray, folds: Folds, grid: Sequence[float]) -> _Choice:

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -27,6 +26,7 @@ from toolkit.heads.base import (
     unit,
     usable_folds,
 )
+from toolkit.heads.classifier import Classifier
 
 BOUNDS = (1e-2, 1e3)
 """Bounds of the temperature."""
@@ -40,7 +40,7 @@ Linear = tuple[np.ndarray, np.ndarray]
 """Weights `[D, classes]` and constants `[classes]`, float64."""
 
 
-class DiscriminantAnalysis(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class DiscriminantAnalysis(Classifier):
     """Gaussian classes with one shrunk covariance, on unit vectors; P is the softmax of the logits over a temperature.
 
     All classes have the same prior, as in the paper: the user chose the numbers of training images, so they tell
@@ -92,11 +92,6 @@ class DiscriminantAnalysis(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float32, reset=False)
         return softmax(unit(X) @ self.coef_.T + self.intercept_)
-
-    def predict(self, X: np.ndarray) -> np.ndarray:
-        """The most likely class of each row; in a tie, the first."""
-        check_is_fitted(self)
-        return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
 
 
 class _Gaussians:

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -27,6 +26,7 @@ from toolkit.heads.base import (
     unit,
     usable_folds,
 )
+from toolkit.heads.classifier import Classifier
 from toolkit.heads.newton import LogisticFamily
 
 GRID = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
@@ -80,7 +80,7 @@ def _of_scikit_learn(X: np.ndarray, y: np.ndarray, strength: float, start: np.nd
     return model.fit(X.astype(np.float64), y).set_params(warm_start=False)
 
 
-class LogisticProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class LogisticProbe(Classifier):
     """L2-regularised logistic regression on unit vectors.
 
     `C` is the value of `grid` with the lowest mean log loss over the held-out folds; the final fit uses all rows. Log
@@ -181,8 +181,3 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float32, reset=False)
         return np.asarray(self.model_.predict_proba(unit(X)), dtype=np.float64)
-
-    def predict(self, X: np.ndarray) -> np.ndarray:
-        """The most likely class of each row."""
-        check_is_fitted(self)
-        return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])

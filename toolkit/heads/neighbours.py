@@ -8,7 +8,6 @@ out in turn.
 
 import hashlib
 import logging
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,8 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
+
+from toolkit.storage.libraries import faiss
 
 Found = tuple[np.ndarray, np.ndarray]
 """Cosines `[Q, k]` float32 and row numbers `[Q, k]` int64, nearest first."""
@@ -31,13 +32,10 @@ log = logging.getLogger(__name__)
 
 def search(vectors: np.ndarray, queries: np.ndarray, k: int) -> Found:
     """The `k` nearest of `vectors` `[N, D]` to each query `[Q, D]`, all of unit length, by exhaustive search."""
-    import faiss
-
-    if sys.platform == "darwin" and "torch" in sys.modules:
-        faiss.omp_set_num_threads(1)  # two OpenMP runtimes in one process crash there (faiss-wheels, issue 73)
-    faiss.cvar.distance_compute_blas_database_bs = VECTORS_AT_ONCE
+    library = faiss()
+    library.cvar.distance_compute_blas_database_bs = VECTORS_AT_ONCE
     log.info("FAISS, exhaustive search: %d nearest of %d vectors to %d", k, len(vectors), len(queries))
-    similarities, rows = faiss.knn(queries, vectors, k, metric=faiss.METRIC_INNER_PRODUCT)
+    similarities, rows = library.knn(queries, vectors, k, metric=library.METRIC_INNER_PRODUCT)
     return similarities, rows
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from toolkit.heads.neighbours import Found
 from toolkit.heads.neighbours import search as search_all
+from toolkit.storage.libraries import faiss
 
 EXACT_UP_TO = 500_000
 """Up to this many vectors, the search is exhaustive."""
@@ -67,7 +68,7 @@ def search_outside_their_fold(
     for number in np.unique(own):
         allowed = np.packbits(numbers != number, bitorder="little")
         mine = np.flatnonzero(own == number)
-        selector = _faiss().IDSelectorBitmap(allowed)
+        selector = faiss().IDSelectorBitmap(allowed)
         similarities[mine], rows[mine] = _filled(index, vectors[queries[mine]], k, made, selector)
     return similarities, rows
 
@@ -99,7 +100,7 @@ def _centroids(vectors: np.ndarray, count: int, rng: np.random.Generator) -> np.
     """Spherical k-means on a sample."""
     size = min(len(vectors), count * POINTS_A_CENTROID)
     sample = vectors[np.sort(rng.choice(len(vectors), size, replace=False))]
-    means = _faiss().Kmeans(
+    means = faiss().Kmeans(
         vectors.shape[1], count, niter=ROUNDS, spherical=True, seed=1, min_points_per_centroid=1, verbose=False
     )
     means.train(sample)
@@ -108,21 +109,15 @@ def _centroids(vectors: np.ndarray, count: int, rng: np.random.Generator) -> np.
 
 def _index(vectors: np.ndarray, made: Partition) -> Any:
     """FAISS's index of a partition, without assigning the vectors to centroids again."""
-    faiss = _faiss()
-    quantizer = faiss.IndexFlatIP(vectors.shape[1])
+    library = faiss()
+    quantizer = library.IndexFlatIP(vectors.shape[1])
     quantizer.add(made["centroids"])
-    index = faiss.IndexIVFFlat(quantizer, vectors.shape[1], len(made["centroids"]), faiss.METRIC_INNER_PRODUCT)
+    index = library.IndexIVFFlat(quantizer, vectors.shape[1], len(made["centroids"]), library.METRIC_INNER_PRODUCT)
     index.is_trained = True
     numbers, lists = np.arange(len(vectors)), made["lists"].astype(np.int64)
-    index.add_core(len(vectors), *map(faiss.swig_ptr, (np.ascontiguousarray(vectors), numbers, lists)))
+    index.add_core(len(vectors), *map(library.swig_ptr, (np.ascontiguousarray(vectors), numbers, lists)))
     return index
 
 
 def _parameters(probes: int, selector: Any = None) -> Any:
-    return _faiss().SearchParametersIVF(nprobe=probes, sel=selector)
-
-
-def _faiss() -> Any:
-    import faiss
-
-    return faiss
+    return faiss().SearchParametersIVF(nprobe=probes, sel=selector)

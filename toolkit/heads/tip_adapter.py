@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from toolkit.encoders.record import Sees
 from toolkit.heads.base import LeftOut, Tried, at_edge, fold_numbers, log_loss, softmax, unit, usable_folds
+from toolkit.heads.classifier import Classifier
 from toolkit.heads.zero_shot import ZeroShot
 
 SHARPNESSES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
@@ -28,7 +28,7 @@ VALUES_AT_ONCE = 1 << 24
 """The most votes in memory at once: 64 MiB."""
 
 
-class TipAdapter(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class TipAdapter(Classifier):
     """The prompts' logits plus `alpha` times the votes of the training images.
 
     `alpha` and `beta` are those with the lowest mean log loss over the held-out folds: up to `MOST_QUERIES` images are
@@ -116,11 +116,6 @@ class TipAdapter(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         X = unit(validate_data(self, X, dtype=np.float32, reset=False))
         votes = _votes(X, self.vectors_, self.codes_, len(self.classes_), (self.choice_["beta"],))[0]
         return softmax(self.zero_shot_.logits(X) + self.choice_["alpha"] * votes)
-
-    def predict(self, X: np.ndarray) -> np.ndarray:
-        """The most likely class of each row; in a tie, the first."""
-        check_is_fitted(self)
-        return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
 
 
 def _votes(

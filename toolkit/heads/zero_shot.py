@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin
 
 from toolkit.encoders.record import Sees
 from toolkit.heads.base import softmax, unit
+from toolkit.heads.classifier import Classifier
 
 
-class ZeroShot(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class ZeroShot(Classifier):
     """Softmax over the cosines to each class's prompts.
 
     `prompts` maps each class to its prompts' vectors `[P, D]`, which are normalised, averaged and normalised again
@@ -65,7 +65,3 @@ class ZeroShot(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """`[N, D]` -> `[N, classes]` float64."""
         return softmax(self.logits(X))
-
-    def predict(self, X: np.ndarray) -> np.ndarray:
-        """The most likely class of each row; in a tie, the first."""
-        return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
