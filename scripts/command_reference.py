@@ -26,7 +26,8 @@ output, progress and errors to standard error. Exit code 0 is success, 1 a check
 can be mended, 130 Ctrl-C. After `pip install -e .` the program is also there as `clip-toolkit`, from any folder.
 
 An option can also be set in the environment: `TOOLKIT_` and its name in capitals, with `_` for `-`. So
-`TOOLKIT_TRAIN_PER_LABEL=100` is `--train-per-label 100`; flags take 1 or 0.
+`TOOLKIT_TRAIN_PER_LABEL=100` is `--train-per-label 100`; flags take 1 or 0, and an option that can be
+repeated takes one value a line.
 """
 
 

@@ -1,12 +1,17 @@
 """What can go wrong in a way that the user can mend. The command line prints each as one line and exits with 2."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 def counted(count: int, noun: str) -> str:
     """`1 image`, `2,000 images`."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def listed(names: Sequence[str]) -> str:
+    """`a, b and c`."""
+    return " and ".join(names) if len(names) < 3 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -18,6 +23,12 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     spelled = {one.lower(): one for one in known}
     near = difflib.get_close_matches(word.lower(), spelled, n=1)
     return f" Did you mean {spelled[near[0]]}?" if near else ""
+
+
+def first_line(error: BaseException, most: int = 160) -> str:
+    """The first line of what another library's error says, cut after `most` characters; the error's type if it says
+    nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:most]
 
 
 class ToolkitError(Exception):
