@@ -25,6 +25,7 @@ def cache_group() -> None:
 def cache_list(cache: Path, results: Path, as_json: bool) -> None:
     """Show the encoders in the cache: rows, size, age; and what is kept beside them."""
     from toolkit.cache.administration import count_kept, list_encoders
+    from toolkit.errors import counted
 
     found, beside = list_encoders(cache), count_kept(cache)
     if as_json:
@@ -32,7 +33,7 @@ def cache_list(cache: Path, results: Path, as_json: bool) -> None:
         return
     print_facts(found, f"Nothing is embedded in {cache} yet.")
     if beside["bytes"]:
-        kept = f"{beside['listings']:,} listings of data, {beside['heads']:,} fitted heads"
+        kept = f"{counted(beside['listings'], 'listing')} of data, {counted(beside['heads'], 'fitted head')}"
         click.echo(f"Also kept: {kept} ({beside['bytes'] / 1e6:.1f} MB).")
 
 
