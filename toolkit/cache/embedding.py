@@ -1,8 +1,4 @@
-"""Embed the images missing in a cache. Reading, the model and writing run in parallel, so that the model never waits.
-
-The missing keys are split into chunks. A process claims a chunk with a file lock, so that several processes share the
-work. The lock of a process that dies is released by the system.
-"""
+"""Embed the images missing in a cache. Reading, model and writing run in parallel, so that the model never waits."""
 
 import logging
 import time

@@ -1,4 +1,8 @@
-"""The first stage of embedding: claim chunks of images, read them, and join them to batches, ahead of the model."""
+"""The first stage of embedding: claim chunks of images, read them, and join them to batches, ahead of the model.
+
+The missing keys are split into chunks. A process claims a chunk with a file lock, so that several processes share the
+work. The lock of a process that dies is released by the system.
+"""
 
 import hashlib
 import os

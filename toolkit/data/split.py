@@ -86,10 +86,15 @@ class Split:
         """The test sets that have images: `base`, and `novel` where a value is held out."""
         return {name: rows for name, rows in (("base", self.base), ("novel", self.novel)) if len(rows)}
 
+    def scored_labels(self) -> dict[str, tuple[str, ...]]:
+        """The labels of each test set as `TestSet.labels` holds them: in their order, none where no label is held
+        out."""
+        known = self.train["label"].unique().sort().to_list() if self.new_labels else []
+        return {"base": Labels.of(known).names, "novel": Labels.of(self.new_labels).names}
+
     def test_sets(self) -> list[TestSet]:
         """The same as `TestSet`s."""
-        known = self.train["label"].unique().sort().to_list() if self.new_labels else []
-        labels = {"base": Labels.of(known).names, "novel": Labels.of(self.new_labels).names}
+        labels = self.scored_labels()
         return [TestSet(name, rows, self.leaks, labels=labels[name]) for name, rows in self.tests().items()]
 
     def rows(self) -> pl.DataFrame:

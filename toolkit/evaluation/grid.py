@@ -142,8 +142,8 @@ def _fit(head: Head, rows: _Rows, record: EncoderRecord, settings: Settings, kep
     took = Work(time.perf_counter() - began, machine())
     choice = left_out.choice_of(head, record.trained_on)
     if record.trained_on is None:
-        known = Labels.of(rows.known).names if rows.split.new_labels else rows.known  # as `TestSet.labels`
-        choice |= left_out.said(head, rows.vectors, rows.labels, groups, known, *folds)
+        labels = rows.split.scored_labels()["base"] or rows.known
+        choice |= left_out.said(head, rows.vectors, rows.labels, groups, labels, *folds)
     if record.has_label_vectors and head.needs_prompts:
         choice["prompts"] = "none: a trained vector a label"
     head.choice_ = choice

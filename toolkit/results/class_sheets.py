@@ -8,7 +8,7 @@ import polars as pl
 
 from toolkit.evaluation import columns
 from toolkit.results import classes
-from toolkit.results.sheets import ROW, Formats, named, write_with_note
+from toolkit.results.sheets import WHICH, Formats, named, write_with_note
 
 MOST_LABELS = 100
 """Up to this many labels, a confusion matrix is written; the sheet Mistakes covers more."""
@@ -29,7 +29,7 @@ ABOUT_PREDICTIONS = (
     "predictions.csv has all encoders and heads, and the probability of each label."
 )
 
-WHO = named(*ROW, "seed", "test")
+WHO = named(*WHICH, "seed", "test")
 
 PER_CLASS = {"class": "Class", "support": "Images", "recall": "Recall", "recall_low": "Recall from"}
 PER_CLASS |= {"recall_high": "Recall to", "precision": "Precision", "precision_low": "Precision from"}

@@ -5,15 +5,14 @@ from dataclasses import dataclass
 import polars as pl
 
 from toolkit.evaluation import columns
-from toolkit.results import sheets
 from toolkit.results.published import with_recipe
-from toolkit.results.sheets import named
+from toolkit.results.sheets import WHICH, named
 from toolkit.results.summary import ROW
 
 UNTIL_ANSWER = pl.sum_horizontal(*columns.PREPARING, ignore_nulls=False)
 """Seconds until a row can answer; null if a part of them was not measured."""
 
-HEADINGS = {**named(*sheets.ROW), "base_accuracy": "Base accuracy", "novel_accuracy": "Novel accuracy"}
+HEADINGS = {**named(*WHICH), "base_accuracy": "Base accuracy", "novel_accuracy": "Novel accuracy"}
 HEADINGS |= {"until_answer_seconds": "Seconds until it can answer", "embedding_seconds": "of these embedding"}
 HEADINGS |= {"training_seconds": "fine-tuning", "fitting_seconds": "choosing and fitting the head"}
 HEADINGS |= {"answer_ms": "ms an image to answer", "parameters_trained": "Parameters trained"}

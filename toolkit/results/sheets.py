@@ -24,7 +24,7 @@ NAMED |= {"recipe": "Recipe", "test": "Test", "seed": "Seed", "train_per_label":
 NAMED |= {"test_per_label": "Test per label", "chosen_by": "Chosen by", "pretrained": "Weights", "labels": "Labels"}
 NAMED |= {"study": "Images (hash)", "encoder_id": "Frozen encoder (hash)"}
 """What people read above the columns that say which row it is."""
-ROW = ("dataset", "held_out", "model", "encoder", "head", "recipe")
+WHICH = ("dataset", "held_out", "model", "encoder", "head", "recipe")
 
 
 def named(*columns: str) -> dict[str, str]:

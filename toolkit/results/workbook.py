@@ -17,7 +17,7 @@ from toolkit.evaluation import columns
 from toolkit.results import class_sheets, costs, learning
 from toolkit.results.classes import HARMONIC_MEAN, MACRO, has_more_than_two
 from toolkit.results.notes import notes
-from toolkit.results.sheets import ROW, Formats, named, write_table, write_with_note
+from toolkit.results.sheets import WHICH, Formats, named, write_table, write_with_note
 from toolkit.results.summary import (
     LEFT_OUT,
     PER_CLASS,
@@ -73,7 +73,7 @@ AFTER_CLASSES = named("train_per_label", "test_per_label", "seed", "chosen_by", 
 
 HEAD = {"bold": True, "bg_color": "#E8EEF4", "bottom": 1, "text_wrap": True, "valign": "bottom"}
 
-CHANGED = {**named(*ROW, "seed", "test"), "perturbation": "Changed by", "test_data": "Test data"}
+CHANGED = {**named(*WHICH, "seed", "test"), "perturbation": "Changed by", "test_data": "Test data"}
 CHANGED |= {"accuracy": "Accuracy", "accuracy_low": "from", "accuracy_high": "to", "roc_auc": "ROC AUC"}
 CHANGED |= {"unchanged": "Unchanged accuracy", "loss": "Loss", "support": "Images", **named("labels", "study")}
 
@@ -121,7 +121,7 @@ def summary_headings(labels: list[str], first: Collection[str] = ()) -> dict[str
 
     Those of `AFTER_CLASSES` in `first` come after the recipe, so that what distinguishes lines is visible.
     """
-    names = named(*ROW, *(name for name in AFTER_CLASSES if name in first))
+    names = named(*WHICH, *(name for name in AFTER_CLASSES if name in first))
     for test, title in (("base", "Base"), ("novel", "Novel")):
         names |= {f"{test}_accuracy": f"{title} accuracy", f"{test}_accuracy_low": f"{title} from"}
         names |= {f"{test}_accuracy_high": f"{title} to", f"{test}_standing": f"{title} standing"}
@@ -215,7 +215,7 @@ def _means_sheet(sheet: Any, means: pl.DataFrame, predictions: pl.DataFrame | No
 
 
 def _seeds_sheet(sheet: Any, spread: pl.DataFrame, formats: Formats) -> None:
-    names = {**named(*ROW, "test"), "perturbation": "Perturbation", "test_data": "Test data"}
+    names = {**named(*WHICH, "test"), "perturbation": "Perturbation", "test_data": "Test data"}
     names |= {"seeds": "Seeds", "mean": "Mean accuracy", "deviation": "Standard deviation", "lowest": "Lowest"}
     names |= {"highest": "Highest", "auc": "Mean AUC"}
     names |= {name: text for name, text in AFTER_CLASSES.items() if name != "seed"} | named("encoder_id")
