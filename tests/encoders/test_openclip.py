@@ -3,6 +3,7 @@
 import os
 import pickle
 import socket
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,11 @@ from toolkit.errors import EncoderError
 @pytest.fixture(scope="module")
 def shipped() -> openclip.OpenClip:
     return openclip.load(openclip.source("nano", device="cpu"))
+
+
+def _name(all_at_once: threading.Barrier) -> str:
+    all_at_once.wait(timeout=60)
+    return threading.current_thread().name
 
 
 def pictures(count: int, size: tuple[int, int]) -> list[Image.Image]:
@@ -155,3 +161,16 @@ def test_batches_embedded_side_by_side_are_those_embedded_in_turn() -> None:
     assert 1 <= count <= openclip.MOST_SIDE_BY_SIDE
     assert np.allclose(together, in_turn, atol=1e-5)
     assert torch.get_num_threads() == threads
+
+
+def test_a_second_round_of_batches_starts_no_threads() -> None:
+    """New threads for every slice of a million images would each leave memory behind."""
+    made = openclip.load(openclip.source("nano", device="cpu"))
+
+    def names() -> set[str]:
+        with made.side_by_side() as (count, model):
+            all_at_once = threading.Barrier(count)
+            runs = [model.submit(_name, all_at_once) for _ in range(count)]
+            return {run.result() for run in runs}
+
+    assert names() == names()

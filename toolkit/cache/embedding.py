@@ -4,7 +4,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
@@ -127,21 +127,24 @@ def _in_order(
     """Batches with their keys and vectors, in the order of the queue. `running` holds the batches in progress."""
     with getattr(encoder, "side_by_side", _one_at_a_time)() as (count, model):
         more = True
-        while more or running:
-            # The reader may be waiting for a claim held by a running batch: do not wait for the reader then.
-            if running and (len(running) > count or not more or ahead.empty()):
-                batch, result = running[0]
-                keys, vectors = result.result()
-                running.popleft()
-                yield batch, keys, vectors
-                continue
-            new = ahead.get()
-            if isinstance(new, BaseException):
-                raise new
-            if new is None:
-                more = False
-            else:
-                running.append((new, model.submit(_run, new, encoder)))
+        try:
+            while more or running:
+                # The reader may be waiting for a claim held by a running batch: do not wait for the reader then.
+                if running and (len(running) > count or not more or ahead.empty()):
+                    batch, result = running[0]
+                    keys, vectors = result.result()
+                    running.popleft()
+                    yield batch, keys, vectors
+                    continue
+                new = ahead.get()
+                if isinstance(new, BaseException):
+                    raise new
+                if new is None:
+                    more = False
+                else:
+                    running.append((new, model.submit(_run, new, encoder)))
+        finally:
+            wait([result for _, result in running])
 
 
 @contextmanager
