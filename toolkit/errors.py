@@ -31,6 +31,11 @@ def first_line(error: BaseException, most: int = 160) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:most]
 
 
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether it is torch's of a GPU with too little memory; torch itself is not imported for that."""
+    return type(error).__name__ == "OutOfMemoryError"
+
+
 class ToolkitError(Exception):
     """The message says what is wrong, where, and the command that mends it."""
 
@@ -53,6 +58,10 @@ class UnknownBlocks(EncoderError):
 
 class CacheError(ToolkitError):
     """The embedding cache cannot be read or written."""
+
+
+class CannotRead(CacheError):
+    """A stored file that is there and cannot be read now: nothing says that it is damaged."""
 
 
 class MissingEmbeddings(CacheError):

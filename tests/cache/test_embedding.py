@@ -99,7 +99,7 @@ def test_bytes_that_change_after_hashing_are_never_stored_under_the_old_key(fold
     rows = hash_rows(dataset, dataset.rows)
     (folder / "train/REAL/0001.jpg").write_bytes(jpeg(99999))
     report = embed_images(dataset, rows, lambda: encoder, Cache(tmp_path / "cache", encoder.record))
-    assert report.skipped["reason"].to_list() == ["changed while it was being embedded"]
+    assert report.skipped["reason"].to_list() == ["changed while the command ran"]
     assert report.skipped["sha256"].to_list() == [None]
     assert report.embedded == 39
 

@@ -410,7 +410,7 @@ def test_the_newest_study_is_shown_and_the_others_are_named(images: Images, tmp_
     tables.store(tmp_path, table.with_columns(created=later), predictions)
     page.write(tmp_path)
     html = (tmp_path / "report.html").read_text()
-    assert "to train: all" in html and "python cli.py report --study 2" in html
+    assert "of each label all to train" in html and "python cli.py report --study 2" in html
     page.write(tmp_path, number=2)
     assert "to train: 10" in (tmp_path / "report.html").read_text()
     with pytest.raises(SelectionError, match="1 .the newest. to 2"):

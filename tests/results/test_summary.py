@@ -53,8 +53,16 @@ def made() -> pl.DataFrame:
     return pl.concat(both)
 
 
+def scored(frame: pl.DataFrame) -> pl.DataFrame:
+    return pl.DataFrame(score(frame, ["FAKE", "REAL"], 0), schema=columns.schema(columns.RESULTS))
+
+
+def against(frame: pl.DataFrame) -> pl.DataFrame:
+    return against_study(scored(frame), frame)
+
+
 def test_each_line_is_set_against_the_studys_way_on_the_same_images() -> None:
-    found = against_study(made())
+    found = against(made())
     base, novel = (found.filter(pl.col("test") == test).row(0, named=True) for test in ("base", "novel"))
     assert found["recipe"].unique().to_list() == ["robust"]
     assert novel["difference"] == pytest.approx(0.25)
@@ -71,7 +79,7 @@ def test_an_image_that_two_comparisons_share_counts_as_one_image() -> None:
         for held_out in ("cat", "frog")
         for way, right in ((("finetuned", "study", "zero-shot"), one), (("base", "", "knn"), other))
     ]
-    found = against_study(pl.concat(twice)).row(0, named=True)
+    found = against(pl.concat(twice)).row(0, named=True)
     values = (other.astype(float) - one) / 200
     assert (found["difference"], found["difference_low"], found["difference_high"]) == pytest.approx(
         paired_difference(values, np.repeat("dog", 200)), abs=0.015
@@ -80,7 +88,7 @@ def test_an_image_that_two_comparisons_share_counts_as_one_image() -> None:
 
 def test_the_workbook_shows_the_difference_and_its_interval() -> None:
     frame = made()
-    table = pl.DataFrame(score(frame, ["FAKE", "REAL"], 0), schema=columns.schema(columns.RESULTS))
+    table = scored(frame)
     shown = pl.read_excel(
         io.BytesIO(workbook_bytes(table, frame)),
         sheet_name="Leave-one-out",
@@ -88,7 +96,7 @@ def test_the_workbook_shows_the_difference_and_its_interval() -> None:
         read_options={"header_row": 1},
     )
     row = shown.filter((pl.col("Recipe") == "robust") & (pl.col("Test") == "novel")).row(0, named=True)
-    found = against_study(frame).filter(pl.col("test") == "novel").row(0, named=True)
+    found = against(frame).filter(pl.col("test") == "novel").row(0, named=True)
     assert row["Against the study's way"] == pytest.approx(0.25)
     assert row["Difference from"] == pytest.approx(found["difference_low"])
     assert row["Difference to"] == pytest.approx(found["difference_high"])
@@ -96,11 +104,11 @@ def test_the_workbook_shows_the_difference_and_its_interval() -> None:
 
 def test_with_one_category_or_other_images_there_is_nothing_to_compare() -> None:
     frame = made()
-    assert against_study(frame.filter(pl.col("held_out") == "cat")).is_empty()
+    assert against(frame.filter(pl.col("held_out") == "cat")).is_empty()
     is_study = pl.col("recipe") == "study"
-    assert against_study(frame.filter(~is_study | (pl.col("path") != "cat/3"))).select(
-        "test"
-    ).to_series().to_list() == ["base"]
+    assert against(frame.filter(~is_study | (pl.col("path") != "cat/3"))).select("test").to_series().to_list() == [
+        "base"
+    ]
 
 
 def results(held_out: str, accuracy: float, **about: object) -> dict[str, object]:

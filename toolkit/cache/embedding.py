@@ -16,6 +16,7 @@ from toolkit.cache.reading import Ahead, Batch, Job, Skipped, device_of, read_ah
 from toolkit.cache.store import Cache, Together
 from toolkit.data.manifest import Dataset
 from toolkit.encoders.record import Encoder, LoadEncoder
+from toolkit.errors import is_out_of_memory
 from toolkit.storage import distributed
 from toolkit.storage.work import Work, machine
 
@@ -113,10 +114,14 @@ def _embed(job: Job, missing: list[str], encoder: Encoder, on_progress: Progress
                 if on_progress:
                     on_progress(job.done, len(missing))
     finally:
-        for batch, result in running:  # after an interrupt these have finished
-            if result.done() and result.exception() is None:
-                writer.add(*result.result(), batch.claim, batch.last)
-        writer.close()
+        try:
+            for batch, result in running:  # after an interrupt these have finished
+                if result.done() and result.exception() is None:
+                    writer.add(*result.result(), batch.claim, batch.last)
+                elif batch.last:
+                    batch.claim.release()
+        finally:
+            writer.close()
     if on_progress:
         on_progress(len(missing), len(missing))
 
@@ -155,7 +160,18 @@ def _one_at_a_time() -> Iterator[tuple[int, ThreadPoolExecutor]]:
 
 def _run(batch: Batch, encoder: Encoder) -> tuple[list[str], np.ndarray | None]:
     keys, pixels = batch.images.result()
-    return keys, None if pixels is None else encoder.embed_images(pixels)
+    return keys, None if pixels is None else _embedded(encoder, pixels)
+
+
+def _embedded(encoder: Encoder, pixels: np.ndarray) -> np.ndarray:
+    """The vectors `[N, D]` of a batch; in two halves where a GPU has too little memory for all of it."""
+    try:
+        return encoder.embed_images(pixels)
+    except RuntimeError as error:
+        if not is_out_of_memory(error) or len(pixels) == 1:
+            raise
+    middle = len(pixels) // 2
+    return np.concatenate([_embedded(encoder, part) for part in (pixels[:middle], pixels[middle:])])
 
 
 class _Writer:

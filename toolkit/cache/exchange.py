@@ -69,7 +69,7 @@ def read_vectors(place: Path) -> Vectors:
             return _picked(_arrays(pl.read_parquet(place)), place)
         if place.suffix == ".npy":
             return _pair(place, place.with_suffix(".parquet"))
-    except (OSError, ValueError, pl.exceptions.PolarsError) as error:
+    except (OSError, ValueError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise DataError(f"{place} cannot be read as vectors: {first_line(error)}.") from error
     raise DataError(f"There are no vectors at {place}: cache import {TAKEN}.")
 

@@ -152,10 +152,8 @@ def _prepare_one(job: Job, encoder: Encoder, key: str) -> np.ndarray | None:
         return None
     path, content = job.paths[key], None
     try:
-        data = job.dataset.read(path)
+        data = job.dataset.read_hashed(path, key)
         job.small_files = len(data) < SMALL_FILE
-        if hashlib.sha256(data).hexdigest() != key:
-            raise ImageError("changed while it was being embedded")
         content = key
         return encoder.prepare(data)
     except ImageError as error:

@@ -1,6 +1,7 @@
 """The embedding cache: `<root>/<encoder>/` with write-once HDF5 segments, and `encoder.json` saying whose they are."""
 
 import re
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -14,7 +15,7 @@ from toolkit.cache.key_index import KeyIndex
 from toolkit.cache.measured import Measured, measured_over
 from toolkit.data.content_hashes import key_bytes
 from toolkit.encoders.record import EncoderRecord
-from toolkit.errors import CacheError, MissingEmbeddings
+from toolkit.errors import CacheError, CannotRead, MissingEmbeddings
 from toolkit.storage.damage import set_aside
 from toolkit.storage.records import read_record, sweep, write_record
 from toolkit.storage.work import Work
@@ -38,6 +39,7 @@ class Cache:
         self._prompts: dict[Path, list[str]] = {}
         self._bad: set[Path] = set()
         self._swept = False
+        self._turn = threading.RLock()  # while images are embedded, one thread asks what is missing and another stores
 
     def append_images(self, keys: Sequence[str], vectors: np.ndarray, work: Work | None = None) -> None:
         """Store vectors `[N, D]` under their images' SHA-256 (hex), as `EncoderRecord.stored_as`, and what making them
@@ -64,8 +66,9 @@ class Cache:
         keys = list(dict.fromkeys(keys))
         asked, places = np.unique(key_bytes(keys), return_inverse=True)
         found = np.zeros(len(asked), bool)
-        for _, which, _ in self._holding(asked):
-            found[which] = True
+        with self._turn:
+            for _, which, _ in self._holding(asked):
+                found[which] = True
         return [key for key, have in zip(keys, found[places].tolist(), strict=True) if not have]
 
     def missing_prompts(self, prompts: Sequence[str]) -> list[str]:
@@ -81,10 +84,11 @@ class Cache:
         asked, first, places = np.unique(key_bytes(keys), return_index=True, return_inverse=True)
         result = np.empty((len(keys), self.record.dimension), dtype=np.float32)
         found = np.zeros(len(asked), bool)
-        for path, which, rows in self._holding(asked):
-            new = ~found[which]  # if a key is stored twice, the first segment counts
-            found[which] = True
-            self._copy(path, first[which[new]], rows[new], result)
+        with self._turn:
+            for path, which, rows in self._holding(asked):
+                new = ~found[which]  # if a key is stored twice, the first segment counts
+                found[which] = True
+                self._copy(path, first[which[new]], rows[new], result)
         if not found.all():
             missing = len(found) - int(found.sum())
             raise MissingEmbeddings(f"{missing} of {len(asked)} images are not embedded: run cli.py embed.")
@@ -209,10 +213,12 @@ def find_encoders(root: Path, wanted: Callable[[EncoderRecord], bool] = lambda _
 def encoder_record(folder: Path) -> EncoderRecord | None:
     """An encoder's record, restored from one of its segments if `encoder.json` is lost. None if there is neither.
 
-    Raises CacheError for an undamaged record of another version.
+    Raises CacheError for an undamaged record of another version, and CannotRead.
     """
     try:
         plain = read_record(folder / RECORD)
+    except CannotRead:
+        raise
     except CacheError:
         set_aside(folder / RECORD, "it is restored from the encoder's vectors, or made again")
     else:

@@ -23,10 +23,10 @@ from toolkit.results.summary import (
 
 LEGEND = (
     "★ the most accurate; ≈ as good: behind by less than {margin:g}, by its paired 95 % interval; ? cannot be "
-    "told apart\nfrom it (p ≥ 0.05, corrected for picking the best). [95 % interval]"
+    "told apart from it (p ≥ 0.05, corrected for picking the best). [95 % interval]"
 )
 CHOSEN_ON_SEEN = (
-    "C, k and so on of heads on fine-tuned encoders were chosen on images that those encoders trained on, not on\n"
+    "C, k and so on of heads on fine-tuned encoders were chosen on images that those encoders trained on, not on "
     "left-out ones."
 )
 MARKS = {BEST: "★", AS_GOOD: "≈", UNDECIDED: "?"}

@@ -91,7 +91,7 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command. Of several processes only the first prints results; the others print errors."""
-        from toolkit.errors import ToolkitError
+        from toolkit.errors import ToolkitError, is_out_of_memory
         from toolkit.storage import distributed
 
         if not logging.getLogger("toolkit").handlers:
@@ -110,6 +110,12 @@ class Commands(click.Group):
             ctx.exit(130)
         except BrokenPipeError:
             raise  # the reader of our output has closed it; click ends quietly
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            less = "end other programs on it, or take a smaller model, a smaller --batch-size, or --device cpu"
+            click.echo(f"Error{who}: The GPU has too little memory: {less}. What was stored before is kept.", err=True)
+            ctx.exit(2)
         except OSError as error:
             place = f" ({error.filename})" if error.filename else ""
             click.echo(f"Error{who}: {error.strerror or error}{place}. What was stored before is kept.", err=True)

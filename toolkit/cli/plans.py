@@ -33,6 +33,8 @@ def planned(chosen: dict[str, Any], as_json: bool) -> "list[Plan]":
     if chosen["seed"] and chosen["seeds"]:
         raise SelectionError("--seeds N does it for the seeds 1 to N: leave --seed out.")
     reading = reading_of(chosen)
+    if chosen["full"] and (said := [name for name in ("train_per_label", "test_per_label") if _typed(name)]):
+        raise SelectionError(f"--full takes every image: leave --{said[0].replace('_', '-')} out.")
     dataset = open_data(chosen["data"], cache=chosen["cache"], asked=reading)
     sources = _sources(chosen, default_model(dataset))
     plan = make_plan(
@@ -159,6 +161,11 @@ def _given(wanted: Collection[str] | None, sources: tuple[click.core.ParameterSo
     return shlex.join(words)
 
 
+def _typed(name: str) -> bool:
+    """Whether the user typed this option, and neither the default nor the environment set it."""
+    return click.get_current_context().get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE
+
+
 def shots_of(given: str | None) -> tuple[int, ...]:
     """What --shots says."""
     from toolkit.errors import SelectionError
@@ -166,8 +173,7 @@ def shots_of(given: str | None) -> tuple[int, ...]:
     parts = [part.strip() for part in (given or "").split(",") if part.strip()]
     if given is not None and not (parts and all(part.isdecimal() and int(part) > 0 for part in parts)):
         raise SelectionError(f"--shots {given!r} is not numbers of images from 1 on, as in --shots 1,2,4,8,16")
-    source = click.get_current_context().get_parameter_source("train_per_label")
-    if parts and source == click.core.ParameterSource.COMMANDLINE:
+    if parts and _typed("train_per_label"):
         raise SelectionError("--shots says how many images of each label train: leave --train-per-label out.")
     return tuple(map(int, parts))
 

@@ -13,6 +13,7 @@ from toolkit.cli.options import as_json, layout_options, place_options
 from toolkit.cli.output import bars, passed_over, print_json, print_table, say
 from toolkit.cli.plans import reading_of
 from toolkit.cli.predicted import TOP, counts, likeliest, table
+from toolkit.errors import counted
 
 if TYPE_CHECKING:
     import polars as pl
@@ -108,7 +109,7 @@ def predict(
     for line in _kept_elsewhere(done, dataset, copy_to, html):
         say(line, as_json or as_csv)
     if not done.read:
-        click.echo(f"Error: of {len(done.images):,} image files none could be read.", err=True)
+        click.echo(f"Error: of {counted(len(done.images), 'image file')} none could be read.", err=True)
         sys.exit(2)
 
 
@@ -205,7 +206,6 @@ def rests_on(done: "Predicted") -> list[str]:
     """Lines about the head and its measured accuracy."""
     from toolkit.data.held_out import LABEL, NONE, in_words
     from toolkit.data.labels import some
-    from toolkit.errors import counted
 
     record = done.head.record
     held_out = "" if record.held_out == NONE else f" without {in_words(record.held_out, record.by)}"

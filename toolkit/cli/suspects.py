@@ -35,7 +35,8 @@ def suspects(head: str, left_out: str, as_json: bool, **chosen: Any) -> None:
     Looks at the training and test images that compare would take, and works from the cache: run embed first, with the
     same options. Writes suspects.csv, to be corrected, and suspects.html with pictures.
     """
-    from toolkit.errors import SelectionError
+    from toolkit.data.held_out import NONE
+    from toolkit.errors import SelectionError, listed
     from toolkit.heads import check_names
     from toolkit.pipeline.suspects import find_suspects
 
@@ -49,6 +50,9 @@ def suspects(head: str, left_out: str, as_json: bool, **chosen: Any) -> None:
         print_json(found.images.to_dicts())
     else:
         _show(found)
+        if (held_out := plans[0].held_out()) != [NONE]:
+            unseen = f"The probe learned nothing of {listed(held_out)}"
+            click.echo(f"{unseen}, so such test images look more suspicious than they are: --split none avoids that.")
 
 
 def _show(found: "Found") -> None:

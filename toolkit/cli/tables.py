@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 MOST_SIDE_BY_SIDE = 5
 """The number of perturbations that fit on a line of 120 characters."""
 LEGEND_ADAPTED = (
-    "The threshold was moved until the assumed share of these test images is called so: without their labels, and\n"
+    "The threshold was moved until the assumed share of these test images is called so: without their labels, and "
     "no better than the assumption. No other row is set against these."
 )
-LEGEND_INTERVAL = "95 % intervals (Student's t) have the held-out value as their unit."
+LEGEND_INTERVAL = "95 % intervals (Student's t) on novel have the held-out value as their unit."
 LEGEND_MEANS = (
     "Against the study's way: mean accuracy minus that of zero-shot on finetuned (study), and how many held-out values "
-    f"are better : worse. {LEGEND_INTERVAL}"
+    f"are better : worse. {LEGEND_INTERVAL} On base, whose images the held-out values share, images are the unit."
 )
 
 
@@ -68,7 +68,7 @@ def tables(table: pl.DataFrame, predictions: pl.DataFrame) -> Iterator[Table]:
         yield _seeds(spread)
     means = left_out_means(table)
     if len(means):
-        yield _means(means.join(against_study(predictions), on=LEFT_OUT, how="left", nulls_equal=True))
+        yield _means(means.join(against_study(table, predictions), on=LEFT_OUT, how="left", nulls_equal=True))
     for (assumed,), rows in every.filter(pl.col(columns.ADAPTED) != "").group_by(columns.ADAPTED, maintain_order=True):
         yield _adapted(str(assumed), rows, table)
 
@@ -185,7 +185,8 @@ def _means(means: pl.DataFrame) -> Table:
         shown.add_column(name, no_wrap=True)
     for row in means.iter_rows(named=True):
         worst = row["worst_category"] if row["test"] == "novel" else f"({row['worst_category']} held out)"
-        mean = f"{row['mean']:.3f} [{row['mean_low']:.2f}–{row['mean_high']:.2f}]"
+        interval = "" if row["mean_low"] is None else f" [{row['mean_low']:.2f}–{row['mean_high']:.2f}]"
+        mean = f"{row['mean']:.3f}{interval}"
         figures = [mean, f"{row['auc']:.3f}", f"{row['worst']:.3f}", worst, *[_difference(row) for _ in compared]]
         shown.add_row(*[str(row["seed"]) for _ in several], encoder_of(row), row["head"], row["test"], *figures)
     return shown
@@ -215,5 +216,7 @@ def _adapted(assumed: str, rows: pl.DataFrame, table: pl.DataFrame) -> Table:
 def _difference(row: dict[str, Any]) -> str:
     if row["difference"] is None:
         return ""
+    if row["wins"] is None:
+        return f"{row['difference']:+.3f} [{row['difference_low']:+.3f}, {row['difference_high']:+.3f}]"
     interval = f"[{row['categories_low']:+.3f}, {row['categories_high']:+.3f}]"
     return f"{row['difference']:+.3f} {interval} {row['wins']:.0f}:{row['losses']:.0f}"

@@ -73,7 +73,7 @@ class Contents:
 
     def _look_at(self, rows: pl.DataFrame) -> None:
         bad, done = (unreadable.read(self.cache) if len(rows) else {}), 0
-        for part in rows.iter_slices(ROWS_AT_ONCE):
+        for part in rows.sort("row").iter_slices(ROWS_AT_ONCE):
             watch = self._watch(done, len(rows)) if len(rows) > QUICKLY_READ else None
             hashed = hash_rows(self.dataset, part, watch)
             numbers, keys = part["row"].to_numpy(), hashed["sha256"]

@@ -7,8 +7,10 @@ import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
+import PIL
 from PIL import Image
 
 from toolkit.errors import ImageError, first_line
@@ -17,6 +19,7 @@ MOST_PIXELS = 100_000_000
 """Larger images are refused before decoding, as protection from decompression bombs. An image of this size takes 0.4 GB
 as a JPEG, and up to 1 GB if it is rotated, transparent, or of 16 bits."""
 
+NO_MEMORY = "does not fit into memory"
 ROWS_AT_ONCE = 256
 
 BACKGROUND = (255, 255, 255)
@@ -73,7 +76,7 @@ def decode(data: bytes) -> Image.Image:
     except ImageError:
         raise
     except MemoryError as error:
-        raise ImageError("does not fit into memory") from error
+        raise ImageError(NO_MEMORY) from error
     except Exception as error:  # damaged files make Pillow's decoders raise nearly anything
         if format_of(data[:HEAD]) == "HEIF" and "HEIF" not in formats():
             raise ImageError(HEIC) from error
@@ -103,6 +106,11 @@ def formats() -> tuple[str, ...]:
         register_heif_opener()
     Image.init()
     return tuple(name for name in (*FORMATS, "HEIF") if name in Image.OPEN)
+
+
+def decoders() -> str:
+    """What `formats` depends on, known without loading Pillow's plugins: its version, and whether HEIF is installed."""
+    return f"Pillow {PIL.__version__}{', HEIF' if find_spec('pillow_heif') else ''}"
 
 
 def _opened(data: bytes, load: bool) -> Image.Image:

@@ -65,6 +65,13 @@ class Dataset:
         few = [name for name, kind in self.rows.schema.items() if kind == pl.String and name != "path"]
         object.__setattr__(self, "rows", self.rows.with_columns(pl.col(few).cast(pl.Categorical)))
 
+    def read_hashed(self, path: str, sha256: str) -> bytes:
+        """The bytes of an image whose SHA-256 (hex) is known. Raises ImageError if it is gone or another by now."""
+        data = self.read(path)
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise ImageError("changed while the command ran")
+        return data
+
     @property
     def seen(self) -> int:
         """The number of files found: the images listed, and the files passed over."""

@@ -82,6 +82,7 @@ class NearCopies:
     def __init__(self, dataset: Dataset, cache: Path, on_progress: Progress | None = None):
         self.dataset, self.cache, self.on_progress = dataset, cache, on_progress
         self._thumbnails: dict[str, tuple[bytes, bytes] | None] = {}
+        self._unread: set[str] = set()
 
     def notice(self, data: bytes) -> None:
         """Decode an image and keep its thumbnail, so that `among` need not read it. Raises ImageError."""
@@ -111,8 +112,9 @@ class NearCopies:
         if known := record_if_whole(place, "near copies are looked for again"):
             return [(a, b, how) for a, b, how in known["pairs"]]
         found = self._find(train, tests)
-        with suppress(CacheError):  # a read-only cache: next time it is found out again
-            write_record(place, {"pairs": found})
+        if not self._unread:
+            with suppress(CacheError):  # a read-only cache: next time it is found out again
+                write_record(place, {"pairs": found})
         return found
 
     def _find(self, train: pl.DataFrame, tests: pl.DataFrame) -> list[tuple[str, str, str]]:
@@ -133,7 +135,8 @@ class NearCopies:
 
     def _read(self, rows: pl.DataFrame) -> None:
         """Thumbnails of the images that have none yet; None for one that cannot be decoded."""
-        missing = [(path, key) for path, key in rows.iter_rows() if key not in self._thumbnails]
+        missing = [(path, key) for path, key in rows.iter_rows() if key not in self._thumbnails or key in self._unread]
+        self._unread -= {key for _, key in missing}
         parts = [missing[start : start + READ_AT_ONCE] for start in range(0, len(missing), READ_AT_ONCE)]
         done = 0
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
@@ -144,14 +147,18 @@ class NearCopies:
                     self.on_progress(done, len(missing))
 
     def _thumbnails_of(self, part: list[tuple[str, str]]) -> list[tuple[bytes, bytes] | None]:
-        return [self._thumbnail(path) for path, _ in part]
+        return [self._thumbnail(path, key) for path, key in part]
 
-    def _thumbnail(self, path: str) -> tuple[bytes, bytes] | None:
+    def _thumbnail(self, path: str, key: str) -> tuple[bytes, bytes] | None:
         try:
-            image = decode(self.dataset.read(path))
+            data = self.dataset.read_hashed(path, key)
+        except ImageError:  # it may be read the next time
+            self._unread.add(key)
+            return None
+        try:
+            return thumbnail(decode(data))
         except ImageError:
             return None
-        return thumbnail(image)
 
     def _whole(self, keys: Iterable[str]) -> list[str]:
         return [key for key in keys if self._thumbnails.get(key)]

@@ -68,6 +68,7 @@ class OpenClip:
         preprocessing = json.loads(json.dumps(self.preprocessing))
         parts = [weights, kinds_of_layers(self.model), preprocessing, self.source.precision]
         parts += [trained_on.choice] if trained_on and trained_on.choice else []  # equal weights, another calibration
+        parts += [self.source.config] if self.source.config else []  # of equal weights, another number of heads
         return EncoderRecord(
             identity=hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16],
             model=self.source.model,
@@ -144,7 +145,7 @@ class OpenClip:
         share = cores // count
         torch.set_num_threads(share)
         try:
-            yield count, _threads(count, share)
+            yield count, _threads(count, share, torch.cuda.current_device() if self.device == "cuda" else None)
         finally:
             torch.set_num_threads(cores)
 
@@ -164,12 +165,18 @@ class OpenClip:
 
 
 @functools.cache
-def _threads(count: int, share: int) -> ThreadPoolExecutor:
-    """`count` threads with `share` of torch's threads each. They stay for the life of the process: what a model takes
-    from the system in a thread's name is not given back when the thread ends (25 MB in 8,192 images with nano)."""
+def _threads(count: int, share: int, gpu: int | None) -> ThreadPoolExecutor:
+    """`count` threads with `share` of torch's threads each, on the GPU that this process has. They stay for the life of
+    the process: what a model takes from the system in a thread's name is not given back when the thread ends (25 MB in
+    8,192 images with nano)."""
     import torch
 
-    return ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(share,))
+    def begin() -> None:
+        torch.set_num_threads(share)
+        if gpu is not None:
+            torch.cuda.set_device(gpu)  # each thread has a current GPU of its own
+
+    return ThreadPoolExecutor(count, initializer=begin)
 
 
 def load(origin: Source) -> OpenClip:

@@ -30,10 +30,15 @@ class Source:
     device: str = "auto"
     notes: tuple[str, ...] = field(default=(), compare=False)
 
+    @property
+    def config(self) -> str:
+        """The hash of the config that a folder (`local-dir:`) brings; empty for other models."""
+        return self.pretrained.rsplit("-", 1)[-1] if self.model.startswith(checkpoint_files.LOCAL_DIR) else ""
+
     @cached_property
     def called(self) -> str:
         """The model and its weights, as in `EncoderRecord.known_as`: a file by its SHA-256, not by its name."""
-        weights = file_sha256(self.file) if self.file else self.pretrained
+        weights = _sha256_of(self.file) if self.file else self.pretrained
         config = f" {self.pretrained}" if self.model.startswith(checkpoint_files.LOCAL_DIR) else ""
         return f"{self.model} {weights}{config}"
 
@@ -103,11 +108,11 @@ def _from_folder(made: Source, pretrained: str | None) -> Source:
     model, config, weights = checkpoint_files.local_dir(made.model)
     if pretrained and Path(pretrained).resolve() != weights.resolve():
         raise EncoderError(f"{made.model} brings its own weights, {weights}: leave --pretrained out.")
-    name = f"{weights.stem}-{file_sha256(config)[:8]}"
+    name = f"{weights.stem}-{_sha256_of(config)[:8]}"
     return replace(made, model=model, pretrained=name, file=weights.resolve())
 
 
-def file_sha256(path: Path) -> str:
+def _sha256_of(path: Path) -> str:
     """The SHA-256 of a file's bytes, in hex. Raises EncoderError if it cannot be read."""
     try:
         with path.open("rb") as file:

@@ -3,16 +3,18 @@ several labels."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import polars as pl
 
 from toolkit.cache.embedding import embed_images
 from toolkit.cache.store import Cache
+from toolkit.data.held_out import NONE
 from toolkit.data.manifest import Dataset
 from toolkit.data.split import Split
 from toolkit.encoders.features import FACTS, FileFacts
+from toolkit.encoders.record import Sees
 from toolkit.evaluation.intervals import wilson
 
 if TYPE_CHECKING:
@@ -51,16 +53,16 @@ def summary(
 
 
 def lines(comparisons: "Sequence[Comparison]", splits: Sequence[Split], cache: Path) -> list[str]:
-    """The line of the first comparison whose files give the labels away, or none.
+    """The line of the first comparison whose files give the labels away, or none; of several it says which.
 
     Only comparisons with a head on file facts can tell; these facts are in the folder `cache`.
     """
-    from toolkit.heads.shortcut import Shortcut
-
     for comparison, split in zip(comparisons, splits, strict=True):
         for head in comparison.heads.values():
-            if isinstance(head, Shortcut) and (said := _line(head, split, Cache(cache, FileFacts().record))):
-                return [said]
+            on_facts = Sees.FILE_FACTS in head.reads
+            if on_facts and (said := _line(cast("Shortcut", head), split, Cache(cache, FileFacts().record))):
+                which = "" if len(splits) == 1 or split.held_out == NONE else f" (Without {split.held_out}.)"
+                return [f"{said}{which}"]
     return []
 
 

@@ -82,7 +82,10 @@ RESULTS: dict[str, tuple[Kind, str]] = {
     "train_per_label": (N, "Requested training images per label; empty means all."),
     "test_per_label": (N, "Requested test images per label; empty means all."),
     "train_rows": (N, "Number of training images used."),
-    "leaks_dropped": (N, "Test images left out because their bytes are in the training set."),
+    "leaks_dropped": (
+        N,
+        "Test images left out because their bytes are in the training set (of `--shots`: in the largest one).",
+    ),
     "choice": (
         S,
         "What the head chose inside the training images (JSON); its `recipe` is what the encoder's recipe chose there.",

@@ -12,6 +12,8 @@ import numpy as np
 LEVEL = 0.95
 Z = 1.959963984540054  # the normal quantile of LEVEL, two-sided
 REPLICATES = 1000
+FEW = 5
+"""Classes with fewer test images are drawn together, since an image that is alone would never vary."""
 MOST_FLIPPED, FLIPS = 16, 100_000
 
 Interval = tuple[float, float]

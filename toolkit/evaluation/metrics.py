@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from toolkit.evaluation.intervals import REPLICATES, named, percentiles, wilson
+from toolkit.evaluation.intervals import FEW, REPLICATES, named, percentiles, wilson
 from toolkit.evaluation.probabilities import of_probabilities
 
 
@@ -50,14 +50,15 @@ def summarise(
     shared = {"accuracy": right / total, **named("accuracy", wilson(right, total))}
     shared["balanced_accuracy"] = float(_recall(seen)[there].mean())
     each, of_all = of_probabilities(codes, predicted, probabilities, seed)
-    f1s = _f1(drawn)
+    f1s, drawn_there = _f1(drawn), (drawn.support > 0) | (seen.support == 0)
     rows = [
         {"class": label, **_class_row(seen, f1s, index), **shared, **each[index]} for index, label in enumerate(classes)
     ]
     overall: dict[str, Any] = {"class": "all", "support": total}
     for name, metric in (("precision", _precision), ("recall", _recall), ("f1", _f1)):
         overall[name] = float(metric(seen)[there].mean())
-        overall |= named(name, percentiles(metric(drawn)[:, there].mean(axis=1)))
+        means = metric(drawn)[:, there].mean(axis=1, where=drawn_there[:, there])
+        overall |= named(name, percentiles(means))
     return [*rows, {**overall, **shared, **of_all}]
 
 
@@ -79,15 +80,35 @@ def _counted(counts: np.ndarray) -> Counts:
 
 
 def _resampled(counts: np.ndarray, seed: int) -> Counts:
-    """The counts of `REPLICATES` bootstrap samples `[REPLICATES, classes]`, stratified by true class."""
+    """The counts of `REPLICATES` bootstrap samples `[REPLICATES, classes]`, stratified by true class. Classes
+    with fewer than `FEW` images are drawn together: alone, they would hardly vary."""
     rng = np.random.default_rng(seed)
     hits, predicted = (np.zeros((REPLICATES, len(counts)), dtype=np.int64) for _ in range(2))
-    for index, row in enumerate(counts):
+    support = np.tile(counts.sum(axis=1), (REPLICATES, 1))
+    few = (support[0] > 0) & (support[0] < FEW)
+    for index in np.flatnonzero(~few):
+        row = counts[index]
         shares = row / row.sum() if row.sum() else np.full(len(row), 1 / len(row))
         draws = rng.multinomial(row.sum(), shares, size=REPLICATES)
         hits[:, index] = draws[:, index]
         predicted += draws
-    return Counts(hits, predicted, np.broadcast_to(counts.sum(axis=1), hits.shape))
+    drawn = Counts(hits, predicted, support)
+    if few.any():
+        _draw_together(drawn, counts, few, rng)
+    return drawn
+
+
+def _draw_together(drawn: Counts, counts: np.ndarray, few: np.ndarray, rng: np.random.Generator) -> None:
+    """Fill in the `few` classes, whose images are one stratum: their support is drawn, too."""
+    drawn.support[:, few] = 0
+    true, called = np.nonzero(counts * few[:, None])
+    images = counts[true, called]
+    for draws, of, to in zip(
+        rng.multinomial(images.sum(), images / images.sum(), REPLICATES).T, true, called, strict=True
+    ):
+        drawn.hits[:, of] += draws * (of == to)
+        drawn.predicted[:, to] += draws
+        drawn.support[:, of] += draws
 
 
 def mcnemar(first_right: np.ndarray, second_right: np.ndarray) -> float:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.evaluation.intervals import REPLICATES, Interval, Z, named, percentiles
+from toolkit.evaluation.intervals import FEW, REPLICATES, Interval, Z, named, percentiles
 from toolkit.evaluation.reliability import calibration_error, error_interval, expected_error
 
 TOP = 5
@@ -160,10 +160,13 @@ def average_precision_parts(positive: np.ndarray, p: np.ndarray) -> tuple[float,
 
 
 def auc_interval(positive: np.ndarray, p: np.ndarray, seed: int) -> Interval:
-    """The 95 % percentile interval of the ROC AUC from a stratified bootstrap; ties count half."""
+    """The 95 % percentile interval of the ROC AUC from a stratified bootstrap; ties count half. Not a number where a
+    side is a single image."""
     rng = np.random.default_rng([seed, 1])
     values, group = np.unique(p, return_inverse=True)
     sides = group[positive], group[~positive]
+    if min(map(len, sides)) == 1:
+        return math.nan, math.nan
     sizes = [len(side) for side in sides]
     bounds = np.repeat(sizes, sizes) if sizes[0] != sizes[1] else sizes[0]  # one bound is drawn five times as fast
     areas: list[float] = []
@@ -197,9 +200,13 @@ def _share_below(values: np.ndarray, limits: np.ndarray) -> np.ndarray:
 
 
 def _standard_error(parts: np.ndarray, strata: np.ndarray) -> float:
-    """That of a sum of the images' contributions `[N]`, drawn within their `strata` `[N]`."""
-    sides = [parts[strata == stratum] for stratum in np.unique(strata)]
-    return math.sqrt(sum(len(side) * side.var(ddof=1) for side in sides if len(side) > 1))
+    """That of a sum of the images' contributions `[N]`, drawn within their `strata` `[N]`; those with fewer than `FEW`
+    images are one. Not a number where that has a single image."""
+    kinds, counts = np.unique(strata, return_counts=True)
+    of_many = [parts[strata == kind] for kind in kinds[counts >= FEW]]
+    of_few = parts[np.isin(strata, kinds[counts < FEW])]
+    sides = [*of_many, of_few] if len(of_few) else of_many
+    return math.nan if len(of_few) == 1 else math.sqrt(sum(len(side) * side.var(ddof=1) for side in sides))
 
 
 def _on_logit_scale(area: float, parts: np.ndarray, strata: np.ndarray) -> Interval:

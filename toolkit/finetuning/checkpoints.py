@@ -20,15 +20,16 @@ from toolkit.encoders.checkpoint_files import LABEL_VECTORS, image_tower
 from toolkit.encoders.create import create
 from toolkit.encoders.openclip import OpenClip
 from toolkit.encoders.record import TrainedOn
-from toolkit.encoders.source import Source, file_sha256
+from toolkit.encoders.source import Source
 from toolkit.errors import CacheError, EncoderError
-from toolkit.storage.damage import set_aside
-from toolkit.storage.records import as_plain, of_plain, read_record, sweep, write_record
+from toolkit.storage.damage import file_sha256, record_if_whole, set_aside
+from toolkit.storage.records import as_plain, of_plain, sweep, write_record
 
 if TYPE_CHECKING:
     import torch
 
 WEIGHTS, RECORD = "weights.safetensors", "record.json"
+AGAIN = "finetune trains this encoder again, to the same weights"
 
 
 @dataclass(frozen=True)
@@ -83,25 +84,21 @@ def folder_of(cache: Path, key: str) -> Path:
 def read(folder: Path) -> Checkpoint | None:
     """The finished checkpoint in `folder`; None if training has not finished, or if one of its files is damaged.
 
-    A damaged file is set aside. Record and weights are only valid together, so training then writes both again.
+    A damaged file is set aside. Record and weights are only valid together, so training then writes both again. Raises
+    CannotRead, and CacheError for an undamaged record of another version.
     """
-    damaged = folder / RECORD
-    if not damaged.exists():
+    if (plain := record_if_whole(folder / RECORD, AGAIN)) is None:
         return None
-    try:
-        plain = read_record(damaged)
-        damaged = folder / WEIGHTS
-        if file_sha256(damaged) == plain["weights_file_sha256"]:
-            return Checkpoint(folder, CheckpointRecord.of(plain, folder))
-    except (CacheError, EncoderError, KeyError):
-        pass
-    _give_up(folder, damaged)
-    return None
+    if file_sha256(folder / WEIGHTS) != plain.get("weights_file_sha256"):
+        _give_up(folder)
+        return None
+    return Checkpoint(folder, CheckpointRecord.of(plain, folder))
 
 
-def _give_up(folder: Path, damaged: Path) -> None:
-    set_aside(damaged, "finetune trains this encoder again, to the same weights")
-    with suppress(OSError):  # without a record it is no finished checkpoint
+def _give_up(folder: Path) -> None:
+    """Set damaged weights aside; without a record it is no finished checkpoint."""
+    set_aside(folder / WEIGHTS, AGAIN)
+    with suppress(OSError):
         (folder / RECORD).unlink()
 
 
@@ -115,7 +112,7 @@ def write_tensors(path: Path, tensors: "Mapping[str, torch.Tensor]") -> str:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, beside)
         with beside.open("rb+") as file:
             os.fsync(file.fileno())
-        digest = file_sha256(beside)
+        digest = str(file_sha256(beside))
         beside.replace(path)
         return digest
     except Exception as error:  # safetensors raises an exception of its own for a full disk
@@ -126,10 +123,10 @@ def write_tensors(path: Path, tensors: "Mapping[str, torch.Tensor]") -> str:
 
 
 def read_tensors(path: Path, expected_sha256: str) -> "dict[str, torch.Tensor]":
-    """The tensors of a file that `write_tensors` wrote. Raises EncoderError if its checksum differs."""
+    """The tensors of a file that `write_tensors` wrote. Raises EncoderError if its checksum differs, and CannotRead."""
     from safetensors.torch import load_file
 
-    if not path.exists() or file_sha256(path) != expected_sha256:
+    if file_sha256(path) != expected_sha256:
         raise EncoderError(f"{path} is missing or damaged: run python cli.py finetune again, which trains it again.")
     return load_file(path)
 
@@ -150,7 +147,7 @@ def weights(checkpoint: Checkpoint) -> "dict[str, torch.Tensor]":
     try:
         return read_tensors(checkpoint.folder / WEIGHTS, checkpoint.record.weights_file_sha256)
     except EncoderError:
-        _give_up(checkpoint.folder, checkpoint.folder / WEIGHTS)
+        _give_up(checkpoint.folder)
         raise
 
 

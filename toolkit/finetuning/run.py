@@ -12,7 +12,7 @@ import polars as pl
 
 from toolkit.data.manifest import Dataset
 from toolkit.encoders.openclip import OpenClip
-from toolkit.errors import CacheError, EncoderError
+from toolkit.errors import CacheError, CannotRead, DataError, EncoderError, ImageError
 from toolkit.finetuning import checkpoints
 from toolkit.finetuning.averaging import averaged
 from toolkit.finetuning.recipes import Recipe
@@ -73,16 +73,21 @@ def start(
     fused = encoder.device in ("cpu", "cuda")  # one pass over the weights per step, instead of one per operation
     optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=fused)
     average = averaged(encoder.model, recipe.average)
-    return Run(encoder, optimizer, average, dataset, train, prompts, recipe, _prepared(encoder, dataset, train))
+    return Run(encoder, optimizer, average, dataset, train, prompts, recipe, preparing(encoder, dataset, train))
 
 
-def _prepared(encoder: OpenClip, dataset: Dataset, train: pl.DataFrame) -> Callable[[int], np.ndarray]:
-    """Reads and prepares an image of `train`; the last `KEPT_PIXELS` bytes of them are kept for the next epoch."""
-    paths = train["path"].to_list()
+def preparing(encoder: OpenClip, dataset: Dataset, train: pl.DataFrame) -> Callable[[int], np.ndarray]:
+    """Reads and prepares an image of `train`; the last `KEPT_PIXELS` bytes of them are kept for the next epoch. Raises
+    DataError for one that is gone, or no longer what the training set says."""
+    images = train.select("path", "sha256").rows()
 
     @lru_cache(KEPT_PIXELS // (3 * math.prod(encoder.image_size)))
     def prepared(row: int) -> np.ndarray:
-        return encoder.prepare(dataset.read(paths[row]))
+        path, key = images[row]
+        try:
+            return encoder.prepare(dataset.read_hashed(path, key))
+        except ImageError as error:
+            raise DataError(f"Cannot train on {path}: {error}. Run it again, which reads the images anew.") from error
 
     return prepared
 
@@ -126,6 +131,8 @@ def resume(run: Run, folder: Path) -> list[float]:
             facts = read_record(record)
             damaged = weights_file
             state = checkpoints.read_tensors(weights_file, facts["sha256"])
+        except CannotRead:
+            raise
         except (CacheError, EncoderError):
             set_aside(damaged, "training resumes from an earlier epoch")
             record.unlink(missing_ok=True)

@@ -24,6 +24,7 @@ from toolkit.finetuning import checkpoints, cost, label_vectors
 from toolkit.finetuning.checkpoints import Checkpoint
 from toolkit.finetuning.interpolate import mix
 from toolkit.finetuning.recipes import Recipe
+from toolkit.finetuning.run import preparing
 from toolkit.finetuning.training import describe, epochs, finetune, finish
 from toolkit.storage import distributed
 from toolkit.storage.damage import record_if_whole
@@ -178,7 +179,7 @@ def _score_part(training: Training, recipe: Recipe, left_out: np.ndarray, path: 
     plain = replace(recipe, grid=None, epochs=last)
     stage = f"Choosing for {training.held_out}{training.of_seed}, {path.stem}"
     base = {name: tensor.clone() for name, tensor in encoder.model.state_dict().items()}
-    pixels = np.stack([encoder.prepare(training.dataset.read(one)) for one in out["path"]])
+    pixels = np.stack([*map(preparing(encoder, training.dataset, out), range(len(out)))])
     scores = []
     steps = epochs(
         encoder, training.dataset, fitting, training.prompts, plain, lambda d, t, _: training.progress(stage, d, t)

@@ -49,11 +49,21 @@ def is_wide(X: np.ndarray) -> bool:
     return X.shape[1] > MOST_COLUMNS
 
 
-def rows_to_choose_on(X: np.ndarray, seed: int) -> np.ndarray:
+def rows_to_choose_on(X: np.ndarray, codes: np.ndarray, seed: int) -> np.ndarray:
     """Sorted numbers of the rows for cross-validation: all, or a random `MOST_COLUMNS` of them if rows are wide."""
     if not is_wide(X) or len(X) <= MOST_COLUMNS:
         return np.arange(len(X))
-    return np.sort(np.random.default_rng(seed).choice(len(X), MOST_COLUMNS, replace=False))
+    return with_rare_classes(np.random.default_rng(seed).choice(len(X), MOST_COLUMNS, replace=False), codes)
+
+
+def with_rare_classes(rows: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """`rows`, random numbers of rows, sorted; and of each class of `codes` `[N]` as many more as make `FOLDS` of it."""
+    drawn = np.zeros(len(codes), dtype=bool)
+    drawn[rows] = True
+    for code in np.flatnonzero(np.bincount(codes[rows], minlength=codes.max() + 1) < FOLDS):
+        mine = np.flatnonzero(codes == code)
+        drawn[mine[~drawn[mine]][: FOLDS - int(drawn[mine].sum())]] = True
+    return np.flatnonzero(drawn)
 
 
 def fold_numbers(

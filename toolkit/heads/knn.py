@@ -70,7 +70,7 @@ class NearestNeighbours(Classifier):
                 left_out = LeftOut(queries, numbers[queries], shares)
                 scored.append((left_out.log_loss(self.codes_), k, weighting, left_out))
         loss, k, weighting, self.left_out_ = min(scored, key=lambda one: one[0])
-        edge = at_edge(Tried("k", k, self.k_grid, natural=1))
+        edge = at_edge(Tried("k", k, grid, natural=1))
         return {"k": k, "weighting": weighting, "log_loss": round(loss, 4), **edge}
 
     def _outside_their_fold(self, numbers: np.ndarray, queries: np.ndarray, k: int) -> Found:

@@ -15,7 +15,19 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from threadpoolctl import threadpool_limits
 
-from toolkit.heads.base import VECTORS, LeftOut, Tried, at_edge, fold_numbers, log_loss, softmax, unit, usable_folds
+from toolkit.heads.base import (
+    BY_DEFAULT,
+    VECTORS,
+    LeftOut,
+    Tried,
+    at_edge,
+    fold_numbers,
+    log_loss,
+    softmax,
+    unit,
+    usable_folds,
+    with_rare_classes,
+)
 from toolkit.heads.classifier import Classifier
 
 GRID = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
@@ -77,7 +89,7 @@ class LayerProbes(Classifier):
         check_classification_targets(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
         numbers, how = fold_numbers(codes, groups, self.choose_by, self.seed)
-        rows = np.sort(np.random.default_rng(self.seed).permutation(len(X))[:MOST_ROWS])
+        rows = with_rare_classes(np.random.default_rng(self.seed).permutation(len(X))[:MOST_ROWS], codes)
         folds = usable_folds(codes[rows], numbers[rows])
         with threadpool_limits(1, user_api="blas"):  # a block's products are too small for two threads to pay
             choices = [_choose(block[rows], codes[rows], folds, self.grid) for block in self._split(X)]
@@ -87,7 +99,7 @@ class LayerProbes(Classifier):
             "C": [choice.C for choice in choices],
             "weights": [round(float(weight), 3) for weight in self.weights_],
             "log_loss": self.log_loss_,
-            "by": how,
+            "by": how if folds else BY_DEFAULT,
             **({"chosen_on": len(rows)} if len(rows) < len(X) else {}),
             **at_edge(*self._telling(choices)),
         }

@@ -14,6 +14,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from toolkit.heads.base import (
+    BY_DEFAULT,
     VECTORS,
     LeftOut,
     Tried,
@@ -67,7 +68,7 @@ class DiscriminantAnalysis(Classifier):
             raise ValueError("a discriminant analysis needs two classes, and there is only one class")
         X = unit(X)
         numbers, how = fold_numbers(codes, groups, self.choose_by, self.seed)
-        rows = rows_to_choose_on(X, self.seed)
+        rows = rows_to_choose_on(X, codes, self.seed)
         whole = _Gaussians(X, codes)
         choosing = whole if len(rows) == len(X) else _Gaussians(X[rows], codes[rows])
         held_out = list(choosing.left_out(numbers[rows]))
@@ -76,6 +77,7 @@ class DiscriminantAnalysis(Classifier):
         self.left_out_ = LeftOut.of([rows[out] for _, out in held_out], shares)
         weights, constants = whole.linear()
         self.coef_, self.intercept_ = np.ascontiguousarray(weights.T) / temperature, constants / temperature
+        how = how if held_out else BY_DEFAULT
         self.choice_: dict[str, Any] = {"temperature": temperature, "log_loss": loss, "by": how}
         self.choice_ |= at_edge(Tried("temperature", temperature, BOUNDS))
         if len(rows) < len(X):

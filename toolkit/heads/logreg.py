@@ -14,6 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from toolkit.heads import streamed
 from toolkit.heads.base import (
+    BY_DEFAULT,
     VECTORS,
     LeftOut,
     Tried,
@@ -104,7 +105,7 @@ class LogisticProbe(Classifier):
         self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError("a logistic regression needs two classes, and there is only one class")
-        if streamed.is_large(X, codes):
+        if streamed.is_large(X):
             return self._fit_part_by_part(X, codes, groups)
         with _one_thread(X):
             return self._fit_at_once(unit(X), codes, groups)
@@ -112,9 +113,10 @@ class LogisticProbe(Classifier):
     def _fit_at_once(self, X: np.ndarray, codes: np.ndarray, groups: np.ndarray | None) -> "LogisticProbe":
         self.notes_: list[str] = []
         numbers, how = fold_numbers(codes, groups, self.choose_by, self.seed)
-        rows = rows_to_choose_on(X, self.seed)
+        rows = rows_to_choose_on(X, codes, self.seed)
         some, basis = row_space(X[rows]) if is_wide(X) else (X, None)
         strength, loss, start = self._chosen(some, codes[rows], numbers[rows], rows)
+        how = how if self.left_out_ else BY_DEFAULT
         self.choice_: dict[str, Any] = {"C": strength, "log_loss": loss, "by": how}
         self.choice_ |= at_edge(Tried("C", strength, self.grid))
         if len(rows) < len(X):
@@ -157,7 +159,7 @@ class LogisticProbe(Classifier):
 
     def _fit_part_by_part(self, X: np.ndarray, codes: np.ndarray, groups: np.ndarray | None) -> "LogisticProbe":
         """Fit a sample, which chooses `C`; its weights are the starting point of the fit on every row."""
-        rows = streamed.sample(X, self.seed)
+        rows = streamed.sample(X, codes, self.seed)
         part = LogisticProbe(self.choose_by, self.grid, self.seed)
         part.fit(X[rows], codes[rows], None if groups is None else np.asarray(groups)[rows])
         strength, start = part.model_.C, np.append(part.model_.coef_.T, part.model_.intercept_[None], axis=0)

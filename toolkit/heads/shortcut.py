@@ -12,7 +12,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from toolkit.encoders.record import Sees
-from toolkit.heads.base import LeftOut, Tried, at_edge, fold_numbers, usable_folds
+from toolkit.heads.base import BY_DEFAULT, LeftOut, Tried, at_edge, fold_numbers, usable_folds, with_rare_classes
 from toolkit.heads.classifier import Classifier
 
 DEPTHS = (0, 1, 2, 3, 4, 6, 8)
@@ -47,13 +47,14 @@ class Shortcut(Classifier):
         y = np.asarray(y)
         numbers, how = fold_numbers(y, groups, self.choose_by, self.seed)
         self.classes_, codes = np.unique(y, return_inverse=True)
-        some = np.sort(np.random.default_rng(self.seed).permutation(len(X))[:MOST_ROWS])
+        some = with_rare_classes(np.random.default_rng(self.seed).permutation(len(X))[:MOST_ROWS], codes)
         tried = [self._left_out(X, codes, numbers, some, depth) for depth in self.depths]
         losses = [left_out.log_loss(codes) if left_out else 0.0 for left_out in tried]
         best = int(np.argmin(losses))
         self.left_out_ = tried[best]
         self.model_ = self._tree(self.depths[best]).fit(X, codes)
         loss = round(losses[best], 4) if self.left_out_ else None
+        how = how if self.left_out_ else BY_DEFAULT
         self.choice_: dict[str, Any] = {"depth": self.depths[best], "log_loss": loss, "by": how}
         self.choice_ |= at_edge(Tried("depth", self.depths[best], self.depths, natural=0))
         self._fit_alone(X, codes, some, numbers)

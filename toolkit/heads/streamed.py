@@ -9,7 +9,7 @@ memory-mapped file.
 
 import numpy as np
 
-from toolkit.heads.base import unit
+from toolkit.heads.base import unit, with_rare_classes
 
 MOST_VALUES = 1 << 28
 """The most values fitted in one piece: 524,288 rows of 512 columns, 1 GiB as float32, 4 GiB while fitting."""
@@ -22,15 +22,15 @@ STEPS, MOST_PASSES = 40, 1000
 TOLERANCE = 1e-9
 
 
-def is_large(X: np.ndarray, y: np.ndarray) -> bool:
+def is_large(X: np.ndarray) -> bool:
     """Whether `X` `[N, D]` has to be fitted in parts."""
-    return X.size > MOST_VALUES and len(np.unique(y)) > 1
+    return X.size > MOST_VALUES
 
 
-def sample(X: np.ndarray, seed: int) -> np.ndarray:
-    """Sorted numbers of random rows on which `C` is chosen, at most `MOST_VALUES` values."""
+def sample(X: np.ndarray, codes: np.ndarray, seed: int) -> np.ndarray:
+    """Sorted numbers of random rows on which `C` is chosen, about `MOST_VALUES` values at most."""
     count = min(SAMPLE, MOST_VALUES // X.shape[1])
-    return np.sort(np.random.default_rng(seed).choice(len(X), count, replace=False))
+    return with_rare_classes(np.random.default_rng(seed).choice(len(X), count, replace=False), codes)
 
 
 def solve(X: np.ndarray, positive: np.ndarray, strength: float, start: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from toolkit.data.labels import Labels
 from toolkit.data.split import Split, TestSet
 from toolkit.encoders.features import WITHOUT_MODEL
 from toolkit.encoders.record import IMPORTED, EncoderRecord, Sees
-from toolkit.errors import MissingEmbeddings, SelectionError, counted
+from toolkit.errors import MissingEmbeddings, SelectionError, counted, listed
 from toolkit.evaluation import audit, grid
 from toolkit.evaluation.adapted import Share, adapted
 from toolkit.evaluation.grid import Comparison, Settings
@@ -71,17 +71,19 @@ def compare(plan: Plan, heads: Sequence[str], choose_by: str = "category", beyon
         raise SelectionError("--adapt needs the labels that were trained, and --split-by label holds some out.")
     loaders = Loaders(plan.cache, plan.source, plan.load)
     extra = MoreSets(beyond, plan.labels.names, plan.cache, loaders, plan.progress)
-    comparisons, notes = [], []
+    comparisons, notes, not_tuned = [], [], []
     for split in splits:
         settings = _settings(plan, heads, choose_by, split)
         encoders, said = ready_encoders(plan, base, split, heads)
         said += _left_out(heads, encoders)
+        not_tuned += [] if any(cache.record.trained_on for cache in encoders) else [split]
         more = extra.of(plan.dataset, split, encoders, plan.test_per_label, plan.keep_leaks)
         comparisons.append(compare_split(split, encoders, settings, more, beyond.adapt, plan.cache / FITS))
         if split.train_per_label == plan.every_size()[-1]:
             _keep_heads(plan, comparisons[-1], split, encoders)
         notes += [*said, *comparisons[-1].notes(), *_know_no_new_label(comparisons[-1], split)]
     notes += [
+        *_not_fine_tuned(plan, base, not_tuned),
         *extra.notes(),
         *audit.lines(comparisons, splits, plan.cache),
         *near_copies.notes(plan.near_copies(), splits),
@@ -156,12 +158,19 @@ def ready_encoders(plan: Plan, base: Cache, split: Split, heads: Sequence[str]) 
     wanted = {sees for name in heads for sees in head_class(name).reads if sees in WITHOUT_MODEL}
     watch = partial(plan.progress, "Reading")
     others, notes = read_without_model(plan.dataset, split.rows(), sorted(wanted), plan.cache, watch)
-    if not finetuned and base.record.pretrained != IMPORTED:
-        without = "" if split.held_out == NONE else f" without {in_words(split.held_out, split.by)}"
-        images = f"{split.train_per_label} images a label" if plan.shots else "these images"
-        note = f"No encoder is fine-tuned{without} on {images}"
-        notes = [f"{note}: {plan.command('finetune')} trains one; compare again to see its rows.", *notes]
     return [base, *inside, *finetuned, *others], notes
+
+
+def _not_fine_tuned(plan: Plan, base: Cache, splits: Sequence[Split]) -> list[str]:
+    """A line about the training sets on which no encoder was fine-tuned."""
+    if not splits or base.record.pretrained == IMPORTED:
+        return []
+    values = [in_words(split.held_out, split.by) for split in splits if split.held_out != NONE]
+    without = f" without {listed(list(dict.fromkeys(values)))}" if values else ""
+    sizes = dict.fromkeys(str(split.train_per_label) for split in splits)
+    on = f"{listed(list(sizes))} images a label" if plan.shots else "these images"
+    command = plan.command("finetune")
+    return [f"No encoder is fine-tuned{without} on {on}: {command} does it; compare again to see its rows."]
 
 
 def _cached(base: Cache) -> str:

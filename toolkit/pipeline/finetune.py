@@ -11,7 +11,7 @@ from toolkit.data.split import Split
 from toolkit.encoders.openclip import OpenClip
 from toolkit.encoders.record import EncoderRecord
 from toolkit.encoders.source import Source
-from toolkit.errors import EncoderError
+from toolkit.errors import DataError, EncoderError, counted
 from toolkit.finetuning import checkpoints
 from toolkit.finetuning.checkpoints import Checkpoint
 from toolkit.finetuning.recipes import Recipe
@@ -81,6 +81,10 @@ def _finetune_one(plan: Plan, training: Training, split: Split, inside: str | No
     embedding.embed_prompts(plan.texts() if training.base.has_text else list(training.prompts), encoder, vectors)
     watch = partial(plan.progress, "Embedding again")
     report = embedding.embed_images(plan.dataset, split.rows(), *filled_together(vectors, encoder, inside), watch)
+    if len(report.skipped):
+        first = f"the first: {report.skipped['path'][0]}, {report.skipped['reason'][0]}"
+        what = counted(len(report.skipped), "image")
+        raise DataError(f"{what} could not be embedded again ({first}). All else is kept: run the command again.")
     losses = list(checkpoint.record.losses)
     counts, of_split = (report.embedded, report.cached), (split.seed, split.train_per_label)
     return Finetuned(split.held_out, losses, before is None, *counts, checkpoint.folder, *of_split)

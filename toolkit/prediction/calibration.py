@@ -15,7 +15,7 @@ from sklearn.base import clone
 
 from toolkit.cache.store import Cache
 from toolkit.data.labels import some
-from toolkit.errors import SelectionError, did_you_mean
+from toolkit.errors import SelectionError, counted, did_you_mean
 from toolkit.heads.base import fold_numbers, folds
 from toolkit.prediction import conformal, kept_heads
 from toolkit.prediction.kept_heads import KeptHead
@@ -141,7 +141,8 @@ def operating_point(
         return np.asarray(np.eye(len(classes), dtype=bool)[chosen])
 
     note = f"--recall {kept}={recall:g}: {_said(classes, others, line)}, {how}, so that at most {1 - recall:.2%} of "
-    note += f"{kept} are called {classes[others[0]] if len(others) == 1 else 'something else'}."
+    note += f"{kept} are called {classes[others[0]] if len(others) == 1 else 'something else'}, on average over such "
+    note += f"choices ({counted(int((codes == mine).sum()), 'image')} of {kept} made this one)."
     if _saw_training(about) and not fresh:
         note += " This encoder was fine-tuned on those images, so expect more: see what was measured, or --calibrate."
     return Rule(head, answers, note, _measured(about, head, answers, cache))

@@ -27,8 +27,11 @@ def thresholds(probabilities: np.ndarray, codes: np.ndarray, alpha: float, label
 
 
 def sets(probabilities: np.ndarray, limits: np.ndarray) -> np.ndarray:
-    """The labels in each image's set, `[N, labels]` bool."""
-    return np.asarray(1 - probabilities <= limits)
+    """The labels in each image's set, `[N, labels]` bool. Where any is in it, so is the likeliest label: a set may be
+    too large, and a less likely label must not be the answer because it alone is left."""
+    contained = np.asarray(1 - probabilities <= limits)
+    likeliest = np.eye(probabilities.shape[1], dtype=bool)[probabilities.argmax(axis=1)]
+    return contained | (likeliest & contained.any(axis=1, keepdims=True))
 
 
 def ranked(scores: np.ndarray, share: float, label: str) -> float:

@@ -1,6 +1,7 @@
 """Copies of predicted pictures, sorted into one folder a label. Nothing is moved, and no file is ever replaced."""
 
 import errno
+import hashlib
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -16,6 +17,10 @@ NOT_IN_NAMES = re.compile(r'[\x00-\x1f/\\:*?"<>|]')
 
 NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 """What a file system says that has no links, as on cameras' cards."""
+
+
+_Taken = dict[Path, tuple[set[bytes], Iterator[Path]]]
+"""A name -> the hashes of the files that have it, with and without a number, and the names to try next."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,7 @@ def copy(images: pl.DataFrame, read: Callable[[str], bytes], folder: Path) -> Co
     copied again. Raises ResultsError where the folder cannot be written.
     """
     folders: dict[str, int] = {}
+    taken: _Taken = {}
     there = gone = 0
     for path, label in images.filter(pl.col("reason").is_null()).select("path", "label").iter_rows():
         name = _folder_name(label)
@@ -44,7 +50,7 @@ def copy(images: pl.DataFrame, read: Callable[[str], bytes], folder: Path) -> Co
             gone += 1
             continue
         try:
-            new = _copied(data, folder / name, PurePosixPath(path.replace("\\", "/")).name)
+            new = _copied(data, folder / name, PurePosixPath(path.replace("\\", "/")).name, taken)
         except OSError as error:
             raise ResultsError(f"Cannot copy {path} to {folder / name}: {error.strerror or error}.") from error
         if new:
@@ -59,14 +65,23 @@ def _folder_name(label: str | None) -> str:
     return name or "_"
 
 
-def _copied(data: bytes, folder: Path, name: str) -> bool:
-    """Write `data` under the first free name; False if a file with one of the names before it has the same bytes."""
+def _copied(data: bytes, folder: Path, name: str, taken: _Taken) -> bool:
+    """Write `data` under the first free name; False if a file with one of the names before it has the same bytes.
+
+    `taken` are the names met so far: their files are read once, though ten thousand may be called the same."""
     folder.mkdir(parents=True, exist_ok=True)
-    for target in _names(folder, name):
-        if target.is_file() and target.stat().st_size == len(data) and target.read_bytes() == data:
-            return False
+    contents, names = taken.setdefault(folder / name, (set(), _names(folder, name)))
+    digest = hashlib.sha256(data).digest()
+    if digest in contents:
+        return False
+    for target in names:
         if not os.path.lexists(target) and _write_new(target, data):
+            contents.add(digest)
             return True
+        if target.is_file():
+            contents.add(hashlib.sha256(target.read_bytes()).digest())
+            if digest in contents:
+                return False
     raise AssertionError("unreachable")
 
 

@@ -116,9 +116,12 @@ class _Vectors:
         """`rows` with sha256 and reason (null if readable), and a cache that holds the readable ones."""
         rows = hash_rows(dataset, rows, partial(self.progress, "Reading"))
         with _writable(self.cache, self.request.cache, rows) as home:
-            readable = rows.drop_nulls("sha256")
-            report = embedding.embed_images(dataset, readable, self.load, home, partial(self.progress, "Embedding"))
-            yield _with_reasons(rows, report.skipped), home
+            skipped = None
+            while skipped is None or len(skipped):  # once more, where one of several equal files was gone
+                rows = rows if skipped is None else _with_reasons(rows, skipped)
+                readable, watch = rows.filter(pl.col("reason").is_null()), partial(self.progress, "Embedding")
+                skipped = embedding.embed_images(dataset, readable, self.load, home, watch).skipped
+            yield rows, home
 
     def _load(self) -> Encoder:
         stage = f"Loading {self.about.record.encoder.model}"

@@ -10,7 +10,7 @@ from toolkit.data.held_out import LABEL, NONE
 from toolkit.encoders.record import Sees
 from toolkit.errors import SelectionError
 from toolkit.evaluation import columns
-from toolkit.evaluation.intervals import Interval, wilson
+from toolkit.evaluation.intervals import Interval, of_mean, wilson
 from toolkit.heads import HEADS, head_class
 from toolkit.results.costs import Cost, cost_of
 from toolkit.results.published import study_figure, with_recipe
@@ -21,6 +21,9 @@ STUDY = [*columns.QUESTION, "study"]
 
 SEPARATOR = "\x1f"
 REPETITION = ["held_out", "seed"]
+LEAST_VALUES = 6
+"""From so many held-out values on, novel images are judged by the value: sign flips can then tell a difference at all,
+as their least p is 2 / 2**6."""
 
 WAYS = {"prompt": "Prompt", "probe": "Probe", "finetune": "Fine-tune"}
 """The ways to use CLIP, from the cheapest to the most expensive."""
@@ -128,8 +131,14 @@ class Subject:
         return self.predictions.filter(pl.col("test") == test)["path"].n_unique()
 
     def interval(self, entrant: Entrant, test: str) -> Interval:
-        """The 95 % interval (Wilson's) of an entrant's mean; an image that several runs scored counts once."""
+        """The 95 % interval of an entrant's mean: Wilson's, where an image that several runs scored counts once; on
+        novel images of `LEAST_VALUES` held-out values or more Student's t over the values."""
         images = self.images(test)
+        mine = (pl.col("entrant") == entrant.key) & (pl.col("test") == test) & (pl.col("class") == "all")
+        values = self.table.filter(mine).group_by("held_out").agg(pl.col("accuracy").mean())["accuracy"].to_numpy()
+        if test == "novel" and len(values) >= LEAST_VALUES:
+            low, high = of_mean(values)
+            return max(low, 0.0), min(high, 1.0)
         return wilson(entrant.scores[test].mean * images, images)
 
     @property
@@ -193,6 +202,7 @@ def subject(table: pl.DataFrame, predictions: pl.DataFrame, number: int = 1) -> 
     kept = plain.select(columns.KEY).unique()
     images = with_entrants(_of(predictions, about)).join(kept, on=columns.KEY, how="semi", nulls_equal=True)
     changed = rows.join(columns.ordinary(rows), on=columns.KEY, how="anti", nulls_equal=True)
+    changed = newest(changed, ["entrant", *REPETITION, *columns.TEST, "class"])
     kinds = columns.ordinary(every).select("encoder", "recipe", "head").unique().iter_rows(named=True)
     tried = frozenset(map(way_of, kinds))
     return Subject(about, plain, images, changed, labels_of(plain), _entrants(plain), tried)
@@ -254,11 +264,17 @@ def _with_their_runs(entrants: list[Entrant]) -> list[Entrant]:
     for one in entrants:
         lacking = next((test for test, score in one.scores.items() if score.runs < most.get(test, 0)), None)
         if lacking:
-            scores = {test: replace(score, standing="") for test, score in one.scores.items()}
+            scores = {test: _among_several(score, most[test]) for test, score in one.scores.items()}
             head = f"{one.head} ({one.scores[lacking].runs} of {most[lacking]} runs)"
             one = replace(one, head=head, scores=scores)
         marked.append(one)
     return marked
+
+
+def _among_several(score: Score, most: int) -> Score:
+    """A score of fewer runs than others have, without standing; of a single one the worst and best run are the same."""
+    ends = (score.mean, score.mean) if score.runs == 1 < most else (score.low, score.high)
+    return replace(score, standing="", low=ends[0], high=ends[1])
 
 
 def _with_distinct_names(entrants: list[Entrant]) -> list[Entrant]:

@@ -1,6 +1,5 @@
 """Learning curves: accuracy by number of training images, and the number from which a costlier method pays off."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -9,7 +8,6 @@ from typing import Any
 import polars as pl
 
 from toolkit.evaluation import columns, paired
-from toolkit.evaluation.intervals import Z, t_quantile
 from toolkit.results.entrants import STUDY, encoder_name, way_of
 from toolkit.results.summary import newest, same_each_time
 
@@ -214,17 +212,12 @@ def _curve(found: _Found, rows: pl.DataFrame, right: pl.DataFrame) -> Curve:
 def _gain(size: int, pairs: pl.DataFrame) -> Gain:
     """The gain of one size, from one row per image and run with its `gain` (-1, 0, 1).
 
-    The interval combines two variances: that of the test images (`paired.interval`) and, with several seeds, that of
-    the seeds' means (Student's t).
+    The interval is `paired.interval`; with several seeds it covers them, too.
     """
     mean = float(pairs["gain"].mean())  # type: ignore[arg-type]
     images = pairs.group_by("path").agg(gain=pl.col("gain").sum(), runs=pl.len().cast(pl.Int64))
-    middle, error = paired.centre(images["gain"].to_numpy(), images["runs"].to_numpy())
-    means = pairs.group_by("seed").agg(pl.col("gain").mean())["gain"]
-    count = len(means)
-    of_seeds = float(means.var()) / count * t_quantile(count - 1) ** 2 if count > 1 else 0.0  # type: ignore[arg-type]
-    half = math.sqrt((Z * error) ** 2 + of_seeds)
-    return Gain(size, mean, max(middle - half, -1.0), min(middle + half, 1.0))
+    of_seeds = pairs.group_by("seed", maintain_order=True).agg(pl.col("gain").mean())["gain"].to_list()
+    return Gain(size, mean, *paired.interval(images["gain"].to_numpy(), images["runs"].to_numpy(), of_seeds))
 
 
 def sentence(answer: Answer) -> str:

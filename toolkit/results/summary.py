@@ -29,7 +29,8 @@ BEST, AS_GOOD, UNDECIDED = "best", "≈ best", "not told apart"
 
 
 def standing(row: Mapping[str, Any]) -> str:
-    """`BEST`, or against the best row of its images: `AS_GOOD`, `UNDECIDED`, or empty (worse: p below 0.05).
+    """`BEST`, which several equal ones may be, or against the best row of its images: `AS_GOOD`, `UNDECIDED`, or empty
+    (worse: p below 0.05).
 
     A row is as good if the lower end of the paired interval of its difference from the best is above minus its margin
     (`margin_of`), whatever p is. Rows of earlier versions, without that interval, are undecided at most.
@@ -41,7 +42,7 @@ def standing(row: Mapping[str, Any]) -> str:
     if row.get("accuracy") is None:
         return ""
     p, low = p_against_best(row), row.get("difference_best_low")
-    if p is None:
+    if p is None or row.get("difference_best") == 0:
         return BEST
     if low is not None and low > -margin_of(row):
         return AS_GOOD
@@ -145,14 +146,21 @@ def newest(table: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
     return numbered.sort("row").drop("row")
 
 
+def _latest(table: pl.DataFrame) -> pl.DataFrame:
+    """The `all` rows on the data's own images, of each held-out value those of the newest encoder; `own_id` is its
+    identity."""
+    every = columns.ordinary(table).filter(pl.col("class") == "all").with_columns(own_id="encoder_id")
+    return newest(same_each_time(every), [*LEFT_OUT, "held_out"])
+
+
 def left_out_means(table: pl.DataFrame) -> pl.DataFrame:
     """Mean and worst accuracy over the held-out values, for each encoder and head with several of them.
 
-    `mean_low`, `mean_high` are the ends of the mean's t interval over the values (`intervals.of_mean`), within 0 and 1.
+    `mean_low`, `mean_high` are the ends of the mean's t interval over the values (`intervals.of_mean`), within 0 and 1;
+    on novel images only, since the values share most of their base images.
     """
-    each = same_each_time(columns.ordinary(table).filter(pl.col("class") == "all"))
     means = (
-        newest(each, [*LEFT_OUT, "held_out"])
+        _latest(table)
         .group_by(LEFT_OUT, maintain_order=True)
         .agg(
             categories=pl.col("held_out").n_unique(),
@@ -167,7 +175,8 @@ def left_out_means(table: pl.DataFrame) -> pl.DataFrame:
     ends = pl.DataFrame(
         [of_mean(np.array(each)) for each in means["each"]], schema=["mean_low", "mean_high"], orient="row"
     ).cast(pl.Float64)
-    return means.drop("each").hstack(ends.select(pl.all().clip(0, 1)))
+    means = means.drop("each").hstack(ends.select(pl.all().clip(0, 1)))
+    return means.with_columns(pl.when(pl.col("test") == "novel").then(pl.col("mean_low", "mean_high")))
 
 
 OVER_SEEDS = ("seeds", "mean", "deviation", "lowest", "highest", "auc")
@@ -213,30 +222,32 @@ AGAINST = (
 )
 
 
-def against_study(predictions: pl.DataFrame) -> pl.DataFrame:
+def against_study(table: pl.DataFrame, predictions: pl.DataFrame) -> pl.DataFrame:
     """The accuracy of each encoder and head minus that of the study's method, on the same images, over the held-out
     values.
 
-    `predictions` has the columns of `columns.PREDICTIONS`. There is one row for each row of `left_out_means` for which
-    the study's method was scored on the same held-out values. `difference` is that of the mean accuracies.
+    `table` and `predictions` have the columns of `columns.RESULTS` and `columns.PREDICTIONS`. There is one row for each
+    row of `left_out_means` for which the study's method was scored on the same held-out values. `difference` is that of
+    the mean accuracies.
     `difference_low`, `difference_high` are its 95 % interval for these values: images are resampled within category and
     label (`metrics.paired_difference`). `categories_low`, `categories_high` are its 95 % interval for new values: the
     unit is the held-out value (`intervals.of_mean`). `p_categories` is the p-value of the sign-flip test over values,
-    `wins` and `losses` count values. Neither interval covers the sampling of training images or seeds.
+    `wins` and `losses` count values. These five are of novel images only, since the values share most of their base
+    images. Neither interval covers the sampling of training images or seeds.
     """
     several = [*columns.QUESTION, "study", "seed", "test"]
     names = [*LEFT_OUT, *AGAINST]
     is_study = pl.all_horizontal(pl.col(name).is_in(values) for name, values in STUDIED_ROW.items())
-    right = same_each_time(columns.ordinary(predictions)).unique(
-        [*LEFT_OUT, "held_out", "path"], keep="last", maintain_order=True
-    )
-    right = right.with_columns(right=(pl.col("label") == pl.col("predicted")).cast(pl.Int8))
+    scored = _latest(table).with_columns(encoder_id="own_id")
+    right = columns.ordinary(predictions).join(scored, on=columns.KEY, how="semi", nulls_equal=True)
+    right = same_each_time(right).with_columns(right=(pl.col("label") == pl.col("predicted")).cast(pl.Int8))
     studied = right.filter(is_study).select(*several, "held_out", "path", studied="right")
     rows = []
     for key, group in right.filter(~is_study).group_by(LEFT_OUT, maintain_order=True):
         paired = group.join(studied, on=[*several, "held_out", "path"], nulls_equal=True)
         if paired["held_out"].n_unique() > 1 and len(paired) == len(group):
-            rows.append((*key, *_difference(paired), *_by_category(paired)))
+            by_category = _by_category(paired) if group["test"][0] == "novel" else [None] * 5
+            rows.append((*key, *_difference(paired), *by_category))
     kinds = {name: predictions.schema.get(name, pl.Float64()) for name in names}
     return pl.DataFrame(rows, schema=kinds, orient="row")
 

@@ -63,7 +63,8 @@ TERMS = {
     "Against the study's way": "Mean accuracy minus that of zero-shot on the encoder fine-tuned by the recipe study, "
     "on the same images; from, to: its paired 95 % interval for these categories, images being drawn anew.",
     "Mean from, Mean to, By category": "95 % intervals (Student's t) whose unit is the held-out category: what to "
-    "expect of a category that nobody trained on. p by category: sign-flip test over the categories.",
+    "expect of a category that nobody trained on. p by category: sign-flip test over the categories. Empty on base, "
+    "where the categories share most of their images.",
     "Images (hash)": "Lines where it differs are about other images, or hold nothing out: they are never compared.",
     "Drop": "Base minus novel accuracy: the loss on an unseen category. A head at chance has nothing to lose.",
     "Study": "The figures of the study's own run (ViT-B/32, OpenAI weights), where the data is CIFAKE without cats.",
@@ -104,7 +105,8 @@ def workbook_bytes(table: pl.DataFrame, predictions: pl.DataFrame | None = None)
             write_with_note(book.add_worksheet("Cost"), costs.ABOUT, paid, formats, costs.HEADINGS, "head")
         _results_sheet(book.add_worksheet("Results"), table, formats)
         if len(means := left_out_means(table)):
-            _means_sheet(book.add_worksheet("Leave-one-out"), means, predictions, formats)
+            against = None if predictions is None else against_study(table, predictions)
+            _means_sheet(book.add_worksheet("Leave-one-out"), means, against, formats)
         if len(spread := over_seeds(table)):
             _seeds_sheet(book.add_worksheet("Seeds"), spread, formats)
         if len(curves := learning_curves(table, predictions)):
@@ -199,12 +201,12 @@ def _results_sheet(sheet: Any, table: pl.DataFrame, formats: Formats) -> None:
     sheet.autofilter(0, 0, max(len(table), 1), len(table.columns) - 1)
 
 
-def _means_sheet(sheet: Any, means: pl.DataFrame, predictions: pl.DataFrame | None, formats: Formats) -> None:
+def _means_sheet(sheet: Any, means: pl.DataFrame, against: pl.DataFrame | None, formats: Formats) -> None:
     names = {**named("dataset", "model", "encoder", "head", "recipe", "test"), "categories": "Categories"}
     names |= {"mean": "Mean accuracy"}
     names |= {"mean_low": "Mean from", "mean_high": "Mean to", "auc": "Mean AUC"}
     names |= {"worst": "Worst accuracy", "worst_category": "Held out when worst"}
-    if predictions is not None and len(against := against_study(predictions)):
+    if against is not None and len(against):
         means = means.join(against, on=LEFT_OUT, how="left", nulls_equal=True, maintain_order="left")
         names |= {"difference": "Against the study's way", "difference_low": "Difference from"}
         names |= {"difference_high": "Difference to", "categories_low": "By category from"}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from toolkit.errors import CacheError
+from toolkit.errors import CacheError, CannotRead
 from toolkit.storage.records import read_record
 
 log = logging.getLogger(__name__)
@@ -34,11 +34,14 @@ def set_aside(path: Path, then: str) -> str:
 
 
 def record_if_whole(path: Path, then: str) -> dict[str, Any] | None:
-    """The record that `write_record` wrote; None if there is none, or if it is damaged, which is set aside."""
+    """The record that `write_record` wrote; None if there is none, or if it is damaged, which is set aside. Raises
+    CannotRead."""
     if not path.exists():
         return None
     try:
         return read_record(path)
+    except CannotRead:
+        raise
     except CacheError:
         set_aside(path, then)
         return None
@@ -51,6 +54,8 @@ def checked(
     those from the record's content. Changes nothing."""
     try:
         facts = read_record(record)
+    except CannotRead:
+        raise
     except CacheError:
         return [state(record, False)]
     return [state(record, True), *(state(path, file_sha256(path) == known) for path, known in files(facts).items())]
@@ -62,9 +67,11 @@ def state(path: Path, whole: bool) -> dict[str, str]:
 
 
 def file_sha256(path: Path) -> str | None:
-    """The SHA-256 of a file's bytes, in hex; None if it cannot be read."""
+    """The SHA-256 of a file's bytes, in hex; None if there is none. Raises CannotRead."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
+    except FileNotFoundError:
         return None
+    except OSError as error:
+        raise CannotRead(f"Cannot read {path}: {error.strerror}.") from error

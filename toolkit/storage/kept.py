@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from toolkit.errors import CacheError
+from toolkit.errors import CacheError, CannotRead
 from toolkit.storage.damage import record_if_whole, set_aside
 from toolkit.storage.records import read_record, write_record, write_whole
 
@@ -29,7 +29,10 @@ def write(record: Path, state: str, facts: Mapping[str, Any], files: Mapping[str
 def read(record: Path, state: str, then: str) -> tuple[dict[str, Any], dict[str, bytes]] | None:
     """The facts and files that `write` kept; None if there are none of this `state`. `then` says what happens if they
     are damaged."""
-    facts = record_if_whole(record, then)
+    try:
+        facts = record_if_whole(record, then)
+    except CannotRead:
+        return None
     if facts is None or facts.get("state") != state:
         return None
     files = {}

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, ClassVar, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from toolkit.errors import CacheError
+from toolkit.errors import CacheError, CannotRead
 
 STALE_SECONDS = 3600
 
@@ -33,14 +33,17 @@ def write_record(path: Path, record: Mapping[str, Any]) -> None:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """The record that `write_record` wrote. Raises CacheError if the file is missing, damaged, or not a record."""
+    """The record that `write_record` wrote. Raises CacheError if the file is missing, damaged, or not a record; of
+    these CannotRead if nobody can tell."""
     try:
         content = json.loads(path.read_bytes())
         record: dict[str, Any] = content["record"]
         if content["checksum"] != _checksum(record):
             raise ValueError("its checksum does not fit")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CacheError(f"The record {path} is missing or damaged ({type(error).__name__}).") from error
+    except OSError as error:
+        raise CannotRead(f"Cannot read {path}: {error.strerror}.") from error
     return record
 
 

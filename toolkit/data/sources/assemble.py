@@ -1,5 +1,6 @@
 """From a source's rows to a `Dataset`: resolves splits and accounts for every file. Every kind of source ends here."""
 
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -11,9 +12,11 @@ from toolkit.data.sources.cifake import CATEGORIES, ODD, cifake_numbers
 from toolkit.data.sources.layout import arrange
 from toolkit.data.sources.template import RESERVED, arrange_as
 from toolkit.data.sources.vocabulary import split_within
-from toolkit.errors import DataError
+from toolkit.errors import DataError, listed
 
 MOST_NAMED = 5
+MOST_VALUES = 10_000
+"""Columns with more values, as of captions or addresses, hold nothing that could be held out."""
 SHARE_TO_TEST = 0.2
 """Drawn as test split from data that names no splits, unless `Reading.test_share` says otherwise."""
 
@@ -87,6 +90,7 @@ def assemble(
     found.drop(unlabelled, pl.lit("no label"))
     if found.rows.is_empty():
         raise DataError(_nothing(found, place))
+    _join_spellings(found)
     without = _settle_splits(found, place, asked)
     share = SHARE_TO_TEST if without and not asked.without_split and asked.test_share is None else asked.test_share
     kind, what = (_read_as_cifake(found), what) if found.kind != "table" else (found.kind, what)
@@ -98,6 +102,25 @@ def assemble(
     as_what = f", read as {found.read_as}" if found.read_as and kind != "cifake" else ""
     described = f"{what}{as_what}: {len(dataset.rows):,} images"
     return replace(dataset, description=described, layout=_counted(found.levels, dataset.rows))
+
+
+def _join_spellings(found: Found) -> None:
+    """Labels, categories and other values that differ only in case, Unicode form or spaces around them become the most
+    frequent one: else a held-out `cat` would train as `Cat`."""
+    for column in [name for name in found.rows.columns if name not in ("path", "split", "original")]:
+        counts = found.rows[column].drop_nulls().value_counts(sort=True)
+        if len(counts) > MOST_VALUES:
+            continue
+        alike: dict[str, list[str]] = {}
+        for value in counts.sort("count", column, descending=[True, False])[column]:
+            alike.setdefault(unicodedata.normalize("NFC", value).casefold().strip(), []).append(value)
+        several = [same for same in alike.values() if len(same) > 1]
+        found.rows = found.rows.with_columns(
+            pl.col(column).replace({other: same[0] for same in several for other in same[1:]})
+        )
+        found.notes += [f"{listed(sorted(same))} count as one {column}, {same[0]}." for same in several[:MOST_NAMED]]
+        if len(several) > MOST_NAMED:
+            found.notes.append(f"So do {len(several) - MOST_NAMED:,} more values of {column}.")
 
 
 def _counted(levels: Sequence[tuple[str, str]], rows: pl.DataFrame) -> tuple[Level, ...]:

@@ -22,6 +22,8 @@ FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 """A spreadsheet takes a cell that starts so for a formula; tables that are written have an apostrophe before it."""
 LOOKS_LIKE_A_FILE = re.compile(r".*[/\\].*|.*\.[A-Za-z0-9]{2,5}")
 PLAIN = (pl.String, pl.Categorical, pl.Enum, pl.Boolean, pl.Date, pl.Datetime)
+OF_SUSPECTS = ("rank", "suggested", "p_label", "p_suggested", "suspect")
+"""What `data suspects` found out, in the list that people correct and give as data: it describes no image."""
 ROW = "row "
 """The column with each row's number, as a spreadsheet shows it. The trailing space keeps it apart from a table's
 own."""
@@ -37,8 +39,9 @@ def read_table(data: bytes, name: str) -> pl.DataFrame:
             frame, first = pl.read_ndjson(io.BytesIO(_text(data).encode()), infer_schema_length=None), 1
         else:
             frame, first = _unguarded(_read_csv(_text(data))), 2
-    except (OSError, pl.exceptions.PolarsError, ValueError) as error:
+    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException, ValueError) as error:
         raise DataError(f"{name} cannot be read as a table: {first_line(error)}.") from error
+    frame = frame.drop(OF_SUSPECTS) if set(OF_SUSPECTS) <= set(frame.columns) else frame
     return as_text(frame).with_row_index(ROW, first)
 
 

@@ -2,6 +2,7 @@
 or Unicode form."""
 
 import os
+import posixpath
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -122,8 +123,8 @@ class AsWritten(Finder):
 
 
 def _plain(path: str) -> str:
-    """Without `./` and double slashes. `..` stays; the reader refuses it."""
-    return "/".join(part for part in path.split("/") if part not in ("", "."))
+    """Without `./`, double slashes, and `x/..`. A `..` in front stays; the reader refuses it."""
+    return posixpath.normpath(path.lstrip("/"))
 
 
 def _key(name: str) -> str:

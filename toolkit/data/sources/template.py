@@ -1,5 +1,6 @@
 """Read folders by a layout given by the user, `{split}/{generator}/{category}/{label}`, without guessing."""
 
+import difflib
 import os
 import re
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from toolkit.data.sources.layout import Arranged, places_of
 from toolkit.errors import DataError
 
 PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}|(\*)")
+SPELLED_ALIKE = 0.8
 RESERVED = ("path", "row", "sha256", "reason")
 """Columns that the manifest uses itself."""
 
@@ -50,6 +52,9 @@ def _pattern(layout: str) -> tuple[re.Pattern[str], list[str]]:
             f"--layout {layout} cannot be read ({reason}): write the folders as in {{split}}/{{label}}/{{category}}; "
             f"* stands for a folder that means nothing."
         )
+    for name in names:
+        if meant := difflib.get_close_matches(name, {"label", "split", "category"}.difference(names), 1, SPELLED_ALIKE):
+            raise DataError(f"--layout {layout} has {{{name}}}. Did you mean {{{meant[0]}}}?")
     pieces, start = [], 0
     layout = layout.strip("/")
     for found in PLACEHOLDER.finditer(layout):

@@ -11,6 +11,9 @@ VALIDATION = ("val", "valid", "validation", "dev")
 """The synonyms of Hugging Face (`datasets`, `data_files.py`). Validation serves as test split only if there is none."""
 SPLIT_OF = {word: split for split, words in {"train": TRAIN, "test": TEST, "val": VALIDATION}.items() for word in words}
 
+OF_IMAGES = re.compile(r"[ _-]*(set|data|images|pictures)$")
+"""What may stand behind a word for a split, as in `Training Set`."""
+
 LABEL_WORDS = (
     (("real", "reals"), ("fake", "fakes")),
     (
@@ -64,8 +67,13 @@ def words_of(name: str) -> list[str]:
 
 
 def split_named(name: str) -> str | None:
-    """`train`, `test` or `val` if the whole name is a word for it, else None."""
-    return SPLIT_OF.get(name.strip().lower())
+    """`train`, `test` or `val` if the whole name is a word for it, else None.
+
+    >>> split_named("Training Set"), split_named("test_images"), split_named("testimony")
+    ('train', 'test', None)
+    """
+    plain = name.strip().lower()
+    return SPLIT_OF.get(plain) or SPLIT_OF.get(OF_IMAGES.sub("", plain))
 
 
 def split_folder(path: str) -> str | None:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from toolkit.data.images import formats
+from toolkit.data.images import decoders
 from toolkit.data.manifest import Dataset, Level, reasons
 from toolkit.data.sources.assemble import Reading
 from toolkit.data.sources.files import fingerprint, in_full
@@ -53,10 +53,10 @@ def place_in(folder: Path, zip_file: str, name: str, asked: Reading) -> Path:
 
 
 def state_of(zip_file: str) -> str | None:
-    """What a stored listing depends on: the zip, the code, and the formats that can be read here. None where a server
+    """What a stored listing depends on: the zip, the code, and the libraries that decode here. None where a server
     does not tell whether the zip changed. Raises DataError if the zip is gone."""
     mark = fingerprint(zip_file)
-    return mark and f"{mark} {code_version()} {' '.join(formats())}"
+    return mark and f"{mark} {code_version()} {decoders()}"
 
 
 def read(record: Path, state: str, reader: Callable[[Find], Callable[[str], bytes]]) -> Dataset | None:

@@ -57,13 +57,14 @@ def how(shown: Subject, detail: pl.DataFrame, noted: Mapping[str, Any]) -> dict[
         "created": f"{row['created']} UTC",
     }
     known = {name: value for name, value in facts.items() if value}
-    return {"how": known, "how_names": NAMES, "commands": commands(shown.table, noted)}
+    return {"how": known, "how_names": NAMES, "commands": commands(shown.table, noted), "asked": noted.get("asked", "")}
 
 
 def _images(shown: Subject, detail: pl.DataFrame) -> str:
-    wanted = [shown.about["train_per_label"] or "all", shown.about["test_per_label"] or "all"]
+    asked = [shown.about["train_per_label"], shown.about["test_per_label"]]
+    most = [f"at most {count:,}" if count else "all" for count in asked]
     leaks = detail["leaks_dropped"].to_list()[0]
-    return f"of each label, to train: {wanted[0]}, to test: {wanted[1]}; leaks removed: {leaks}"
+    return f"of each label {most[0]} to train and {most[1]} to test; leaks removed: {leaks}"
 
 
 def commands(table: pl.DataFrame, noted: Mapping[str, Any]) -> list[str]:

@@ -1,7 +1,7 @@
 """Several encoders side by side: the best head of each, on the same images."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,10 +18,11 @@ SAME = [name for name in columns.QUESTION if name not in ("model", "pretrained")
 RULE = (
     "Each encoder is represented by one head, chosen without the test images. For a frozen encoder it is the head with "
     "the lowest log loss on left-out training images. For a fine-tuned one it is the head that it was trained with, "
-    "since every head looks good on images that trained the encoder. Each is compared with the most accurate of them "
-    "on the same images; p is that of the exact McNemar test (over six held-out values or more, the sign-flip test), "
-    "corrected for the number of comparisons (Holm 1979). The most accurate one was picked on these images, which "
-    "flatters it a little."
+    "since every head looks good on images that trained the encoder; its blocks, which have no such head, are left "
+    "out. Each is compared with the most accurate of them on the same images; p is that of the exact McNemar test "
+    "(over several runs, of the paired interval, too; over six held-out values or more, of the sign-flip test), corrected "
+    "for the number of comparisons (Holm 1979). The most accurate one was picked on these images, which flatters it a "
+    "little."
 )
 
 
@@ -102,7 +103,7 @@ def _count(rivals: Sequence[Subject], model: str) -> int:
     return sum(one.about["model"] == model for one in rivals)
 
 
-def _one_an_encoder(rival: Subject, decides: str) -> list[Entrant]:
+def _one_an_encoder(rival: Subject, decides: str) -> Iterator[Entrant]:
     """One entrant for each encoder of a study that the test set `decides` was put to, by `RULE`; what does without CLIP
     is left out."""
     losses, whole = _left_out_losses(rival.table), {one.key for one in rival.ranked()}
@@ -110,13 +111,15 @@ def _one_an_encoder(rival: Subject, decides: str) -> list[Entrant]:
     for entrant in rival.entrants:
         if entrant.key in whole and decides in entrant.scores:
             encoders.setdefault((entrant.way == "finetune", entrant.encoder), []).append(entrant)
-    return [min(entrants, key=lambda one: _rank(one, tuned, losses)) for (tuned, _), entrants in encoders.items()]
+    for (tuned, _), entrants in encoders.items():
+        if fit_to_choose := [one for one in entrants if not tuned or _was_trained_with(one)]:
+            yield min(fit_to_choose, key=lambda one: losses.get(one.key, float("inf")))
 
 
-def _rank(entrant: Entrant, tuned: bool, losses: Mapping[str, float]) -> tuple[bool, float]:
+def _was_trained_with(entrant: Entrant) -> bool:
+    """Whether the entrant's head is the one that fine-tuning trains: it learns nothing itself."""
     name = entrant.head.split(" ")[0]  # behind it may stand how it chose
-    trained_with_it = name in HEADS and not head_class(name).learns
-    return tuned and not trained_with_it, losses.get(entrant.key, float("inf"))
+    return name in HEADS and not head_class(name).learns
 
 
 def _left_out_losses(table: pl.DataFrame) -> dict[str, float]:

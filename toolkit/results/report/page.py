@@ -18,7 +18,7 @@ from toolkit.results import run_records, tables
 from toolkit.results.against import TOLD, Against
 from toolkit.results.against import against as since
 from toolkit.results.classes import labels_of_row
-from toolkit.results.entrants import WAYS, Subject, studies, subject
+from toolkit.results.entrants import REPETITION, WAYS, Subject, studies, subject
 from toolkit.results.report import again, by_label, charts, cost_chart, encoders, parts, pictures, verdict, words
 from toolkit.results.report.parts import Detail
 from toolkit.results.report.pictures import Picture
@@ -237,16 +237,18 @@ def _lead(shown: Subject, reached: verdict.Verdict | None) -> str:
 
 
 def _detail(shown: Subject, reached: verdict.Verdict | None, noted: Mapping[str, Any], held_out: str | None) -> Detail:
-    """The run with `held_out` held out; by default the one where the best entrant is least accurate. Lowest seed."""
+    """The run with `held_out` held out and the lowest seed; by default the one where the best entrant is least
+    accurate."""
     categories = shown.held_out or [NONE]
     if held_out is not None and held_out not in categories:
         guess = did_you_mean(held_out, categories)
         raise SelectionError(f"{held_out!r} was not held out.{guess} --held-out takes {', '.join(categories)}.")
     best = reached.leader if reached else shown.entrants[0]
     mine = shown.table.filter((pl.col("entrant") == best.key) & (pl.col("test") == shown.decides))
-    hardest = mine.sort("accuracy", "held_out")["held_out"].first()
-    wanted = held_out or str(hardest)
-    seed = int(shown.table.filter(pl.col("held_out") == wanted)["seed"].min())  # type: ignore[arg-type]
+    runs = (
+        mine.sort("accuracy", *REPETITION) if held_out is None else shown.table.filter(held_out=held_out).sort("seed")
+    )
+    wanted, seed = runs.select(REPETITION).row(0)
     table, predictions = (
         frame.filter((pl.col("held_out") == wanted) & (pl.col("seed") == seed))
         for frame in (shown.table, shown.predictions)

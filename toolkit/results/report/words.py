@@ -39,11 +39,10 @@ def test_name(shown: Subject, test: str) -> str:
 def facts(shown: Subject) -> str:
     """One line: data, model, how many images, when."""
     about = shown.about
-    trained = listed([f"{count:,}" for count in sorted(set(shown.table["train_rows"]))[:2]])
     what = shown.held_out[0] if len(shown.held_out) == 1 else f"{len(shown.held_out)} {shown.kinds} in turn"
     what = _new(shown) if shown.new_labels else what
     parts = [about["dataset"], f"{what if shown.held_out else 'nothing'} held out"]
-    parts += [f"{about['model']} ({about['pretrained']})", f"{trained} training images"]
+    parts += [f"{about['model']} ({about['pretrained']})", f"{_trained_on(shown)} training images"]
     for test in shown.tests:
         parts.append(f"{_images(shown, test)} {test if len(shown.tests) > 1 else ''} test images".replace("  ", " "))
     return " · ".join([*parts, f"{about['created']} UTC"])
@@ -72,7 +71,7 @@ def _question(labels: Sequence[str]) -> str:
 
 
 def _held_out(shown: Subject) -> str:
-    count = listed([f"{count:,}" for count in sorted(set(shown.table["train_rows"]))[:2]])
+    count = _trained_on(shown)
     if not shown.held_out:
         return (
             f"Training saw {count} images. No {shown.kind} was held out, so these figures say nothing about images of "
@@ -97,6 +96,12 @@ def _held_out(shown: Subject) -> str:
         f"training saw {count} images, none of that {shown.kind}. “Novel” are the test images of that {shown.kind}, "
         "“base” are those of the others."
     )
+
+
+def _trained_on(shown: Subject) -> str:
+    """`900`; of several numbers of training images the least and the most, `700 to 900`."""
+    counts = set(shown.table["train_rows"])
+    return " to ".join(f"{count:,}" for count in sorted({min(counts), max(counts)}))
 
 
 def _repeated(shown: Subject) -> str:
@@ -271,8 +276,10 @@ def probability(p: float) -> str:
 def p_words(shown: Subject, values: int) -> str:
     """How p was computed, where novel images are compared over so many held-out `values` (0: over images)."""
     if _single(shown):
-        return "exact McNemar test on the same images."
-    images = "exact sign test; each image counts once, for whichever of the two was right on it in more runs."
+        return "exact McNemar test on the same images; against the most accurate of all, corrected for picking that."
+    seeds = ", and which covers the choice of training images, too" if len(shown.seeds) > 1 else ""
+    images = "the larger of two: the exact sign test, in which each image counts once, for whichever of the two was "
+    images += f"right on it in more runs; and that of the paired interval, which weighs how often{seeds}."
     if not values:
         return images
-    return f"on novel images the sign-flip test over {values} {shown.kinds} (Fisher 1935); on base the {images}"
+    return f"on novel images the sign-flip test over {values} {shown.kinds} (Fisher 1935); on base {images}"
