@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from toolkit.cache.reading import Ahead, Batch, Job, Skipped, device_of, read_ahead
 from toolkit.cache.store import Cache, Together
-from toolkit.data.manifest import Dataset
+from toolkit.data.manifest import Dataset, Progress
 from toolkit.encoders.record import Encoder, LoadEncoder
 from toolkit.errors import is_out_of_memory
 from toolkit.storage import distributed
@@ -25,8 +25,6 @@ PROMPTS_AT_ONCE = 256
 FLUSH_SECONDS = 20.0
 
 log = logging.getLogger(__name__)
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import click
 TOGETHER = ("embed", "finetune")
 """The commands that can run on several processes, started by torchrun."""
 
-OPTION_SECTIONS = ("Options", "Data", "Model", "Recipe", "Heads", "Places", "Output")
+OPTION_SECTIONS = ("Options", "Data", "Model", "Recipe", "Heads", "Places", "Other test images", "Output")
 """Sections in the order of a help page. `Options` are those of a single command."""
 
 

@@ -1,6 +1,6 @@
 """The SHA-256 of images: each image is read once per command, and unreadable ones are remembered."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,14 +8,12 @@ import numpy as np
 import polars as pl
 
 from toolkit.data import unreadable
-from toolkit.data.manifest import Dataset, hash_rows
+from toolkit.data.manifest import Dataset, Progress, hash_rows
 
 QUICKLY_READ = 5_000
 """Up to this many images are read without a progress bar."""
 ROWS_AT_ONCE = 65_536
 """Rows are hashed in slices: hex strings take ten times the memory of the 32 bytes kept for each image."""
-
-Progress = Callable[[int, int], None]
 
 
 class Contents:

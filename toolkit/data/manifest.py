@@ -24,6 +24,9 @@ TO_ESCAPE = re.compile(r"[\x00-\x1f\x7f%\ud800-\udfff]")
 log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
+"""Called with how many of how many are done."""
+Stages = Callable[[str, int, int], None]
+"""Called with the stage, and how many of how many are done."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +149,7 @@ def hash_rows(
     return rows.with_columns(keys, pl.Series("reason", [reason for _, reason in found], dtype=pl.String))
 
 
-def _hash(dataset: Dataset, path: str, check: Callable[[bytes], object] | None = None) -> tuple[str | None, str | None]:
+def _hash(dataset: Dataset, path: str, check: Callable[[bytes], object] | None) -> tuple[str | None, str | None]:
     try:
         data = dataset.read(path)
         if check:

@@ -26,7 +26,7 @@ import polars as pl
 from PIL import Image
 
 from toolkit.data.images import decode
-from toolkit.data.manifest import Dataset
+from toolkit.data.manifest import Dataset, Progress
 from toolkit.data.split import NOTHING, Split
 from toolkit.errors import CacheError, ImageError
 from toolkit.storage.damage import record_if_whole
@@ -57,8 +57,6 @@ structure. Planted copies differ by 1.0, crops of different photographs by 2.0."
 NOISE = 9.0
 """The variance of grey values that recompression causes. It keeps flat quarters from being compared by their noise."""
 PAIRS_AT_ONCE, READ_AT_ONCE = 2048, 256
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,14 @@ class EncoderRecord:
         seen = "" if self.sees == Sees.LAST_LAYER else str(self.sees)
         return f"finetuned {seen}".strip() if self.trained_on else seen or "base"
 
+    def is_inside_of(self, tower: "EncoderRecord") -> bool:
+        """Whether it describes the blocks or patches of the encoder `tower`."""
+        return self.is_inside and self.base_identity == tower.identity
+
+    def is_of_checkpoint(self, key: str) -> bool:
+        """Whether it is the encoder that the training with this key made."""
+        return self.name == "finetuned" and self.trained_on is not None and self.trained_on.checkpoint == key
+
     @property
     def is_inside(self) -> bool:
         """Whether it sees the inside of another encoder's image tower."""

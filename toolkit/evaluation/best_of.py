@@ -32,7 +32,7 @@ class BestOf:
     told: list[float]
 
 
-def compare_with_best(right: np.ndarray, seed: int = 0) -> BestOf:
+def compare_with_best(right: np.ndarray) -> BestOf:
     """`right` `[K, N]` bool says which of N images each of K classifiers got right; of equals the first is the best.
 
     A corrected p-value is never below McNemar's exact one (`metrics.mcnemar`), which does without the normal
@@ -49,7 +49,7 @@ def compare_with_best(right: np.ndarray, seed: int = 0) -> BestOf:
     covariance = np.cov(right.astype(np.float64), ddof=1 if count > 1 else 0) / count
     # Cholesky's factor is unique, where eigenvectors have signs that differ among processors.
     root = np.linalg.cholesky(covariance + 1e-9 * max(float(covariance.max()), 1e-9) * np.eye(len(right)))
-    noise = np.random.default_rng([seed, 3]).standard_normal((DRAWS, len(right))) @ root.T
+    noise = np.random.default_rng([0, 3]).standard_normal((DRAWS, len(right))) @ root.T
     spread = _spread(covariance)
     behind = np.where(spread[best] > 0, (means[best] - means) / np.where(spread[best] > 0, spread[best], 1), 0.0)
     largest = _largest_difference(noise, spread)

@@ -62,7 +62,7 @@ class EncoderCost:
         return training_cost.weights_bytes(self._checkpoint) if self.cache.record.trained_on else 0
 
     def of(self, head: Head, took: HeadCost, prompts: int, one: TestSet) -> dict[str, Any]:
-        """The columns of `columns.COST` for one head and test set; None for what was not measured, never 0.
+        """The columns of `columns.RESULTS` on cost, for one head and test set; None for what was not measured, never 0.
 
         `prompts` is the number of prompts that the head compares images with, if it does.
         """

@@ -1,6 +1,5 @@
 """An inventory of a data set: counts, duplicates, leaks."""
 
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,13 +9,11 @@ import polars as pl
 from toolkit.data import near_copies, sources
 from toolkit.data.held_out import NONE
 from toolkit.data.images import decode
-from toolkit.data.manifest import Dataset, by_reason, hash_rows
+from toolkit.data.manifest import Dataset, Progress, by_reason, hash_rows
 from toolkit.data.near_copies import NearCopies
 from toolkit.data.split import select
 from toolkit.errors import MissingEmbeddings, SelectionError
 from toolkit.evaluation import audit
-
-Progress = Callable[[int, int], None]
 
 
 def at_hand(cache: Path) -> list[Dataset]:

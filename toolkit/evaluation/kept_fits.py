@@ -28,7 +28,7 @@ WEEK = 7 * 24 * 3600
 LIBRARIES = ("numpy", "scipy", "scikit-learn", "faiss-cpu")
 """The packages that fit heads: with other versions they are fitted again."""
 LARGEST = 64 << 20
-"""Larger heads are fitted again: they hold training vectors, which the cache has already."""
+"""Larger heads are fitted again."""
 
 log = logging.getLogger(__name__)
 

@@ -4,13 +4,13 @@ Confident learning (Northcutt, Jiang & Chuang 2021, "Confident Learning: Estimat
 sections 3 and 4): out-of-sample probabilities, a threshold for each label, and a ranking by P(label).
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from toolkit.cache.store import Cache
+from toolkit.data.manifest import Progress
 from toolkit.data.split import Split, groups_of
 from toolkit.errors import SelectionError
 from toolkit.heads import fits, head_class, make_head
@@ -18,8 +18,6 @@ from toolkit.heads.base import BY_DEFAULT, fold_numbers, folds, usable_folds
 
 COLUMNS = ("rank", "split", "path", "label", "category", "suggested", "p_label", "p_suggested", "suspect", "sha256")
 """`rank` counts within a split. `suggested` is the most likely label, `suspect` whether it is confidently another."""
-
-Progress = Callable[[int, int], None]
 
 
 def find(

@@ -1,6 +1,6 @@
 """Test sets beyond base and novel: the same images perturbed, and those of another data set."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,14 +11,12 @@ from toolkit.cache.embedding import embed_images
 from toolkit.cache.store import Cache
 from toolkit.data import perturb
 from toolkit.data.content_hashes import Contents
-from toolkit.data.manifest import Dataset
+from toolkit.data.manifest import Dataset, Stages
 from toolkit.data.perturb import Perturbation
 from toolkit.data.split import Split, TestSet, first_tests
 from toolkit.errors import SelectionError
 from toolkit.evaluation.adapted import Share
 from toolkit.finetuning.loading import Loaders
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ class Images:
     scored: TestSet
     dataset: Dataset
 
-    def embed(self, cache: Cache, loaders: Loaders, progress: Progress) -> pl.DataFrame:
+    def embed(self, cache: Cache, loaders: Loaders, progress: Stages) -> pl.DataFrame:
         """Embed the images missing in `cache`; the encoder is loaded only if there are any. Returns the images
         skipped."""
         watch = partial(progress, f"Embedding {self.scored.perturbation or self.scored.test_data}")
@@ -54,7 +52,7 @@ class MoreSets:
     `labels` are those of the comparison; raises SelectionError where the other data set lacks one.
     """
 
-    def __init__(self, beyond: Beyond, labels: Sequence[str], root: Path, loaders: Loaders, progress: Progress):
+    def __init__(self, beyond: Beyond, labels: Sequence[str], root: Path, loaders: Loaders, progress: Stages):
         self.perturbations, self.root = beyond.perturbations, root
         self.loaders, self.progress = loaders, progress
         other = beyond.other and beyond.other.with_labels(labels)

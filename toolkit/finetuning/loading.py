@@ -6,9 +6,9 @@ from pathlib import Path
 
 import polars as pl
 
-from toolkit.cache.embedding import Progress, embed_images
+from toolkit.cache.embedding import embed_images
 from toolkit.cache.store import Cache
-from toolkit.data.manifest import Dataset
+from toolkit.data.manifest import Dataset, Progress
 from toolkit.encoders.blocks import Blocks
 from toolkit.encoders.features import WITHOUT_MODEL
 from toolkit.encoders.openclip import OpenClip

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from toolkit.cache.store import Cache
-from toolkit.data.manifest import Dataset
+from toolkit.data.manifest import Dataset, Stages
 from toolkit.data.split import groups_of
 from toolkit.encoders.openclip import OpenClip
 from toolkit.encoders.record import EncoderRecord, TrainedOn
@@ -38,8 +38,6 @@ MOST_SCORED = 1000
 """At most this many held-out images of a part are scored after an epoch, drawn at random."""
 SLIGHTEST, STEEPEST = 0.1, 1000.0
 """Bounds of the inverse temperature in `scaled`; CLIP's own training limits it to 100."""
-
-Progress = Callable[[str, int, int], None]
 Setting = tuple[float, int, float]
 Scores = dict[Setting, list[tuple[np.ndarray, np.ndarray]]]
 """For each setting and part: cosines (with two labels, their differences) and the numbers of the true labels."""
@@ -60,7 +58,7 @@ class Training:
     prompts: Mapping[str, Sequence[str]]
     recipe: Recipe
     cache: Path
-    progress: Progress
+    progress: Stages
 
     @property
     def of_seed(self) -> str:

@@ -1,4 +1,4 @@
-"""Contrastive fine-tuning of both towers: the training loop."""
+"""Fine-tuning: the training loop, for every recipe and for image towers alone."""
 
 import logging
 import os
@@ -35,7 +35,7 @@ optimizer. Before the first, `DISK` bytes a second are expected."""
 
 log = logging.getLogger(__name__)
 
-Progress = Callable[[int, int, float], None]
+StepDone = Callable[[int, int, float], None]
 
 
 def finetune(
@@ -46,9 +46,9 @@ def finetune(
     prompts: Mapping[str, Sequence[str]],
     recipe: Recipe,
     cache: Path,
-    on_progress: Progress | None = None,
+    on_progress: StepDone | None = None,
 ) -> Checkpoint:
-    """Fine-tune both towers of `encoder` (in place) on `train` (columns path, label, group, sha256).
+    """Fine-tune `encoder` (in place; both towers, where it has two) on `train` (columns path, label, group, sha256).
 
     Resumes an interrupted training after its last finished epoch, and returns at once if it was finished. The same seed
     on the same machine gives the same weights. Raises SelectionError if `train` contains an image of `held_out`,
@@ -124,7 +124,7 @@ def epochs(
     train: pl.DataFrame,
     prompts: Mapping[str, Sequence[str]],
     recipe: Recipe,
-    on_progress: Progress | None = None,
+    on_progress: StepDone | None = None,
 ) -> "Iterator[dict[str, torch.Tensor]]":
     """Fine-tune `encoder` in place -> after each epoch, the weights that `finetune` would return. Stores nothing."""
     run = start(encoder, dataset, train, prompts, recipe)
@@ -133,7 +133,7 @@ def epochs(
         yield run.weights()
 
 
-def _run_epoch(run: Run, epoch: int, on_progress: Progress | None) -> float:
+def _run_epoch(run: Run, epoch: int, on_progress: StepDone | None) -> float:
     """Train on every image once -> the mean loss."""
     run.encoder.model.train()  # with batch norm's statistics frozen, accuracy is 0.61 instead of 0.83
     losses: list[float] = []

@@ -1,4 +1,4 @@
-"""Heads: classifiers from vectors to P(label). Each has a file of its own and a line in `HEADS`, nothing else.
+"""Heads: classifiers from vectors to P(label). Each has a file of its own, and a line in `HEADS` and in `WORDS`.
 
 Every head takes raw vectors `[N, D]` float32 and scales them to unit length itself if it needs to. Hyperparameters are
 chosen by cross-validation inside the training rows; `choice_` records what was chosen and how. Heads are imported when

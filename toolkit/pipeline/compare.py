@@ -21,7 +21,6 @@ from toolkit.evaluation.grid import Comparison, Settings
 from toolkit.evaluation.test_sets import NOTHING_BEYOND, Beyond, MoreSets
 from toolkit.finetuning.loading import Loaders, read_without_model
 from toolkit.heads import fits, head_class
-from toolkit.pipeline.embed import is_inside
 from toolkit.pipeline.plan import Plan
 from toolkit.prediction import kept_heads
 from toolkit.results import learning, run_records, tables
@@ -31,18 +30,12 @@ from toolkit.storage.kept import FITS
 
 @dataclass(frozen=True)
 class Compared:
-    """The comparisons, one for each split, and lines for the user."""
+    """The comparisons, one for each split; those of them with most training images, whose heads are kept (all, unless
+    there are several sizes); and lines for the user."""
 
     comparisons: list[Comparison]
-    splits: list[Split]
+    largest: list[Comparison]
     notes: list[str]
-
-    @property
-    def largest(self) -> list[Comparison]:
-        """The comparisons with most training images, whose heads are kept: all, unless there are several sizes."""
-        size = self.splits[-1].train_per_label
-        pairs = zip(self.comparisons, self.splits, strict=True)
-        return [one for one, split in pairs if split.train_per_label == size]
 
     @cached_property
     def table(self) -> pl.DataFrame:
@@ -71,7 +64,7 @@ def compare(plan: Plan, heads: Sequence[str], choose_by: str = "category", beyon
         raise SelectionError("--adapt needs the labels that were trained, and --split-by label holds some out.")
     loaders = Loaders(plan.cache, plan.source, plan.load)
     extra = MoreSets(beyond, plan.labels.names, plan.cache, loaders, plan.progress)
-    comparisons, notes, not_tuned = [], [], []
+    comparisons, largest, notes, not_tuned = [], [], [], []
     for split in splits:
         settings = _settings(plan, heads, choose_by, split)
         encoders, said = ready_encoders(plan, base, split, heads)
@@ -81,6 +74,7 @@ def compare(plan: Plan, heads: Sequence[str], choose_by: str = "category", beyon
         comparisons.append(compare_split(split, encoders, settings, more, beyond.adapt, plan.cache / FITS))
         if split.train_per_label == plan.every_size()[-1]:
             _keep_heads(plan, comparisons[-1], split, encoders)
+            largest.append(comparisons[-1])
         notes += [*said, *comparisons[-1].notes(), *_know_no_new_label(comparisons[-1], split)]
     notes += [
         *_not_fine_tuned(plan, base, not_tuned),
@@ -88,7 +82,7 @@ def compare(plan: Plan, heads: Sequence[str], choose_by: str = "category", beyon
         *audit.lines(comparisons, splits, plan.cache),
         *near_copies.notes(plan.near_copies(), splits),
     ]
-    done = Compared(comparisons, splits, notes)
+    done = Compared(comparisons, largest, notes)
     if len(plan.every_size()) > 1:
         done = replace(done, notes=[*notes, *learning.lines(done.table, done.predictions)])
     return _stored(plan, done)
@@ -108,7 +102,7 @@ def compare_all(
     names = [f"{plan.source.model} {plan.source.pretrained}".strip() for plan in plans]
     pairs = [(name, note) for name, one in zip(names, done, strict=True) for note in one.notes]
     notes = [note if note in of_all else f"{model}: {note}" for model, note in pairs]
-    return Compared(comparisons, done[0].splits, list(dict.fromkeys(notes)))
+    return Compared(comparisons, kept, list(dict.fromkeys(notes)))
 
 
 def compare_split(
@@ -154,7 +148,7 @@ def ready_encoders(plan: Plan, base: Cache, split: Split, heads: Sequence[str]) 
         raise MissingEmbeddings(f"Not embedded yet: {' and '.join(parts)}{cached}. Run {plan.command('embed')}")
     finetuned = _ready(plan, keys, split, lambda record: _was_trained_on(record, base.record, split))
     towers = [base.record, *(cache.record for cache in finetuned)]
-    inside = _ready(plan, keys, split, lambda record: any(is_inside(record, tower) for tower in towers))
+    inside = _ready(plan, keys, split, lambda record: any(map(record.is_inside_of, towers)))
     wanted = {sees for name in heads for sees in head_class(name).reads if sees in WITHOUT_MODEL}
     watch = partial(plan.progress, "Reading")
     others, notes = read_without_model(plan.dataset, split.rows(), sorted(wanted), plan.cache, watch)

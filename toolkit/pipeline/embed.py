@@ -15,7 +15,7 @@ from toolkit.data.content_hashes import Contents
 from toolkit.data.split import Split
 from toolkit.encoders.blocks import Blocks, WithBlocks
 from toolkit.encoders.openclip import OpenClip
-from toolkit.encoders.record import EncoderRecord, LoadEncoder
+from toolkit.encoders.record import LoadEncoder
 from toolkit.errors import DataError, SelectionError, UnknownBlocks
 from toolkit.pipeline.plan import Plan
 from toolkit.results import tables
@@ -93,15 +93,10 @@ def filled_together(
     if not inside:
         return encoder, cache
     root = cache.folder.parent
-    known = find_encoders(root, lambda record: record.sees == inside and is_inside(record, cache.record))
+    known = find_encoders(root, lambda record: record.sees == inside and record.is_inside_of(cache.record))
     both = functools.cache(lambda: WithBlocks(Blocks(encoder(), inside)))
     record = known[-1] if known else both().blocks.record
     return both, Together(cache, Cache(root, record))
-
-
-def is_inside(record: EncoderRecord, other: EncoderRecord) -> bool:
-    """Whether `record` describes the blocks or patches of the encoder `other`."""
-    return record.is_inside and record.base_identity == other.identity
 
 
 def _read_what_is_needed(plan: Plan, contents: Contents) -> tuple[int, np.ndarray]:

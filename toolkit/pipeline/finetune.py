@@ -93,13 +93,8 @@ def _finetune_one(plan: Plan, training: Training, split: Split, inside: str | No
 def _cache_of(training: Training, encoder: Callable[[], OpenClip], trained: bool) -> Cache:
     """The fine-tuned encoder's cache; the encoder is loaded if the cache is new."""
     key = training.trained_on.checkpoint
-    known = find_encoders(training.cache, lambda one: one.name == "finetuned" and is_of_checkpoint(one, key))
+    known = find_encoders(training.cache, lambda one: one.is_of_checkpoint(key))
     return Cache(training.cache, known[-1] if known and not trained else encoder().record)
-
-
-def is_of_checkpoint(record: EncoderRecord, key: str) -> bool:
-    """Whether the encoder was made by the training with this key."""
-    return record.trained_on is not None and record.trained_on.checkpoint == key
 
 
 def _load_or_train_again(training: Training, checkpoint: Checkpoint, origin: Source) -> OpenClip:

@@ -1,7 +1,7 @@
 """The plan of a study: a typed value from what the user names (data, model, labels, split); every step takes it."""
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from toolkit.cache.store import Cache, find_encoders
 from toolkit.data.content_hashes import Contents
 from toolkit.data.held_out import CATEGORY, held_out_values
 from toolkit.data.labels import Labels, some
-from toolkit.data.manifest import Dataset
+from toolkit.data.manifest import Dataset, Stages
 from toolkit.data.near_copies import NearCopies, select_without
 from toolkit.data.sources.assemble import AS_IT_LOOKS, Reading
 from toolkit.data.split import NOTHING, Split, select, with_fewer
@@ -23,8 +23,6 @@ from toolkit.encoders.source import Source
 from toolkit.errors import EncoderError, MissingEmbeddings, SelectionError, did_you_mean
 from toolkit.evaluation.paired import MARGIN
 from toolkit.pipeline.prompts import Names, make_prompts
-
-Progress = Callable[[str, int, int], None]
 
 
 def silent(stage: str, done: int, total: int) -> None:
@@ -62,7 +60,7 @@ class Plan:
     typed: str = ""
     data: str = ""
     reading: Reading = AS_IT_LOOKS
-    progress: Progress = silent
+    progress: Stages = silent
     read: Contents | None = None
 
     def every_seed(self) -> Sequence[int]:

@@ -10,6 +10,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from toolkit.encoders.record import EncoderRecord
 from toolkit.errors import SelectionError
 from toolkit.finetuning.recipes import make_recipe
 from toolkit.pipeline.embed import embed
-from toolkit.pipeline.finetune import finetune, is_of_checkpoint
+from toolkit.pipeline.finetune import finetune
 from toolkit.pipeline.plan import Plan, default_model, make_plan
 
 if TYPE_CHECKING:
@@ -69,12 +70,12 @@ class Study:
     """A data set, a CLIP model, and the categories to hold out of training.
 
     `data` is what `--data` takes (None: CIFAKE if it is in `data/`, else the built-in sample), `model` what `--model`
-    takes, `split` the category to hold out, several of them, `all`, or `none` (None: `cat`). `settings` are the other
-    options by name: `pretrained`, `precision`, `device`, `labels` (two or more), `positive`, `prompts` (label -> one or
-    several), `templates`, `names` (label -> name, or a file), `train_per_label`, `test_per_label` (None: every image),
-    `shots` (several numbers of training images per label: `compare` has rows for each, vectors are for the largest),
-    `keep_leaks`, `seed`, `layout`, `columns` (path, label, split, category -> the column), `test_share`,
-    `equalise`, `cache` and `results` (folders), and `progress`, called with (stage, done, total).
+    takes, `split` the category to hold out, several of them, `all`, or `none` (None: `cat` in CIFAKE and the sample,
+    else `none`). `settings` are the other options by name: `pretrained`, `precision`, `device`, `labels` (two or more),
+    `positive`, `prompts` (label -> one or several), `templates`, `names` (label -> name, or a file), `train_per_label`,
+    `test_per_label` (None: every image), `shots` (several numbers of training images per label: `compare` has rows for
+    each, vectors are for the largest), `keep_leaks`, `seed`, `layout`, `columns` (path, label, split, category -> the
+    column), `test_share`, `equalise`, `cache` and `results` (folders), and `progress`, called with stage, done, total.
 
     Images are read and embedded when a method needs them; what is in the cache is never computed again. Methods raise
     `toolkit.ToolkitError` for errors that the user can fix.
@@ -94,18 +95,16 @@ class Study:
         source = openclip.source(model or default_model(dataset), **choice)
         parts = (split,) if isinstance(split, str) else tuple(split or ())
         self.plan = make_plan(dataset, source, split=parts, data=place_of(data), reading=reading, **settings)
-        self._encoder: OpenClip | None = None
 
     @property
     def manifest(self) -> pl.DataFrame:
-        """Every image of the labels: path, label, category (null if it has none), split; all String."""
+        """Every image of the labels: path, label, category (or null), split; Categorical but for the path."""
         return self.plan.dataset.rows
 
-    @property
+    @cached_property
     def encoder(self) -> "OpenClip":
         """The base CLIP, loaded on first use."""
-        self._encoder = self._encoder or openclip.load(self.plan.source)
-        return self._encoder
+        return openclip.load(self.plan.source)
 
     def embed(self, held_out: str | None = None) -> Embeddings:
         """The base encoder's vectors; embeds what the cache lacks.
@@ -126,9 +125,7 @@ class Study:
             self.plan, split=(split.held_out,), seed=split.seed, seeds=None, shots=tuple(sorted(self.plan.shots))[-1:]
         )
         (done,) = finetune(plan, how)
-        record = find_encoders(
-            plan.cache, lambda one: one.name == "finetuned" and is_of_checkpoint(one, done.folder.name)
-        )[-1]
+        record = find_encoders(plan.cache, lambda one: one.is_of_checkpoint(done.folder.name))[-1]
         return _read(Cache(plan.cache, record), split, plan)
 
     def compare(

@@ -15,14 +15,13 @@ from sklearn.base import clone
 
 from toolkit.cache.store import Cache
 from toolkit.data.labels import some
+from toolkit.data.manifest import Stages
 from toolkit.errors import SelectionError, counted, did_you_mean
 from toolkit.heads.base import fold_numbers, folds
 from toolkit.prediction import conformal, kept_heads
 from toolkit.prediction.kept_heads import KeptHead
 
 CALIBRATION_SHARE = 0.25
-
-Progress = Callable[[str, int, int], None]
 Answers = Callable[[np.ndarray], np.ndarray]
 """Probabilities `[N, labels]` -> the set of possible labels of each image, `[N, labels]` bool. A set of exactly one
 label is an answer, any other abstains."""
@@ -113,7 +112,7 @@ def operating_point(
     cache: Cache,
     recall: float,
     fresh: Fresh | None,
-    progress: Progress,
+    progress: Stages,
     label: str | None = None,
 ) -> Rule:
     """Answer `label` unless the other labels' total P exceeds a threshold, then the most likely of the others.
@@ -166,9 +165,7 @@ def _to_keep(about: KeptHead, label: str | None) -> str:
     return label
 
 
-def _cross_validated(
-    about: KeptHead, head: Any, cache: Cache, progress: Progress
-) -> tuple[np.ndarray, np.ndarray, str]:
+def _cross_validated(about: KeptHead, head: Any, cache: Cache, progress: Stages) -> tuple[np.ndarray, np.ndarray, str]:
     """Probabilities `[N, labels]` of the training images, each by a copy of `head` fitted without its fold; their label
     numbers; and the kind of folds in words. The probabilities are stored for the next time."""
     rows = kept_heads.training_rows(about).unique("sha256", keep="first", maintain_order=True)

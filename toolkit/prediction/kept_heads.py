@@ -42,9 +42,9 @@ class HeadRecord:
 
     `weights` is what `--pretrained` takes, `train_groups` are the categories (or other groups) that it was trained on,
     `tests` has accuracy, interval, images and recalls of each test set, `choice` (JSON) is what it chose. Images
-    farther than the cosine distance `far_beyond` from all training images are reported as far. `vectors` says where a
-    k-NN head's vectors are stored: in the `cache`, or in the `file` itself. `equalise` are the steps that its pictures
-    went through (`data.equalise`), and that others must go through to be predicted.
+    farther than the cosine distance `far_beyond` from all training images are reported as far. `vectors` says where the
+    training vectors of a head that keeps them are stored: in the `cache`, or in the `file` itself. `equalise` are the
+    steps that its pictures went through (`data.equalise`), and that others must go through to be predicted.
     """
 
     VERSION: ClassVar[int] = 2
@@ -142,7 +142,7 @@ def keep(
 
 
 def _write(folder: Path, head: Any, training: np.ndarray, record: HeadRecord) -> None:
-    """Write a head's two files. A k-NN head's vectors are not stored again if they are those in the cache."""
+    """Write a head's two files. Training vectors that it keeps are not stored again if they are those in the cache."""
     from toolkit.heads import stored
 
     try:

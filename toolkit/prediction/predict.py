@@ -3,7 +3,7 @@
 import functools
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +17,7 @@ from toolkit.cache import embedding
 from toolkit.cache.store import Cache
 from toolkit.data.equalise import equalised, parse_steps
 from toolkit.data.held_out import LABEL, NONE
-from toolkit.data.manifest import Dataset, hash_rows
+from toolkit.data.manifest import Dataset, Stages, hash_rows
 from toolkit.data.split import first_fresh
 from toolkit.encoders import openclip as encoders
 from toolkit.encoders.features import WITHOUT_MODEL
@@ -33,8 +33,6 @@ ROWS_AT_ONCE = 1024
 """So many images are predicted at once: vectors of a large folder do not fit into memory."""
 MOST_FRESH = 500
 """At most this many new images of each label are used for calibration."""
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,7 @@ class Predicted:
         return len(self.images) - self.images["reason"].count()
 
 
-def predict(dataset: Dataset, request: Request, progress: Progress = lambda stage, done, total: None) -> Predicted:
+def predict(dataset: Dataset, request: Request, progress: Stages = lambda stage, done, total: None) -> Predicted:
     """Predict every image of `dataset`; unreadable ones get a reason instead.
 
     Vectors are read from the encoder's cache and stored there, so that predicting again loads no model. Raises
@@ -102,7 +100,7 @@ def predict(dataset: Dataset, request: Request, progress: Progress = lambda stag
 class _Vectors:
     """Turns images into vectors of the head's encoder, which is loaded once, and only if the cache lacks an image."""
 
-    def __init__(self, about: KeptHead, cache: Cache, request: Request, progress: Progress):
+    def __init__(self, about: KeptHead, cache: Cache, request: Request, progress: Stages):
         self.about, self.cache, self.request, self.progress = about, cache, request, progress
         self.load = functools.cache(self._load)
 

@@ -67,6 +67,11 @@ class Entrant:
         return f"{self.encoder} · {self.head}"
 
     @property
+    def seconds(self) -> float | None:
+        """How long it takes until it can answer; None where that was not measured."""
+        return self.cost.until_answer if self.cost else None
+
+    @property
     def drop(self) -> float | None:
         """Base minus novel accuracy."""
         both = [self.scores.get(test) for test in ("base", "novel")]

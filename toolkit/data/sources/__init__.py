@@ -21,9 +21,7 @@ PATTERN = r"[*?{[].*\.tar$"
 """A path that matches stands for several shards."""
 
 
-def open_data(
-    path: str | Path | None = None, name: str | None = None, cache: Path | None = None, asked: Reading = AS_IT_LOOKS
-) -> Dataset:
+def open_data(path: str | Path | None = None, cache: Path | None = None, asked: Reading = AS_IT_LOOKS) -> Dataset:
     """The data set at `path`; without one, CIFAKE from `data/cifake` or `data/cifake.zip`, else the built-in sample.
 
     Reads file names, and the first bytes of files without an image suffix. `asked` is what the user states about
@@ -33,12 +31,12 @@ def open_data(
     """
     kept = cache and cache / LISTINGS
     if asked.equalise is None:
-        return _as_it_is(path, name, kept, asked)
+        return _as_it_is(path, kept, asked)
     equaliser = parse_steps(asked.equalise)
-    return equalised(_as_it_is(path, name, kept, replace(asked, equalise=None)), equaliser)
+    return equalised(_as_it_is(path, kept, replace(asked, equalise=None)), equaliser)
 
 
-def _as_it_is(path: str | Path | None, name: str | None, kept: Path | None, asked: Reading) -> Dataset:
+def _as_it_is(path: str | Path | None, kept: Path | None, asked: Reading) -> Dataset:
     path = _standard(path)
     if path == "sample":
         from toolkit.data.sources.sample import sample
@@ -48,17 +46,17 @@ def _as_it_is(path: str | Path | None, name: str | None, kept: Path | None, aske
     if _is_on_hub(place):
         from toolkit.data.sources.huggingface import open_hub
 
-        return open_hub(place, name, asked)
+        return open_hub(place, asked)
     if re.search(PATTERN, place) and not os.path.exists(place):
         from toolkit.data.sources.shards import open_shards, shards_of
 
-        return open_shards(shards_of(place), name or PurePosixPath(place).parent.name or "shards", place, kept, asked)
+        return open_shards(shards_of(place), PurePosixPath(place).parent.name or "shards", place, kept, asked)
     if not (files.is_there(place) if files.is_address(place) else Path(place).exists()):
         raise DataError(
-            f"No data at {place}: --data takes CIFAKE as a folder or zip, folders split/label/category/, tar shards, "
-            f"or a CSV or Parquet of paths; leave it out to use the built-in sample."
+            f"No data at {place}: data are CIFAKE as a folder or zip, folders split/label/category/, tar shards, or a "
+            f"CSV or Parquet of paths. Without --data the built-in sample is used."
         )
-    return _open(place, name or PurePosixPath(place).stem, kept, asked)
+    return _open(place, PurePosixPath(place).stem, kept, asked)
 
 
 def open_other(path: str, without_split: str, asked: Reading = AS_IT_LOOKS, cache: Path | None = None) -> Dataset:

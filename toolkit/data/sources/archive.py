@@ -9,7 +9,7 @@ from pathlib import Path
 from toolkit.data.images import HEAD
 from toolkit.data.manifest import Dataset, escape
 from toolkit.data.sources import zip_index
-from toolkit.data.sources.assemble import AS_IT_LOOKS, Reading
+from toolkit.data.sources.assemble import Reading
 from toolkit.data.sources.files import LARGEST_MEMBER, ReadAt, open_binary, pieces_of
 from toolkit.data.sources.listing import Listing, sort_out
 from toolkit.data.sources.table import open_listing
@@ -23,7 +23,7 @@ ROOM_FOR_EXTRA = 64
 """Read in addition, so that header and packed bytes come in one request."""
 
 
-def open_zip(path: Path | str, name: str, kept: Path | None = None, asked: Reading = AS_IT_LOOKS) -> Dataset:
+def open_zip(path: Path | str, name: str, kept: Path | None, asked: Reading) -> Dataset:
     """The data set in a zip, read in place. Members with unsafe names (`../`, absolute) are skipped.
 
     `kept` is a folder where the listing is stored. Raises DataError.

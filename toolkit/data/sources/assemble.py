@@ -78,9 +78,7 @@ def found_in_folders(paths: Sequence[str], passed_over: Sequence[tuple[str, str]
     )
 
 
-def assemble(
-    found: Found, name: str, what: str, place: str, read: Callable[[str], bytes], asked: Reading = AS_IT_LOOKS
-) -> Dataset:
+def assemble(found: Found, name: str, what: str, place: str, read: Callable[[str], bytes], asked: Reading) -> Dataset:
     """The data set of these rows; `what` describes it (`images in the folder x`), `place` is its path or address.
 
     Raises DataError if no image has a label, or if the data's splits are not known words.

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from toolkit.data.images import HEAD
 from toolkit.data.manifest import escape, unescape
 from toolkit.errors import DataError, ImageError, first_line
 
@@ -144,9 +145,9 @@ def reader_below(root: str) -> Callable[[str], bytes]:
     return read
 
 
-def head_below(root: str, size: int = 64) -> Callable[[str], bytes]:
+def head_below(root: str) -> Callable[[str], bytes]:
     """Reads the first bytes of files below an address by their escaped names. Raises ImageError."""
-    return lambda name: _pieces_behind(f"{root.rstrip('/')}/{os.fsdecode(unescape(name))}")(0, size)
+    return lambda name: _pieces_behind(f"{root.rstrip('/')}/{os.fsdecode(unescape(name))}")(0, HEAD)
 
 
 def matching(pattern: str) -> list[str]:

@@ -19,7 +19,7 @@ from typing import Any
 import polars as pl
 
 from toolkit.data.manifest import SCHEMA, Dataset, escape
-from toolkit.data.sources.assemble import AS_IT_LOOKS, Found, Reading, assemble
+from toolkit.data.sources.assemble import Found, Reading, assemble
 from toolkit.data.sources.columns import as_text, columns_of
 from toolkit.data.sources.vocabulary import COLUMNS, plain_column, split_in_path
 from toolkit.errors import DataError, ImageError, first_line
@@ -31,7 +31,7 @@ one part each."""
 PARTS = 3
 
 
-def open_hub(address: str, name: str | None = None, asked: Reading = AS_IT_LOOKS) -> Dataset:
+def open_hub(address: str, asked: Reading) -> Dataset:
     """The data set `hf:owner/name`: its Parquet files, downloaded to the hub's own cache. Raises DataError.
 
     If it has none, the hub's own conversion to Parquet is used.
@@ -47,7 +47,7 @@ def open_hub(address: str, name: str | None = None, asked: Reading = AS_IT_LOOKS
             "run it again, which fetches only what is missing, or download its Parquet files where there is a network "
             "and give their folder, --data FOLDER."
         )
-    return open_folder(folder, name or owner_and_name, asked)
+    return open_folder(folder, owner_and_name, asked)
 
 
 CONVERTED = "refs/convert/parquet"
@@ -85,7 +85,7 @@ def is_parquet_of_images(path: Path) -> bool:
         return False
 
 
-def open_folder(folder: Path, name: str, asked: Reading = AS_IT_LOOKS) -> Dataset:
+def open_folder(folder: Path, name: str, asked: Reading) -> Dataset:
     """The images in all Parquet (else Arrow) files below a folder, in the order of their names. Raises DataError."""
     files = sorted(folder.rglob("*.parquet")) or sorted(folder.rglob("data-*.arrow"))
     files = [path for path in files if path.suffix == ".arrow" or is_parquet_of_images(path)]
@@ -94,7 +94,7 @@ def open_folder(folder: Path, name: str, asked: Reading = AS_IT_LOOKS) -> Datase
     return open_files(files, folder, name, asked)
 
 
-def open_files(paths: Sequence[Path], root: Path, name: str, asked: Reading = AS_IT_LOOKS) -> Dataset:
+def open_files(paths: Sequence[Path], root: Path, name: str, asked: Reading) -> Dataset:
     """The images in these files. Splits may be named in their paths below `root`. Raises DataError."""
     files = {path.relative_to(root).as_posix(): _File(path, asked.columns) for path in paths}
     parts = [_rows(file, below, asked) for below, file in files.items()]

@@ -76,7 +76,7 @@ def reader(root: Path) -> Callable[[str], bytes]:
 
 
 def _read_file(place: bytes, top: bytes, size: int = -1) -> bytes:
-    """The file's real path after links and `..`, which must be inside `root`."""
+    """The bytes of a file, all or the first `size`, whose real path, after links and `..`, lies below `top`."""
     real = os.path.realpath(place)
     if os.path.commonpath([real, top]) != top:
         raise ImageError("outside the data's folder")

@@ -35,7 +35,7 @@ class Shard:
     passed_over: list[tuple[str, str]]
 
 
-def index_of(place: str, folder: Path | None = None) -> Shard:
+def index_of(place: str, folder: Path | None) -> Shard:
     """The contents of a shard (path or address), from `folder` if they are stored there.
 
     Raises DataError unless it is a complete, uncompressed tar.

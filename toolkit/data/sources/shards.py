@@ -13,7 +13,7 @@ import polars as pl
 
 from toolkit.data.images import SUFFIXES
 from toolkit.data.manifest import Dataset, escape, natural, reasons
-from toolkit.data.sources.assemble import AS_IT_LOOKS, Reading, assemble
+from toolkit.data.sources.assemble import Reading, assemble
 from toolkit.data.sources.files import LARGEST_MEMBER, ReadAt, matching, pieces_of_many
 from toolkit.data.sources.local import files_below
 from toolkit.data.sources.samples import found_in_shards
@@ -59,9 +59,7 @@ def _braces(pattern: str) -> Iterator[str]:
         yield from _braces(pattern[: found.start()] + choice + pattern[found.end() :])
 
 
-def open_shards(
-    places: Sequence[str], name: str, where: str, kept: Path | None = None, asked: Reading = AS_IT_LOOKS
-) -> Dataset:
+def open_shards(places: Sequence[str], name: str, where: str, kept: Path | None, asked: Reading) -> Dataset:
     """The data set in tar shards (paths or addresses); reads their headers. Raises DataError.
 
     Their contents are stored in the folder `kept`, so that an unchanged shard is walked through once. Processes under

@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from toolkit.data.manifest import Dataset, escape
-from toolkit.data.sources.assemble import AS_IT_LOOKS, Found, Reading, assemble, found_in_folders
+from toolkit.data.sources.assemble import Found, Reading, assemble, found_in_folders
 from toolkit.data.sources.columns import MEANINGS, ROW, columns_of, read_table
 from toolkit.data.sources.files import is_address, read_whole, reader_below
 from toolkit.data.sources.listing import Listing
@@ -22,7 +22,7 @@ METADATA = "metadata"
 """Hugging Face's name of a table beside images: metadata.csv, metadata.jsonl."""
 
 
-def open_table(path: Path | str, name: str, asked: Reading = AS_IT_LOOKS) -> Dataset:
+def open_table(path: Path | str, name: str, asked: Reading) -> Dataset:
     """The images that a table lists, in its order. Paths are relative to the table's folder and must stay below it.
 
     Raises DataError if the table cannot be read, lacks a column, or names no train and test split.

@@ -94,12 +94,11 @@ def legend(figure: "Figure", entrants: Sequence[Entrant], shapes: Mapping[str, s
     return (AXIS + LINE * -(-len(handles) // 4)) / figure.get_figheight()
 
 
-def percent(axes: "Axes", x: bool = True, y: bool = True) -> None:
+def percent(axes: "Axes", x: bool = True) -> None:
     from matplotlib.ticker import PercentFormatter
 
-    for wanted, axis in ((x, axes.xaxis), (y, axes.yaxis)):
-        if wanted:
-            axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    for axis in (axes.xaxis, axes.yaxis) if x else (axes.yaxis,):
+        axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
 
 
 def roc_of_best(best: Sequence[Entrant], subject: Subject, predictions: pl.DataFrame) -> Picture | None:

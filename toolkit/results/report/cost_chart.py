@@ -64,8 +64,7 @@ def chart(entrants: Sequence[Entrant], best: Sequence[Entrant], test: str) -> Pi
 
 
 def _seconds(entrant: Entrant) -> float:
-    known = entrant.cost.until_answer if entrant.cost else None
-    return max(known or 0.0, LEAST)
+    return max(entrant.seconds or 0.0, LEAST)
 
 
 def _machines(shown: Subject) -> str:

@@ -20,9 +20,9 @@ RULE = (
     "the lowest log loss on left-out training images. For a fine-tuned one it is the head that it was trained with, "
     "since every head looks good on images that trained the encoder; its blocks, which have no such head, are left "
     "out. Each is compared with the most accurate of them on the same images; p is that of the exact McNemar test "
-    "(over several runs, of the paired interval, too; over six held-out values or more, of the sign-flip test), corrected "
-    "for the number of comparisons (Holm 1979). The most accurate one was picked on these images, which flatters it a "
-    "little."
+    "(over several runs, of the paired interval, too; over six held-out values or more, of the sign-flip test), "
+    "corrected for the number of comparisons (Holm 1979). The most accurate one was picked on these images, which "
+    "flatters it a little."
 )
 
 
@@ -50,7 +50,7 @@ def side_by_side(table: pl.DataFrame, predictions: pl.DataFrame, shown: Subject)
     rivals = _rivals(table, predictions, shown)
     if len(rivals) < 2:
         return []
-    twice = {name for name in (one.about["model"] for one in rivals) if _count(rivals, name) > 1}
+    names = [one.about["model"] for one in rivals]
     rows, images = [], []
     for number, rival in enumerate(rivals):
         model, weights = rival.about["model"], rival.about["pretrained"]
@@ -58,7 +58,10 @@ def side_by_side(table: pl.DataFrame, predictions: pl.DataFrame, shown: Subject)
         images.append(rival.predictions.drop("probabilities").with_columns(pl.col("entrant").replace_strict(keyed)))
         for entrant in _one_an_encoder(rival, shown.decides):
             rows.append(
-                Row(f"{model} ({weights})" if model in twice else model, replace(entrant, key=keyed[entrant.key]))
+                Row(
+                    f"{model} ({weights})" if names.count(model) > 1 else model,
+                    replace(entrant, key=keyed[entrant.key]),
+                )
             )
     if len({row.model for row in rows}) < 2:
         return []
@@ -97,10 +100,6 @@ def _rivals(table: pl.DataFrame, predictions: pl.DataFrame, shown: Subject) -> l
 
 def _repetitions(one: Subject) -> set[tuple[Any, ...]]:
     return set(one.table.select(*REPETITION, "images").iter_rows())
-
-
-def _count(rivals: Sequence[Subject], model: str) -> int:
-    return sum(one.about["model"] == model for one in rivals)
 
 
 def _one_an_encoder(rival: Subject, decides: str) -> Iterator[Entrant]:

@@ -14,7 +14,7 @@ SILLY_RATIO, NOTHING = 100, 0.1
 def sentence(shown: Subject, contest: Contest, figures: bool = True) -> str:
     """The challenger's price against the holder's, and what it buys, on the first test set with a significant
     difference; with `figures`, also that difference with its interval. Empty if one of the two is not known."""
-    mine, theirs = (_seconds(entrant) for entrant in (contest.challenger, contest.holder))
+    mine, theirs = (entrant.seconds for entrant in (contest.challenger, contest.holder))
     if not mine or not theirs:
         return ""
     name, telling = NAMES[contest.challenger.way], contest.telling or next(iter(contest.duels.values()))
@@ -50,14 +50,10 @@ def _times(ratio: float) -> str:
     return "as much as" if ratio < 1.05 else f"{ratio:,.1f} times" if ratio < 9.95 else f"{ratio:,.0f} times"
 
 
-def _seconds(entrant: Entrant) -> float | None:
-    return entrant.cost.until_answer if entrant.cost else None
-
-
 def priced(shown: Subject) -> list[Entrant]:
     """The entrants with a known cost and a score on the deciding test set, the cheapest first."""
-    known = [one for one in shown.ranked([*WAYS, "reference"]) if _seconds(one) is not None]
-    return sorted(known, key=lambda one: (_seconds(one) or 0.0, -one.scores[shown.decides].mean))
+    known = [one for one in shown.ranked([*WAYS, "reference"]) if one.seconds is not None]
+    return sorted(known, key=lambda one: (one.seconds or 0.0, -one.scores[shown.decides].mean))
 
 
 def frontier(entrants: Sequence[Entrant], test: str) -> list[Entrant]:
