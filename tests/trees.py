@@ -3,7 +3,8 @@
 import io
 import tarfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -74,3 +75,16 @@ def write_tar(path: Path, files: dict[str, bytes]) -> Path:
             member.size = len(data)
             archive.addfile(member, io.BytesIO(data))
     return path
+
+
+@contextmanager
+def out_of_reach(path: Path) -> Iterator[None]:
+    """Inside the block the file is there and cannot be read, not even by root: a folder has its name."""
+    data = path.read_bytes()
+    path.unlink()
+    path.mkdir()
+    try:
+        yield
+    finally:
+        path.rmdir()  # it is still there: nobody set it aside
+        path.write_bytes(data)

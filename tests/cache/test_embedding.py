@@ -11,18 +11,21 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from click.testing import CliRunner
 from fakes import FakeEncoder
+from filelock import FileLock
 from processes import clean_processes
 from trees import cifake_files, jpeg, write_folder, write_zip
 
 from toolkit.cache.embedding import embed_images, embed_prompts
 from toolkit.cache.segments import list_segments, read_keys
 from toolkit.cache.store import Cache
+from toolkit.cli.main import cli
 from toolkit.data.images import decode
 from toolkit.data.labels import Labels
 from toolkit.data.manifest import Dataset, hash_rows
 from toolkit.data.sources import open_data
-from toolkit.encoders.openclip import Source
+from toolkit.encoders.openclip import OpenClip, Source
 from toolkit.errors import CacheError, DataError
 from toolkit.pipeline import plan as plans
 from toolkit.pipeline.embed import embed
@@ -112,14 +115,14 @@ def test_prompts_are_embedded_once(tmp_path: Path) -> None:
 
 
 class BreaksHalfWay(FakeEncoder):
-    """An encoder that fails after three batches."""
+    """An encoder that fails after three batches, or as many images as `after` says."""
 
-    def __init__(self, error: BaseException):
+    def __init__(self, error: BaseException, after: int = 24):
         super().__init__()
-        self.error = error
+        self.error, self.after = error, after
 
     def embed_images(self, pixels: np.ndarray) -> np.ndarray:
-        if self.images_embedded >= 24:
+        if self.images_embedded >= self.after:
             raise self.error
         return super().embed_images(pixels)
 
@@ -129,6 +132,54 @@ def test_what_was_embedded_before_an_interruption_is_kept(folder: Path, tmp_path
     with pytest.raises(type(error)):
         fill(open_data(folder), tmp_path / "cache", BreaksHalfWay(error))
     assert fill(open_data(folder), tmp_path / "cache")[:2] == (16, 24)
+
+
+@pytest.mark.parametrize("after", [24, 32])
+def test_what_failed_can_be_embedded_again_at_once_by_the_same_process(
+    folder: Path, tmp_path: Path, after: int
+) -> None:
+    with pytest.raises(RuntimeError) as kept:  # and with it all that its frames refer to
+        fill(open_data(folder), tmp_path / "cache", BreaksHalfWay(RuntimeError("broken"), after))
+    for claim in (tmp_path / "cache").rglob("*.lock"):
+        FileLock(claim, timeout=0).acquire()  # raises where it is still held
+    assert fill(open_data(folder), tmp_path / "cache")[:2] == (40 - after, after), kept
+
+
+class OutOfMemoryError(RuntimeError):
+    """Called as torch's is."""
+
+
+class LittleMemory(FakeEncoder):
+    """An encoder on a GPU with memory for so many images."""
+
+    def __init__(self, most: int):
+        super().__init__()
+        self.most = most
+
+    def embed_images(self, pixels: np.ndarray) -> np.ndarray:
+        if len(pixels) > self.most:
+            raise OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has 8.00 GiB.")
+        return super().embed_images(pixels)
+
+
+@pytest.mark.parametrize("most", [1, 3])
+def test_a_batch_that_a_gpu_has_no_memory_for_is_embedded_in_parts(folder: Path, tmp_path: Path, most: int) -> None:
+    dataset = open_data(folder)
+    assert fill(dataset, tmp_path / "little", LittleMemory(most))[:2] == (40, 0)
+    fill(dataset, tmp_path / "much")
+    keys = hash_rows(dataset, dataset.rows)["sha256"].to_list()
+    little, much = (Cache(tmp_path / name, FakeEncoder().record).read_images(keys) for name in ("little", "much"))
+    np.testing.assert_allclose(little, much, rtol=1e-5, atol=1e-5)
+
+
+def test_a_gpu_without_memory_for_one_image_is_one_line(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OpenClip, "embed_images", lambda _, pixels: LittleMemory(0).embed_images(pixels))
+    words = ["embed", "--data", folder, "--model", "nano", "--cache", tmp_path / "cache", "--results", tmp_path]
+    done = CliRunner().invoke(cli, [str(word) for word in words])
+    assert done.exit_code == 2 and len(done.stderr.splitlines()) == 1, done.output
+    assert done.stderr.startswith("Error: The GPU has too little memory") and "--batch-size" in done.stderr
 
 
 def test_a_cache_that_cannot_be_written_is_one_clear_line(folder: Path, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 import os
 import random
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,14 +12,16 @@ import pytest
 from fakes import FakeEncoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from trees import out_of_reach
 
-from toolkit.cache import administration
+from toolkit.cache import administration, segments
 from toolkit.cache import store as caches
-from toolkit.cache.store import Cache
+from toolkit.cache.store import Cache, Together
 from toolkit.data import unreadable
 from toolkit.encoders.record import TrainedOn
-from toolkit.errors import CacheError, MissingEmbeddings
+from toolkit.errors import CacheError, CannotRead, MissingEmbeddings
 from toolkit.storage import kept
+from toolkit.storage.records import write_record
 
 DIMENSION = 16
 
@@ -135,6 +139,47 @@ def test_verify_names_the_damaged_file_and_changes_nothing(tmp_path: Path) -> No
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_segment_that_cannot_be_read_now_is_not_set_aside(tmp_path: Path) -> None:
+    make(tmp_path).append_images([key(1)], vectors(1))
+    (segment,) = segments.list_segments(make(tmp_path).folder, "images")
+    with out_of_reach(segment), pytest.raises(CannotRead, match=segment.name):
+        make(tmp_path).missing_images([key(1)])
+    again = make(tmp_path)
+    assert np.array_equal(again.read_images([key(1)]), vectors(1)) and again.damaged == []
+
+
+def test_an_encoders_record_that_cannot_be_read_now_is_not_set_aside(tmp_path: Path) -> None:
+    cache = make(tmp_path)
+    cache.append_images([key(1)], vectors(1))
+    with out_of_reach(cache.folder / "encoder.json"), pytest.raises(CannotRead, match=r"encoder\.json"):
+        caches.find_encoders(tmp_path)
+    assert caches.find_encoders(tmp_path) == [cache.record] and not list(tmp_path.rglob("*.damaged"))
+
+
+def test_one_thread_may_ask_what_is_missing_while_another_stores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_whole = segments.is_whole
+
+    def slowly(path: Path) -> bool:
+        time.sleep(0.01)
+        return is_whole(path)
+
+    monkeypatch.setattr(segments, "is_whole", slowly)
+    cache, numbers = make(tmp_path), range(20)
+
+    def store() -> None:
+        for n in numbers:
+            Together(cache).append_images([key(n)], vectors(n))
+
+    with ThreadPoolExecutor(1) as thread:
+        storing = thread.submit(store)
+        while not storing.done():
+            cache.missing_images([key(n) for n in numbers])
+        storing.result()
+    assert np.array_equal(cache.read_images([key(n) for n in numbers]), vectors(*numbers))
+
+
 def test_a_damaged_list_of_unreadable_images_is_named_set_aside_and_made_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -148,6 +193,32 @@ def test_a_damaged_list_of_unreadable_images_is_named_set_aside_and_made_again(
     assert not place.exists() and place.with_name("unreadable.json.damaged").exists()
     unreadable.add(tmp_path, {key(2): "empty file"})
     assert unreadable.read(tmp_path) == {key(2): "empty file"}
+
+
+def test_an_unreadable_image_is_tried_again_where_other_libraries_decode(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unreadable.add(tmp_path, {key(1): "not a readable image (unknown format)"})
+    here = unreadable.decoders()
+    monkeypatch.setattr(unreadable, "decoders", lambda: f"{here}, one more")
+    assert unreadable.read(tmp_path) == {}
+    unreadable.add(tmp_path, {key(2): "empty file"})
+    assert list(unreadable.read(tmp_path)) == [key(2)]
+    monkeypatch.setattr(unreadable, "decoders", lambda: here)
+    assert list(unreadable.read(tmp_path)) == [key(1)]
+
+
+def test_an_image_that_did_not_fit_into_memory_is_tried_again(tmp_path: Path) -> None:
+    unreadable.add(tmp_path, {key(1): "does not fit into memory", key(2): "empty file"})
+    assert unreadable.read(tmp_path) == {key(2): "empty file"}
+
+
+def test_a_list_of_unreadable_images_of_an_earlier_version_is_passed_over(tmp_path: Path) -> None:
+    write_record(tmp_path / "unreadable.json", {key(1): "truncated"})
+    assert unreadable.read(tmp_path) == {}
+    unreadable.add(tmp_path, {key(2): "empty file"})
+    assert unreadable.read(tmp_path) == {key(2): "empty file"}
+    assert [file["state"] for file in administration.verify(tmp_path)] == ["whole"]
 
 
 def test_keys_that_start_alike_are_told_apart(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from trees import cifake_files, jpeg, write_zip
+from trees import cifake_files, jpeg, out_of_reach, write_zip
 
 from toolkit.data.manifest import Dataset, hash_rows
 from toolkit.data.sources import archive, open_data, sample
@@ -83,6 +83,17 @@ def test_a_damaged_listing_is_made_anew(tmp_path: Path, suffix: str, damage: str
         file.unlink()
     assert facts(open_data(place, cache=cache)) == expected
     assert file.read_bytes() == data, "it is stored again"
+
+
+def test_a_listing_that_cannot_be_read_now_is_made_anew_and_not_set_aside(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    place, cache = write_zip(tmp_path / "x.zip", KINDS["cifake"][0]), tmp_path / "cache"
+    expected = facts(open_data(place, cache=cache))
+    (record,) = (cache / LISTINGS).glob("*.json")
+    with out_of_reach(record):
+        assert facts(open_data(place, cache=cache)) == expected
+    assert "damaged" not in caplog.text and facts(open_data(place, cache=cache)) == expected
 
 
 def test_a_cache_that_cannot_be_written_changes_nothing(tmp_path: Path) -> None:

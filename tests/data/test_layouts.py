@@ -8,6 +8,7 @@ from trees import cifake_files, jpeg, write_folder, write_tar, write_zip
 
 from toolkit.data.manifest import Dataset, hash_rows
 from toolkit.data.sources import Reading, open_data, open_other
+from toolkit.data.split import select
 from toolkit.errors import DataError
 
 
@@ -96,7 +97,10 @@ def test_the_innermost_split_counts(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("word", ["test", "testing", "Eval", "EVALUATION", "valid", "val", "Validation", "dev"])
+@pytest.mark.parametrize(
+    "word",
+    ["test", "testing", "Eval", "EVALUATION", "valid", "val", "Validation", "dev", "Test Set", "test_images", "val-data"],
+)
 def test_every_word_for_a_test_split_is_one(tmp_path: Path, word: str) -> None:
     names = [f"{s}/{n}/{{}}.jpg" for s in ("Training", word) for n in ("a", "b")]
     dataset = open_data(write_folder(tmp_path / "x", pictures(*names)))
@@ -119,6 +123,23 @@ def test_labels_that_differ_in_case_alone_are_one(tmp_path: Path) -> None:
         "FAKE and Fake count as one label, FAKE.",
         "REAL and real count as one label, REAL.",
     ]
+
+
+def test_the_images_of_a_held_out_category_never_train_however_their_folder_is_written(tmp_path: Path) -> None:
+    files = [f"train/{n}/{c}/{{}}.jpg" for n in ("REAL", "FAKE") for c in ("Cat", "dog")]
+    files += [f"test/{n}/{c}/0.jpg" for n in ("REAL", "FAKE") for c in ("cat", "dog")]
+    dataset = open_data(write_folder(tmp_path / "x", pictures(*files)))
+    assert dataset.categories() == ["Cat", "dog"] and "Cat and cat count as one category, Cat." in dataset.notes
+    split = select(dataset, "Cat", None, None)
+    assert {path.split("/")[2] for path in split.train["path"]} == {"dog"}
+    assert {path.split("/")[2] for path in split.novel["path"]} == {"cat"}
+
+
+def test_folders_called_training_set_and_testing_are_splits(tmp_path: Path) -> None:
+    names = [f"{s}/{n}/{{}}.jpg" for s in ("Training Set", "testing") for n in ("a", "b")]
+    dataset = open_data(write_folder(tmp_path / "x", pictures(*names)))
+    assert dict(dataset.rows.group_by("split").len().rows()) == {"train": 6, "test": 6}
+    assert dataset.labels() == ["a", "b"] and dataset.passed_over.is_empty()
 
 
 def test_a_category_called_nature_is_no_label(tmp_path: Path) -> None:
@@ -185,6 +206,16 @@ def test_a_layout_that_says_too_little_is_one_clear_line(tmp_path: Path, layout:
     with pytest.raises(DataError) as caught:
         open_data(folder, asked=Reading(layout=layout))
     assert "\n" not in str(caught.value) and ("--layout" in str(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("layout", "meant"),
+    [("{splt}/{label}", "split"), ("{split}/{lable}", "label"), ("{split}/{label}/{categorie}", "category")],
+)
+def test_a_mistyped_placeholder_is_answered_with_the_right_one(tmp_path: Path, layout: str, meant: str) -> None:
+    folder = write_folder(tmp_path / "x", pictures("train/a/b/{}.jpg"))
+    with pytest.raises(DataError, match=rf"Did you mean \{{{meant}\}}\?"):
+        open_data(folder, asked=Reading(layout=layout))
 
 
 def test_a_layout_that_fits_nothing_is_one_clear_line(tmp_path: Path) -> None:

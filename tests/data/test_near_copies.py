@@ -19,6 +19,7 @@ from toolkit.data.manifest import Dataset, frame, hash_rows
 from toolkit.data.near_copies import NearCopies, NearCopy, select_without
 from toolkit.data.sources import open_data
 from toolkit.data.split import Split, select
+from toolkit.errors import ImageError
 
 
 def picture(seed: int, size: int = 32) -> Image.Image:
@@ -125,6 +126,24 @@ def test_a_result_is_remembered_and_no_image_is_read_again(tmp_path: Path) -> No
     again = NearCopies(Dataset("made", "made", data.rows, unread, "folder"), tmp_path).among(train, test)
     assert first == again != []
     assert [one["state"] for one in verify(tmp_path)] == ["whole"]
+
+
+@pytest.mark.parametrize("another_search", [True, False])
+def test_a_near_copy_that_could_not_be_read_once_is_found_the_next_time(tmp_path: Path, another_search: bool) -> None:
+    data, train, test = data_of({"1.png": saved(picture(1))}, {"1.jpg": saved(picture(1), 90)})
+    reachable = False
+
+    def read(path: str) -> bytes:
+        if path == "test/1.jpg" and not reachable:
+            raise ImageError("input/output error")
+        return data.read(path)
+
+    flaky = Dataset("made", "made", data.rows, read, "folder")
+    look = NearCopies(flaky, tmp_path)
+    assert look.among(train, test) == []
+    reachable = True
+    found = (NearCopies(flaky, tmp_path) if another_search else look).among(train, test)
+    assert [str(copy) for copy in found or []] == ["test/1.jpg of train/1.png, saved again"]
 
 
 def test_a_damaged_record_is_made_again(tmp_path: Path) -> None:

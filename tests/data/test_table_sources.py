@@ -10,6 +10,7 @@ from trees import jpeg, write_folder, write_zip
 
 from toolkit.data.manifest import hash_rows
 from toolkit.data.sources import Reading, open_data
+from toolkit.data.split import select
 from toolkit.errors import DataError
 from toolkit.results.tables import csv_bytes
 
@@ -61,6 +62,7 @@ WRITTEN = {
     "dotted": lambda root, path: f"./{path}",
     "decomposed": lambda root, path: unicodedata.normalize("NFD", path),
     "in capitals": lambda root, path: path.upper(),
+    "through another folder": lambda root, path: f"x/../{path}",
 }
 
 
@@ -133,6 +135,54 @@ def test_a_picture_listed_twice_is_said_with_its_rows(tmp_path: Path) -> None:
         "train/é.jpg": "listed with two labels or two splits: two splits (train and test), rows 3 and 7",
     }
     assert dataset.seen == len(rows)
+
+
+def test_a_picture_listed_again_through_another_folder_is_the_same(tmp_path: Path) -> None:
+    write_folder(tmp_path, PICTURES)
+    rows = [*ROWS, ("test/x/../../train/a 1.jpg", "FAKE", "test")]
+    pl.DataFrame(rows, schema=["path", "label", "split"], orient="row").write_csv(tmp_path / "list.csv")
+    (found,) = open_data(tmp_path / "list.csv").passed_over.rows()
+    assert found[0] == "train/a 1.jpg" and found[1].endswith("two splits (train and test), rows 2 and 5")
+
+
+def test_values_that_differ_in_case_unicode_form_or_spaces_around_them_are_one(tmp_path: Path) -> None:
+    lines = ["path,label,split,category,camera"]
+    for n in range(12):
+        label, split = ("FAKE", "REAL", "FAKE", "Real ")[n % 4], "train" if n < 8 else "test"
+        category = "dog" if n % 2 else ("caf\u00e9", "Cafe\u0301", "caf\u00e9 ")[n // 4]
+        lines.append(f"{n}.jpg,{label},{split},{category},{'Kodak' if n < 8 else ' KODAK'}")
+    (tmp_path / "list.csv").write_text("\n".join(lines), encoding="utf-8")
+    dataset = open_data(write_folder(tmp_path, {f"{n}.jpg": jpeg(n) for n in range(12)}) / "list.csv")
+    assert dataset.labels() == ["FAKE", "REAL"] and set(dataset.rows["camera"]) == {"Kodak"}
+    assert len(dataset.categories()) == 2 and "dog" in dataset.categories()
+    assert {note.split(" count as one ")[1].split(",")[0] for note in dataset.notes} >= {"category", "camera"}
+    held_out = next(one for one in dataset.categories() if one != "dog")
+    split = select(dataset, held_out, None, None)
+    assert {int(path.split(".")[0]) % 2 for path in split.train["path"]} == {1}
+    assert {int(path.split(".")[0]) % 2 for path in split.novel["path"]} == {0}
+
+
+def test_what_data_suspects_found_out_is_no_column_of_data_read_from_its_list(tmp_path: Path) -> None:
+    write_folder(tmp_path, PICTURES)
+    found = {"rank": [1, 2, 3], "suggested": "REAL", "p_label": 0.1, "p_suggested": 0.9, "suspect": True}
+    listed = pl.DataFrame(ROWS, schema=["path", "label", "split"], orient="row")
+    listed.with_columns(camera=pl.lit("x")).with_columns(
+        pl.Series(name, value) if isinstance(value, list) else pl.lit(value).alias(name)
+        for name, value in found.items()
+    ).write_csv(tmp_path / "suspects.csv")
+    assert open_data(tmp_path / "suspects.csv").rows.columns == ["path", "label", "category", "split", "camera"]
+    listed.with_columns(rank=pl.Series([1, 1, 2])).write_csv(tmp_path / "own.csv")
+    assert "rank" in open_data(tmp_path / "own.csv").rows.columns
+
+
+def test_a_table_at_which_polars_panics_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def panic(*_: object, **__: object) -> None:
+        raise pl.exceptions.PanicException("range end index 9 out of range for slice of length 4\nbacktrace")
+
+    pl.DataFrame(ROWS, schema=["path", "label", "split"], orient="row").write_parquet(tmp_path / "list.parquet")
+    monkeypatch.setattr(pl, "read_parquet", panic)
+    with pytest.raises(DataError, match=r"^[^\n]*list\.parquet cannot be read as a table: range end index 9[^\n]*$"):
+        open_data(tmp_path / "list.parquet")
 
 
 def test_rows_without_a_label_or_of_no_known_split_never_train(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
+from tiny import CONFIG, tiny_source
 
 from toolkit.cache.store import Cache
 from toolkit.cli.main import cli
@@ -173,6 +174,21 @@ def test_another_config_beside_the_same_weights_is_another_source(folder: Path) 
     config = json.loads((folder / "open_clip_config.json").read_text())
     (folder / "open_clip_config.json").write_text(json.dumps({**config, "preprocess_cfg": {}}))
     assert openclip.source(f"local-dir:{folder}").called != before
+
+
+def test_models_of_equal_weights_and_another_number_of_heads_are_told_apart(tmp_path: Path) -> None:
+    weights = tiny_source(tmp_path).file
+    assert weights is not None
+    made = []
+    for width in (16, 32):  # of an attention head: two heads, or one
+        model = tmp_path / f"of{width}"
+        model.mkdir()
+        (model / "open_clip_model.safetensors").write_bytes(weights.read_bytes())
+        config = {**CONFIG, "vision_cfg": {**CONFIG["vision_cfg"], "head_width": width}}
+        (model / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
+        made.append(openclip.load(openclip.source(f"local-dir:{model}", device="cpu")))
+    assert made[0].record.weights_sha256 == made[1].record.weights_sha256
+    assert made[0].identity != made[1].identity
 
 
 def test_of_several_files_the_one_that_open_clip_prefers_is_taken(folder: Path) -> None:

@@ -219,6 +219,40 @@ def test_intervals_of_average_precision_and_brier_score_agree_with_a_plain_boots
         )
 
 
+@pytest.mark.parametrize("each", [1, 4, 5, 9])
+def test_labels_with_fewer_than_five_images_are_drawn_together_and_others_each_by_itself(each: int) -> None:
+    """Against a plain bootstrap. Some labels are all right and some all wrong: within these nothing varies."""
+    rng, labels = np.random.default_rng(each), 40
+    codes = np.repeat(np.arange(labels), each)
+    odds = rng.dirichlet(np.ones(labels), len(codes)) / 2 + 0.5 * np.eye(labels)[(codes + (codes % 2)) % labels]
+    names, called = np.array([f"label {code}" for code in range(labels)]), odds.argmax(axis=1)
+    row = summarise(names[codes], names[called], odds, [*names])[-1]
+    errors = ((odds - np.eye(labels)[codes]) ** 2).sum(axis=1)
+    strata = codes if each >= 5 else np.zeros_like(codes)
+    drawn = []
+    for _ in range(600):
+        some = np.concatenate([rng.choice(np.flatnonzero(strata == one), (strata == one).sum()) for one in set(strata)])
+        there = np.unique(codes[some])
+        drawn.append(
+            [np.mean([(called[some] == one)[codes[some] == one].mean() for one in there]), errors[some].mean()]
+        )
+    for name, values in zip(("recall", "brier"), np.transpose(drawn), strict=True):
+        found = row[f"{name}_low"], row[f"{name}_high"]
+        assert found == pytest.approx(np.percentile(values, [2.5, 97.5]), abs=0.03)
+    if each == 1:
+        assert row["recall_low"] < row["accuracy"] - 0.05 and row["accuracy"] + 0.05 < row["recall_high"]
+        assert row["brier_high"] - row["brier_low"] > 0.1
+
+
+@pytest.mark.parametrize("positive", [[True, False, False, False], [True, True, True, False]])
+def test_a_single_image_of_a_label_gives_the_auc_no_interval(positive: list[bool]) -> None:
+    p = np.array([0.9, 0.6, 0.3, 0.1])
+    row = summarise(np.where(positive, "REAL", "FAKE"), np.where(p > 0.5, "REAL", "FAKE"), both(p), CLASSES)[-1]
+    assert row["roc_auc"] == 1.0 and np.isnan([row["roc_auc_low"], row["roc_auc_high"]]).all()
+    assert np.isnan(auc_interval(np.array(positive), p, 0)).all()
+    assert not np.isnan(auc_interval(np.array([True, True, False, False]), p, 0)).any()
+
+
 @pytest.mark.parametrize("images", [20, 200, 3000])
 def test_the_expected_calibration_error_is_that_of_labels_drawn_from_the_heads_own_p(images: int) -> None:
     rng = np.random.default_rng(images)

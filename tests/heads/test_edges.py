@@ -24,6 +24,11 @@ def test_probes_of_pure_noise_want_less_than_their_grids_have() -> None:
     assert NearestNeighbours(k_grid=(1, 3, 51)).fit(X, y).choice_["at_edge"] == ["k = 51"]
 
 
+def test_the_largest_number_of_neighbours_that_there_are_images_for_is_an_edge_too() -> None:
+    X, y = rows(1e9)
+    assert NearestNeighbours(k_grid=(1, 3, 51, 101)).fit(X, y).choice_["at_edge"] == ["k = 51"]
+
+
 def test_a_block_that_the_answer_rests_on_says_which_one_wants_more() -> None:
     X, y = rows(0.2)
     assert LayerProbes(grid=(0.001, 0.01)).fit(X, y).choice_["at_edge"] == ["block 1: C = 0.01"]

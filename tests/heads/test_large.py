@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fakes import FakeEncoder
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
@@ -16,9 +18,10 @@ from toolkit.data.labels import Labels
 from toolkit.data.sources import open_data
 from toolkit.data.split import select
 from toolkit.evaluation.grid import Settings
-from toolkit.heads import partitioned, streamed
-from toolkit.heads.base import unit
+from toolkit.heads import layer_probes, partitioned, streamed
+from toolkit.heads.base import unit, with_rare_classes
 from toolkit.heads.knn import NearestNeighbours
+from toolkit.heads.layer_probes import LayerProbes
 from toolkit.heads.logreg import LogisticProbe
 from toolkit.heads.stored import from_bytes, to_bytes
 from toolkit.pipeline.compare import compare_split as compare
@@ -107,6 +110,36 @@ def test_beyond_the_stated_size_logistic_scores_are_those_of_fitting_everything_
     plain = LogisticRegression(C=large.choice_["C"], max_iter=10_000, tol=1e-10).fit(unit(X).astype(np.float64), y)
     assert np.allclose(large.predict_proba(new), plain.predict_proba(unit(new).astype(np.float64)), atol=1e-4)
     assert clone(large).fit(X[:400], y[:400], groups[:400]).notes_ == []
+
+
+@pytest.mark.parametrize("labels", [["FAKE", "REAL"], ["FAKE", "RARE", "REAL"]], ids=len)
+@pytest.mark.parametrize("kind", [LogisticProbe, LayerProbes])
+def test_a_rare_label_is_learned_though_random_rows_would_lack_it(
+    kind: type, labels: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count, rare = 1000, labels[1]
+    y = np.resize([label for label in labels if label != rare], count)
+    y[:6] = rare
+    X = np.random.default_rng(0).normal(size=(count, 12)).astype(np.float32)
+    for number, label in enumerate(labels):
+        X[y == label, number] += 6
+    monkeypatch.setattr(streamed, "MOST_VALUES", X.size - 1)
+    monkeypatch.setattr(streamed, "SAMPLE", 30)
+    monkeypatch.setattr(layer_probes, "MOST_ROWS", 30)
+    head = kind().fit(X, y)
+    assert head.classes_.tolist() == labels and 30 <= head.choice_["chosen_on"] <= 35
+    assert (head.predict(X)[:6] == rare).all() and np.mean(head.predict(X) == y) > 0.95
+
+
+@given(codes=st.lists(st.integers(0, 4), min_size=1, max_size=80), data=st.data())
+def test_random_rows_are_kept_and_filled_up_to_five_of_each_label(codes: list[int], data: st.DataObject) -> None:
+    every = np.array(codes)
+    rows = data.draw(st.lists(st.integers(0, len(codes) - 1), min_size=1, unique=True))
+    found = with_rare_classes(np.array(rows), every)
+    assert found.tolist() == sorted(set(found)) and set(rows) <= set(found)
+    for code in set(codes):
+        drawn = int((every[rows] == code).sum())
+        assert (every[found] == code).sum() == max(drawn, min(5, codes.count(code)))
 
 
 @pytest.mark.parametrize("strength", [0.1, 3000.0])

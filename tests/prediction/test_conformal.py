@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from toolkit.errors import SelectionError
 from toolkit.prediction import conformal
@@ -32,6 +34,21 @@ def test_sets_hold_the_labels_that_fit_and_may_be_empty_or_whole() -> None:
     odds = np.array([[0.9, 0.1], [0.5, 0.5], [0.3, 0.7]])
     assert conformal.sets(odds, np.array([0.4, 0.4])).tolist() == [[True, False], [False, False], [False, True]]
     assert conformal.sets(odds, np.array([0.6, 0.6])).tolist() == [[True, False], [True, True], [False, True]]
+
+
+@given(seed=st.integers(0, 9999), labels=st.integers(2, 5))
+def test_a_set_with_any_label_has_the_likeliest_and_loses_none(seed: int, labels: int) -> None:
+    rng = np.random.default_rng(seed)
+    odds, limits, codes = rng.dirichlet(np.ones(labels), 50), rng.random(labels), rng.integers(0, labels, 50)
+    found, fitting = conformal.sets(odds, limits), 1 - odds <= limits
+    assert (found.any(axis=1) == fitting.any(axis=1)).all() and (found >= fitting).all()
+    assert found[np.arange(50), odds.argmax(axis=1)][fitting.any(axis=1)].all()
+    assert (found.sum(axis=1) <= fitting.sum(axis=1) + 1).all()
+    assert conformal.measured_sets(found, codes)["coverage"] >= conformal.measured_sets(fitting, codes)["coverage"]
+
+
+def test_a_less_likely_label_is_no_answer_because_it_alone_is_left() -> None:
+    assert conformal.sets(np.array([[0.7, 0.3]]), np.array([0.2, 0.8])).tolist() == [[True, True]]
 
 
 @pytest.mark.parametrize("alpha", [0.05, 0.2])

@@ -510,6 +510,22 @@ def test_many_images_are_predicted_slice_by_slice_with_the_same_answers(
     assert sorted(sizes)[:-1] == [2, 2, 3, 3], "the largest are the training images"
 
 
+@pytest.mark.parametrize("gone", ["a.jpg", "b.jpg"])
+def test_of_two_equal_pictures_one_is_answered_though_the_other_vanishes_after_it_was_hashed(
+    study: Path, tmp_path: Path, gone: str
+) -> None:
+    picture = jpeg(9_100 + ord(gone[0]))
+    folder = write_folder(tmp_path, {"a.jpg": picture, "b.jpg": picture, "c.jpg": jpeg(9_200 + ord(gone[0]))})
+
+    def vanish(stage: str, done: int, total: int) -> None:
+        if stage == "Reading" and done == total:
+            (folder / gone).unlink(missing_ok=True)
+
+    done = predict_images(open_loose([str(folder)]), Request(study / "cache", study / "results"), vanish)
+    found = {Path(path).name: label for path, label in done.images.select("path", "label").iter_rows()}
+    assert all(found[name] in ("REAL", "FAKE") for name in found if name != gone) and len(found) == 3
+
+
 def counted_files(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -540,6 +556,33 @@ def test_a_picture_that_is_left_open_is_copied_to_unsure_and_a_zips_members_too(
     assert result.exit_code == 0, result.output
     answers = {Path(one["path"]).name: one["label"] or "unsure" for one in json.loads(result.stdout)}
     assert {Path(path).name: path.split("/")[0] for path in counted_files(tmp_path / "sorted")} == answers
+
+
+def same_names(count: int) -> tuple[pl.DataFrame, dict[str, bytes]]:
+    """So many pictures of one name, as `copies.copy` takes them, and their bytes, which are equally many."""
+    files = {f"{n}/a.jpg": f"picture {n:04d}".encode() for n in range(count)}
+    images = pl.DataFrame({"path": [*files], "label": ["REAL"] * count, "reason": [None] * count})
+    return images.with_columns(pl.col("reason").cast(pl.String)), files
+
+
+def test_pictures_of_one_name_get_numbers_and_are_found_again(tmp_path: Path) -> None:
+    images, files = same_names(3)
+    assert copies.copy(images, files.__getitem__, tmp_path) == copies.Copied({"REAL": 3}, 0, 0)
+    expected = dict(zip(("REAL/a.jpg", "REAL/a-2.jpg", "REAL/a-3.jpg"), files.values(), strict=True))
+    assert counted_files(tmp_path) == expected
+    for again in (images, images.reverse(), images[2:]):
+        assert copies.copy(again, files.__getitem__, tmp_path) == copies.Copied({}, len(again), 0)
+    assert counted_files(tmp_path) == expected
+
+
+def test_each_of_many_files_of_one_name_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, files = same_names(30)
+    read: list[Path] = []
+    read_bytes = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda self: read.append(self) or read_bytes(self))
+    copies.copy(images, files.__getitem__, tmp_path)
+    copies.copy(images.reverse(), files.__getitem__, tmp_path)
+    assert len(read) == len(set(read)) <= 30
 
 
 def test_a_label_never_leads_out_of_the_folder(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import product
 from pathlib import Path
@@ -13,7 +14,7 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 from folders import LABELS, RIGHT, Images, cache_vectors, predict, priced, store, study
-from scipy.stats import ttest_1samp
+from scipy.stats import binomtest, norm, ttest_1samp
 
 from toolkit.cli import main as cli
 from toolkit.errors import ResultsError, SelectionError
@@ -21,7 +22,7 @@ from toolkit.evaluation.intervals import wilson
 from toolkit.evaluation.metrics import mcnemar
 from toolkit.results import run_records, tables
 from toolkit.results.entrants import subject
-from toolkit.results.report import again, page, pictures, verdict
+from toolkit.results.report import again, page, pictures, verdict, words
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +162,74 @@ def test_the_sentence_gives_the_gain_in_points(images: Images, tmp_path: Path) -
     assert novel.difference == pytest.approx(0.9 - 0.6)
     interval = f"({100 * novel.low:.1f} to {100 * novel.high:.1f})"
     assert f"gains 30.0 points {interval} on the category that training never saw" in found.sentence
+
+
+@pytest.mark.parametrize(
+    ("prompts", "probe", "verbs"),
+    [
+        ((0.5, 0.9), (1.0, 0.2), ["loses", "gains"]),
+        ((0.5, 0.5), (0.9, 0.9), ["gains"]),
+        ((0.9, 0.9), (0.5, 0.5), ["loses"]),
+    ],
+)
+def test_a_loss_and_a_gain_each_have_their_verb_and_two_of_a_kind_share_one(
+    images: Images, tmp_path: Path, prompts: tuple[float, float], probe: tuple[float, float], verbs: list[str]
+) -> None:
+    found = reached(study(images, {("base", "zero-shot"): prompts, ("base", "logreg"): probe}), tmp_path)
+    assert all(one.sure for one in found.contests[0].duels.values())
+    assert re.findall("gains|loses", found.sentence) == verbs
+
+
+def of_runs(*runs: tuple[str, int, np.ndarray]) -> pl.DataFrame:
+    """Predictions of entrants `a` and `b` on novel images: of each run the held-out value, the seed, and of each image
+    whether `a` alone was right (1), `b` alone (-1), or both (0)."""
+    rows = [
+        {"test": "novel", "held_out": held_out, "seed": seed, "entrant": entrant, "label": "REAL"}
+        | {"path": f"{held_out}/{n}", "sha256": f"{held_out}{n}", "predicted": "FAKE" if one == lost else "REAL"}
+        for held_out, seed, gains in runs
+        for entrant, lost in (("a", -1), ("b", 1))
+        for n, one in enumerate(gains)
+    ]
+    return pl.DataFrame(rows)
+
+
+def test_every_run_has_the_same_weight_in_a_duel_however_many_images_it_has() -> None:
+    few, many = np.repeat([1, 0], [10, 10]), np.repeat([1, -1, 0], [20, 10, 170])
+    found = verdict.duel(of_runs(("cat", 0, few), ("owl", 0, many)), "a", "b", "novel")
+    assert found.difference == pytest.approx((few.mean() + many.mean()) / 2)
+    assert (found.images, found.values) == (220, 0) and found.low < found.difference < found.high
+
+
+def test_over_several_runs_how_often_an_image_is_gained_counts_for_p_too() -> None:
+    """30 images are gained in one of three seeds, 12 are lost in all three: more images, and less accuracy."""
+    lost, gained = np.repeat([-1, 0], [12, 188]), np.repeat([0, 1, 0], [12, 30, 158])
+    found = verdict.duel(of_runs(("cat", 1, lost + gained), ("cat", 2, lost), ("cat", 3, lost)), "a", "b", "novel")
+    assert binomtest(12, 42).pvalue < 0.05
+    assert found.difference < 0 and found.low < 0 < found.high and not found.sure
+
+
+@pytest.mark.parametrize("draw", range(8))
+def test_over_several_runs_p_is_never_below_that_of_the_interval(draw: int) -> None:
+    rng = np.random.default_rng(draw)
+    runs = [("cat", seed, rng.choice([1, -1, 0], 80, p=[0.25, 0.1, 0.65])) for seed in (1, 2, 3)]
+    found = verdict.duel(of_runs(*runs), "a", "b", "novel")
+    middle, half = (found.high + found.low) / 2, (found.high - found.low) / 2
+    assert found.p >= 2 * norm.sf(norm.ppf(0.975) * abs(middle) / half) - 1e-9
+
+
+def test_a_contest_with_the_best_of_many_rows_has_the_p_that_is_corrected_for_picking_it(
+    images: Images, tmp_path: Path
+) -> None:
+    rivals = {("base", head): (0.6, 0.6) for head in ("knn", "lda", "svm", "mlp", "ridge")}
+    shares = {("base", "zero-shot"): (0.6, 0.45), ("base", "logreg"): (0.8, 0.75), **rivals}
+    found = reached(study(images, shares), tmp_path)
+    shown = subject(*tables.read(tmp_path))
+    (contest,) = found.contests
+    for test, one in contest.duels.items():
+        rows = shown.table.filter((pl.col("class") == "all") & (pl.col("test") == test))
+        (corrected,) = rows.filter(pl.col("head") == "zero-shot")["p_best_corrected"]
+        plain = verdict.duel(shown.predictions, contest.challenger.key, contest.holder.key, test).p
+        assert one.p == corrected > plain
 
 
 def test_the_page_stands_alone_and_holds_every_part(made: Path) -> None:
@@ -523,3 +592,64 @@ def test_a_mean_of_runs_is_no_guess_because_one_run_is(tmp_path: Path) -> None:
     shares = [{("base", "zero-shot"): (0.5, 0.5), ("base", "logreg"): (0.9, novel)} for novel in (0.45, 0.95, 0.95)]
     every = [one for kind, share in zip(KINDS, shares, strict=False) for one in study(images, share, held_out=kind)]
     assert page.write(store(tmp_path / "results", every)).warning == ""
+
+
+def test_an_entrants_interval_is_students_over_six_values_on_novel_and_wilsons_on_base(tmp_path: Path) -> None:
+    images = Images(tmp_path / "data", KINDS, each=10)
+    novel = dict(zip(KINDS, (0.9, 0.8, 0.9, 0.7, 0.5, 0.6), strict=True))
+    every = [one for kind in KINDS for one in study(images, {("base", "logreg"): (0.8, novel[kind])}, held_out=kind)]
+    shown = subject(*tables.read(store(tmp_path / "results", every)))
+    (probe,) = shown.entrants
+    students = ttest_1samp(list(novel.values()), 0).confidence_interval()
+    assert shown.interval(probe, "novel") == pytest.approx((students.low, students.high))
+    wilsons = binomtest(96, 120).proportion_ci(method="wilson")
+    assert shown.interval(probe, "base") == pytest.approx((wilsons.low, wilsons.high))
+    few = [one for one in every if one["held_out"][0] != "fox"]
+    shown = subject(*tables.read(store(tmp_path / "few", few)))
+    wilsons = binomtest(76, 100).proportion_ci(method="wilson")
+    assert shown.interval(shown.entrants[0], "novel") == pytest.approx((wilsons.low, wilsons.high))
+
+
+def test_of_a_single_run_among_several_the_worst_and_the_best_are_the_mean(tmp_path: Path) -> None:
+    images = Images(tmp_path / "data", KINDS[:3])
+    every = [one for kind in KINDS[:3] for one in study(images, PROBED, held_out=kind)]
+    alone = study(images, {("finetuned", "logreg"): (0.9, 0.7)}, held_out="ant")
+    shown = subject(*tables.read(store(tmp_path / "results", [*every, *alone])))
+    (tuned,) = (one for one in shown.entrants if one.way == "finetune")
+    for score in tuned.scores.values():
+        assert score.runs == 1 and score.low == score.mean == score.high
+
+
+def test_of_several_numbers_of_training_images_the_least_and_the_most_are_said(tmp_path: Path) -> None:
+    images = Images(tmp_path / "data", KINDS[:3], each=4)
+    every = [one for kind in KINDS[:3] for one in study(images, PROBED, held_out=kind)]
+    shown = subject(*tables.read(store(tmp_path / "results", every)))
+    assert "· 900 training images" in words.facts(shown)
+    sizes = pl.col("held_out").replace_strict({"ant": 800, "bee": 700, "cat": 900}, return_dtype=pl.Int64)
+    shown = replace(shown, table=shown.table.with_columns(train_rows=sizes))
+    assert "· 700 to 900 training images" in words.facts(shown)
+    assert any("700 to 900" in said for said in words.compared(shown))
+
+
+def test_of_several_seeds_the_details_are_of_the_run_where_the_best_head_is_least_accurate(tmp_path: Path) -> None:
+    images = Images(tmp_path / "data", ("cat", "dog", "owl"))
+    novel = {("cat", 1): 0.9, ("cat", 2): 0.8, ("owl", 1): 0.9, ("owl", 2): 0.7, ("owl", 3): 0.9, ("cat", 3): 0.9}
+    every = [
+        one
+        for (held_out, seed), share in novel.items()
+        for one in study(
+            images,
+            {("base", "zero-shot"): (0.5, 0.5), ("base", "logreg"): (0.9, share)},
+            held_out=held_out,
+            seed=seed,
+        )
+    ]
+    folder = store(tmp_path / "results", every)
+
+    def details(held_out: str | None) -> str:
+        return Structure(page.write(folder, held_out=held_out).page.read_text()).text
+
+    shown = details(None)
+    assert "with the category owl held out" in shown and "They are of seed 2." in shown
+    shown = details("cat")
+    assert "with the category cat held out" in shown and "They are of seed 1." in shown

@@ -8,8 +8,8 @@ import pytest
 
 from toolkit.evaluation import columns
 from toolkit.evaluation.metrics import paired_difference
-from toolkit.evaluation.scoring import score
-from toolkit.results.summary import against_study, left_out_means, over_seeds
+from toolkit.evaluation.scoring import score, with_p_best
+from toolkit.results.summary import AS_GOOD, BEST, against_study, left_out_means, over_seeds, standing, summary
 from toolkit.results.workbook import workbook_bytes
 
 
@@ -84,6 +84,37 @@ def test_an_image_that_two_comparisons_share_counts_as_one_image() -> None:
     assert (found["difference"], found["difference_low"], found["difference_high"]) == pytest.approx(
         paired_difference(values, np.repeat("dog", 200)), abs=0.015
     )
+
+
+def test_the_held_out_value_is_the_unit_on_novel_images_alone() -> None:
+    """On base the values share most of their images: they are no draws of anything."""
+    values = ["categories_low", "categories_high", "p_categories", "wins", "losses"]
+    frame = made()
+    for found, names in ((against(frame), values), (left_out_means(scored(frame)), ["mean_low", "mean_high"])):
+        base, novel = (found.filter(pl.col("test") == test).select(names) for test in ("base", "novel"))
+        assert len(base) and set(base.null_count().row(0)) == {len(base)}
+        assert len(novel) and set(novel.null_count().row(0)) == {0}
+
+
+@pytest.mark.parametrize("identity", ["0", "zzz"])
+def test_of_an_encoder_that_was_trained_again_the_newest_is_set_against_the_study(identity: str) -> None:
+    wrong = {"base": [False] * 40, "novel": [False] * 40}
+    older = predictions("cat", "finetuned", "robust", "logreg", wrong).with_columns(encoder_id=pl.lit(identity))
+    is_old = pl.col("encoder_id") == identity
+    for frame in (pl.concat([made(), older]), pl.concat([older, made()])):
+        table = scored(frame).with_columns(created=pl.when(is_old).then(pl.lit("2025")).otherwise(pl.lit("2026")))
+        novel = against_study(table, frame).filter(pl.col("test") == "novel")
+        assert novel["difference"].to_list() == pytest.approx([0.25])
+
+
+def test_rows_that_are_equally_accurate_are_all_the_best() -> None:
+    right = {"novel": [True, False] * 20}, {"novel": [False, True] * 20}, {"novel": [False, False] * 20}
+    frame = pl.concat(predictions("cat", "base", "", head, one) for head, one in zip("abc", right, strict=True))
+    frame = frame.with_columns(sha256="path")
+    found = summary(with_p_best(scored(frame), frame))
+    assert dict(found.select("head", "novel_standing").iter_rows()) == {"a": BEST, "b": BEST, "c": ""}
+    behind = {"accuracy": 0.9, "p_best": 1.0, "difference_best_low": -0.01}
+    assert [standing({**behind, "difference_best": one}) for one in (0.0, -0.001)] == [BEST, AS_GOOD]
 
 
 def test_the_workbook_shows_the_difference_and_its_interval() -> None:

@@ -263,3 +263,29 @@ def test_the_documented_columns_are_those_that_are_written() -> None:
     documented = re.findall(r"^\| `(\w+)` \| (.+) \|$", DOCS.read_text(), re.MULTILINE)
     both = [*columns.RESULTS.items(), *columns.PREDICTIONS.items()]
     assert documented == [(name, meaning) for name, (_, meaning) in both]
+
+
+def test_other_images_of_the_same_name_are_stored_under_a_name_of_their_own(tmp_path: Path) -> None:
+    def store_other(content: str, shift: float) -> list[str]:
+        about = {"test": pl.lit("other"), "test_data": pl.lit("fresh"), "images": pl.lit("its own")}
+        made = predictions(shift=shift).with_columns(**about)
+        return tables.store(tmp_path, table(made).with_columns(data_hash=pl.lit(content)), made)
+
+    def stored() -> dict[str, tuple[str, float]]:
+        rows, every = tables.read(tmp_path)
+        assert every["test_data"].unique().sort().to_list() == rows["test_data"].unique().sort().to_list()
+        rows = rows.filter(pl.col("class") == "all")
+        return {name: about for name, *about in rows.select("test_data", "data_hash", "accuracy").rows()}  # type: ignore[misc]
+
+    assert store_other("one", 0.0) == []
+    (first,) = stored().values()
+    (said,) = store_other("two", 0.2)
+    assert "'fresh'" in said and "'fresh 2'" in said
+    both = stored()
+    assert both["fresh"] == first and both["fresh 2"][0] == "two" and both["fresh 2"] != first
+    assert store_other("one", 0.0) == [] and stored() == both
+    assert store_other("two", 0.2) == [said] and stored() == both
+    assert "'fresh 3'" in store_other("three", 0.1)[0] and len(stored()) == 3
+    store_other("two", 0.1)
+    changed = stored()
+    assert changed["fresh 2"] != both["fresh 2"] and changed["fresh"] == first and len(changed) == 3
