@@ -99,7 +99,19 @@ def test_the_innermost_split_counts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "word",
-    ["test", "testing", "Eval", "EVALUATION", "valid", "val", "Validation", "dev", "Test Set", "test_images", "val-data"],
+    [
+        "test",
+        "testing",
+        "Eval",
+        "EVALUATION",
+        "valid",
+        "val",
+        "Validation",
+        "dev",
+        "Test Set",
+        "test_images",
+        "val-data",
+    ],
 )
 def test_every_word_for_a_test_split_is_one(tmp_path: Path, word: str) -> None:
     names = [f"{s}/{n}/{{}}.jpg" for s in ("Training", word) for n in ("a", "b")]

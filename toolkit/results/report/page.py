@@ -134,11 +134,10 @@ def render(context: Mapping[str, Any]) -> str:
 
 
 def _contents(
-    shown: Subject, reached: verdict.Verdict | None, detail: Detail, cache: Path | None, data: str | None, every: Frames
+    shown: Subject, reached: verdict.Verdict, detail: Detail, cache: Path | None, data: str | None, every: Frames
 ) -> tuple[dict[str, Any], list[Picture]]:
     """The template's values, and the pictures among them. `every` are all rows of the results folder."""
-    ways = list(reached.best.values()) if reached else []
-    best = reached.leader if reached else shown.entrants[0]
+    ways, best = list(reached.best.values()), reached.leader
     with pictures.drawing():
         scatter, heat = charts.base_against_novel(shown.entrants), charts.heat_map(shown)
         roc = None if shown.many else charts.roc_of_best(ways, shown, detail.predictions)
@@ -150,7 +149,7 @@ def _contents(
         mapped = parts.space(shown, detail, place)
         curves = parts.curves(shown)
         learned = parts.learned(shown, every)
-        cost = cost_chart.section(shown, reached.contests if reached else [])
+        cost = cost_chart.section(shown, reached.contests)
     context = {
         **_opening(shown, reached),
         "about": shown.about,
@@ -192,11 +191,9 @@ def _contents(
     return context, drawn
 
 
-def _opening(shown: Subject, reached: verdict.Verdict | None) -> dict[str, Any]:
-    won = reached.way if reached else ""
-    title = WAYS[won] if won else "Undecided" if reached else "Nothing to choose between"
-    best = reached.best if reached else {}
-    contests = reached.contests if reached else []
+def _opening(shown: Subject, reached: verdict.Verdict) -> dict[str, Any]:
+    won, best, contests = reached.way, reached.best, reached.contests
+    title = WAYS[won] if won else "Undecided" if best else "Nothing to choose between"
     ways = [
         {
             "key": key,
@@ -212,7 +209,7 @@ def _opening(shown: Subject, reached: verdict.Verdict | None) -> dict[str, Any]:
         "title": f"{title}: {shown.about['dataset']}",
         "headline": f"{title}.",
         "lead": _lead(shown, reached),
-        "warning": words.warning(shown, reached.leader if reached else None),
+        "warning": words.warning(shown, reached.leader if best else None),
         "facts": words.facts(shown),
         "ways": ways,
         "new_labels": shown.new_labels,
@@ -227,24 +224,21 @@ def _opening(shown: Subject, reached: verdict.Verdict | None) -> dict[str, Any]:
     }
 
 
-def _lead(shown: Subject, reached: verdict.Verdict | None) -> str:
+def _lead(shown: Subject, reached: verdict.Verdict) -> str:
     """The verdict and, of an answer, the price of the most expensive way against the best cheaper one."""
-    if reached is None:
-        return "No way of using CLIP was compared."
     if not reached.way:
         return reached.sentence
     return " ".join([reached.sentence, *[sentence(shown, one, figures=False) for one in reached.contests[-1:]]]).strip()
 
 
-def _detail(shown: Subject, reached: verdict.Verdict | None, noted: Mapping[str, Any], held_out: str | None) -> Detail:
+def _detail(shown: Subject, reached: verdict.Verdict, noted: Mapping[str, Any], held_out: str | None) -> Detail:
     """The run with `held_out` held out and the lowest seed; by default the one where the best entrant is least
     accurate."""
     categories = shown.held_out or [NONE]
     if held_out is not None and held_out not in categories:
         guess = did_you_mean(held_out, categories)
         raise SelectionError(f"{held_out!r} was not held out.{guess} --held-out takes {', '.join(categories)}.")
-    best = reached.leader if reached else shown.entrants[0]
-    mine = shown.table.filter((pl.col("entrant") == best.key) & (pl.col("test") == shown.decides))
+    mine = shown.table.filter((pl.col("entrant") == reached.leader.key) & (pl.col("test") == shown.decides))
     runs = (
         mine.sort("accuracy", *REPETITION) if held_out is None else shown.table.filter(held_out=held_out).sort("seed")
     )

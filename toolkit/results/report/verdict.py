@@ -80,11 +80,12 @@ class Verdict:
     sentence: str
 
 
-def reach(subject: Subject) -> Verdict | None:
-    """The verdict on a study; None where no way of using CLIP was compared."""
+def reach(subject: Subject) -> Verdict:
+    """The verdict on a study. Where no way of using CLIP was compared, `best` is empty and `leader` is the first
+    entrant."""
     best = {way: ranked[0] for way in WAYS if (ranked := subject.ranked([way]))}
     if not best:
-        return None
+        return Verdict("", {}, subject.entrants[0], [], "No way of using CLIP was compared.")
     way, *dearer = best
     contests = []
     for challenger in dearer:
