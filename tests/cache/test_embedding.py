@@ -134,7 +134,7 @@ def test_what_was_embedded_before_an_interruption_is_kept(folder: Path, tmp_path
     assert fill(open_data(folder), tmp_path / "cache")[:2] == (16, 24)
 
 
-@pytest.mark.parametrize("after", [24, 32])
+@pytest.mark.parametrize("after", [0, 8, 24, 32])
 def test_what_failed_can_be_embedded_again_at_once_by_the_same_process(
     folder: Path, tmp_path: Path, after: int
 ) -> None:

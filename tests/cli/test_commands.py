@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 from folders import without_times
 from places import ROOT
-from trees import cifake_files, jpeg, write_folder
+from trees import cifake_files, jpeg, out_of_reach, write_folder
 
 from toolkit.cli import main as cli
 from toolkit.errors import ResultsError
@@ -131,10 +131,54 @@ def test_without_fine_tuning_its_rows_are_missing_and_a_line_says_which_command_
     assert set(pl.read_csv(study / "other/results.csv")["encoder"]) == {"base", "file facts"}
 
 
+def test_one_line_names_all_values_without_which_no_encoder_is_fine_tuned(study: Path) -> None:
+    everywhere = [*options(study), "--split", "all"]
+    assert call("embed", *everywhere).exit_code == 0
+    result = call("compare", *everywhere, "--heads", "knn", "--results", study / "every")
+    said = " ".join(result.output.split())
+    assert result.exit_code == 0 and said.count("No encoder is fine-tuned") == 1, result.output
+    assert "No encoder is fine-tuned without airplane, automobile and dog on these images: python cli.py" in said
+
+
+def test_data_suspects_says_what_the_probe_did_not_learn(study: Path) -> None:
+    assert call("embed", *options(study), "--split", "none").exit_code == 0
+    held_out, none = (call("data", "suspects", *options(study), *more) for more in ([], ["--split", "none"]))
+    assert held_out.exit_code == none.exit_code == 0
+    assert "The probe learned nothing of cat" in held_out.output and "learned nothing" not in none.output
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("cache/nano*/images-*.h5", "compare"),
+        ("cache/nano*/texts-*.h5", "compare"),
+        ("cache/nano*/encoder.json", "compare"),
+        ("cache/checkpoints/*/weights.safetensors", "finetune"),
+        ("cache/checkpoints/*/record.json", "finetune"),
+        ("results/results.parquet", "compare"),
+    ],
+)
+def test_a_file_that_cannot_be_read_now_is_one_line_that_names_it_and_is_never_set_aside(
+    study: Path, tmp_path: Path, name: str, command: str
+) -> None:
+    home = Path(shutil.copytree(study, tmp_path / "study", ignore=shutil.ignore_patterns("every", "other")))
+    more = ["--epochs", 2, "--batch-size", 8] if command == "finetune" else []
+    words = [command, *options(home), *more]
+    place = sorted(home.glob(name))[0]
+    with out_of_reach(place):
+        refused = call(*words)
+    assert refused.exit_code == 2 and len(refused.stderr.splitlines()) == 1, refused.output
+    assert place.name in refused.stderr and not list(home.rglob("*.damaged*"))
+    again = call(*words)
+    assert again.exit_code == 0 and "set aside" not in again.output, again.output
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
         (["compare", "--split", "unicorn"], "cat"),
+        (["compare", "--full", "--train-per-label", "10"], "leave --train-per-label out"),
+        (["compare", "--test-per-label", "10", "--full"], "leave --test-per-label out"),
         (["embed", "--data", "no/such/place"], "no/such/place"),
         (["compare", "--cache", "/nowhere/at/all"], "python cli.py embed"),
         (["embed", "--labels", "REAL,UNREAL"], "UNREAL"),

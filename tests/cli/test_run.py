@@ -1,5 +1,6 @@
 """What `run` embeds when nobody says what: the blocks, unless the data is too large for them or nobody knows them."""
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,18 @@ def test_next_are_commands_that_take_these_options(options: dict[str, Any], offe
     assert [command.split()[2] for command in commands] == offered
     of_two_encoders = [command.split()[2] for command, _ in next_steps([plan, plan], "blocks")]
     assert of_two_encoders == [name for name in offered if name != "data"]
+
+
+@pytest.mark.parametrize("options", [{"split": ("cat",)}, {"split": ("half",), "by": "label"}])
+def test_next_are_commands_with_the_places_that_the_environment_set(options: dict[str, Any], tmp_path: Path) -> None:
+    dataset = open_data(write_folder(tmp_path, coloured_files(["a", "b", "c", "d"], 2, 2)))
+    dataset = replace(dataset, rows=dataset.rows.with_columns(category=pl.Series(["cat", "dog"] * 8)))
+    places = {"cache": tmp_path / "my cache", "results": tmp_path / "my results"}
+    typed = shlex.join(["python", "cli.py", "run", *(str(w) for name in places for w in (f"--{name}", places[name]))])
+    plan = make_plan(dataset, source("nano"), asked="--model nano", typed=typed, **places, **options)
+    for command, _ in next_steps([plan], "blocks"):
+        words = shlex.split(command)
+        assert [words[words.index(f"--{name}") + 1] for name in places] == [str(one) for one in places.values()]
 
 
 def test_a_tower_whose_blocks_are_not_known_is_run_without_them(

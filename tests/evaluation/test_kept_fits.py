@@ -4,13 +4,14 @@ import json
 import os
 import shutil
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import polars as pl
 import pytest
 from click.testing import CliRunner, Result
 from folders import without_times
-from trees import cifake_files, write_folder
+from trees import cifake_files, out_of_reach, write_folder
 
 from toolkit.cli import main as cli
 from toolkit.heads import knn, layer_probes, logreg
@@ -90,4 +91,15 @@ def test_a_damaged_fit_is_set_aside_and_made_again(home: Path, suffix: str) -> N
     assert again.exit_code == 0
     assert all(f"{file} was damaged and is set aside" in again.output.replace("\n", "") for file in files)
     assert all(file.exists() for file in files)
+    assert without_times(tables.read(home / "results")[0]).equals(before, null_equal=True)
+
+
+def test_a_fit_that_cannot_be_read_now_is_made_again_and_not_set_aside(home: Path) -> None:
+    assert call(home, "compare", *HEADS).exit_code == 0
+    before = without_times(tables.read(home / "results")[0])
+    with ExitStack() as stack:
+        for file in (home / "cache/fits").rglob("*.json"):
+            stack.enter_context(out_of_reach(file))
+        again = call(home, "compare", *HEADS)
+    assert again.exit_code == 0 and "set aside" not in again.output, again.output
     assert without_times(tables.read(home / "results")[0]).equals(before, null_equal=True)

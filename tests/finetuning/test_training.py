@@ -9,14 +9,16 @@ import polars as pl
 import pytest
 import torch
 import torch.nn.functional as functional
+from click.testing import CliRunner, Result
 from tiny import tiny_clip
-from trees import cifake_files, write_folder
+from trees import cifake_files, jpeg, out_of_reach, write_folder
 
+from toolkit.cli.main import cli
 from toolkit.data.manifest import Dataset
 from toolkit.data.sources import open_data
 from toolkit.data.split import select
 from toolkit.encoders import openclip
-from toolkit.errors import EncoderError, SelectionError
+from toolkit.errors import CannotRead, DataError, EncoderError, SelectionError
 from toolkit.finetuning import checkpoints, run, training
 from toolkit.finetuning.losses import encode_captions, loss_of
 from toolkit.finetuning.recipes import RECIPES, Recipe
@@ -226,6 +228,84 @@ def test_damaged_weights_are_noticed_and_trained_again(
     again = finetune(fresh(), dataset, train, "cat", PROMPTS, Recipe(epochs=1, batch_size=8), tmp_path)
     assert again.record.weights_file_sha256 == made.record.weights_file_sha256
     checkpoints.load_finetuned(again, fresh().source)
+
+
+def test_weights_that_cannot_be_read_now_are_neither_set_aside_nor_trained_again(
+    fresh: Callable[[], openclip.OpenClip], dataset: Dataset, train: pl.DataFrame, tmp_path: Path
+) -> None:
+    made = finetune(fresh(), dataset, train, "cat", PROMPTS, Recipe(epochs=1, batch_size=8), tmp_path)
+    with out_of_reach(made.folder / checkpoints.WEIGHTS):
+        for use in (checkpoints.read, lambda _: checkpoints.load_finetuned(made, fresh().source)):
+            with pytest.raises(CannotRead, match=checkpoints.WEIGHTS):
+                use(made.folder)
+    with out_of_reach(made.folder / checkpoints.RECORD), pytest.raises(CannotRead, match=checkpoints.RECORD):
+        checkpoints.read(made.folder)
+    assert checkpoints.read(made.folder) == made and not list(tmp_path.rglob("*.damaged"))
+
+
+def test_epochs_that_cannot_be_read_now_are_not_set_aside(
+    fresh: Callable[[], openclip.OpenClip], dataset: Dataset, train: pl.DataFrame, tmp_path: Path
+) -> None:
+    going = run.start(fresh(), dataset, train, PROMPTS, RECIPE.for_model("tiny-vit"))
+    run.save(going, tmp_path, [0.5])
+    with out_of_reach(tmp_path / "epoch-1.safetensors"), pytest.raises(CannotRead, match="epoch-1"):
+        run.resume(going, tmp_path)
+    assert run.resume(going, tmp_path) == [0.5]
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_an_image_that_is_no_longer_what_the_training_set_says_is_not_trained_on(
+    fresh: Callable[[], openclip.OpenClip], tmp_path: Path, gone: bool
+) -> None:
+    folder = write_folder(tmp_path / "data", cifake_files(4, 2))
+    dataset = open_data(folder)
+    train = select(dataset, "cat", 12, 2).train
+    path = train["path"][5]
+    (folder / path).unlink() if gone else (folder / path).write_bytes(jpeg(4242))
+    with pytest.raises(DataError, match=f"Cannot train on {path}".replace("(", r"\(").replace(")", r"\)")):
+        finetune(fresh(), dataset, train, "cat", PROMPTS, RECIPE, tmp_path / "cache")
+
+
+class Tampered:
+    """A folder of images of which one changes when a function of the toolkit is called."""
+
+    def __init__(self, root: Path):
+        self.root, self.data = root, write_folder(root / "data", cifake_files(4, 2))
+        self.path = "train/REAL/0001.jpg"
+
+    def change_before(self, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+        module, name = place.split(".")
+        whole = {"training": training, "checkpoints": checkpoints}[module]
+        really = getattr(whole, name)
+
+        def after_a_change(*given: object, **named: object) -> object:
+            (self.data / self.path).write_bytes(jpeg(4242))
+            return really(*given, **named)
+
+        monkeypatch.setattr(whole, name, after_a_change)
+
+    def finetune(self) -> Result:
+        places = ["--data", self.data, "--cache", self.root / "cache", "--results", self.root / "results"]
+        sizes = ["--train-per-label", "12", "--test-per-label", "4", "--epochs", "1", "--batch-size", "8"]
+        return CliRunner().invoke(cli, ["finetune", *map(str, places), *sizes, "--model", "nano"])
+
+
+@pytest.mark.parametrize(
+    ("when", "said"),
+    [
+        ("training.start", "Cannot train on train/REAL/0001.jpg: changed while the command ran"),
+        ("checkpoints.finish", "1 image could not be embedded again (the first: train/REAL/0001.jpg, changed while"),
+    ],
+)
+def test_an_image_that_changes_while_it_is_finetuned_on_is_one_line_that_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str, said: str
+) -> None:
+    tampered = Tampered(tmp_path)
+    tampered.change_before(monkeypatch, when)
+    done = tampered.finetune()
+    assert done.exit_code == 2 and said in done.stderr and len(done.stderr.splitlines()) == 1, done.output
+    monkeypatch.undo()
+    assert tampered.finetune().exit_code == 0
 
 
 def test_it_refuses_rows_of_the_category_that_is_held_out(

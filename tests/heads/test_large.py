@@ -127,7 +127,8 @@ def test_a_rare_label_is_learned_though_random_rows_would_lack_it(
     monkeypatch.setattr(streamed, "SAMPLE", 30)
     monkeypatch.setattr(layer_probes, "MOST_ROWS", 30)
     head = kind().fit(X, y)
-    assert head.classes_.tolist() == labels and 30 <= head.choice_["chosen_on"] <= 35
+    assert head.classes_.tolist() == labels and 30 < head.choice_["chosen_on"] <= 35
+    assert head.left_out_ is not None and head.choice_["by"] == "folds"
     assert (head.predict(X)[:6] == rare).all() and np.mean(head.predict(X) == y) > 0.95
 
 

@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
 from itertools import product
 from pathlib import Path
@@ -481,7 +482,7 @@ def test_the_newest_study_is_shown_and_the_others_are_named(images: Images, tmp_
     html = (tmp_path / "report.html").read_text()
     assert "of each label all to train" in html and "python cli.py report --study 2" in html
     page.write(tmp_path, number=2)
-    assert "to train: 10" in (tmp_path / "report.html").read_text()
+    assert "of each label at most 10 to train" in (tmp_path / "report.html").read_text()
     with pytest.raises(SelectionError, match="1 .the newest. to 2"):
         page.write(tmp_path, number=3)
 
@@ -490,6 +491,14 @@ def test_the_page_says_how_to_run_it_again(made: Path) -> None:
     text = Structure((made / "report.html").read_text()).text
     for word in ("python cli.py run --data x", "REAL: A photo.", "torch ", "f-cat-0", "2026-01-01"):
         assert word in text
+
+
+def test_the_hint_to_fine_tune_has_the_options_of_the_data(images: Images, tmp_path: Path) -> None:
+    frozen = {key: shares for key, shares in RIGHT.items() if key[0] == "base"}
+    folder = store(tmp_path, study(images, frozen), asked="--data 'my pictures' --model nano")
+    html = page.write(folder).page.read_text()
+    (hint,) = re.findall(r"Not tried yet\. <code>(.*?)</code>", html)
+    assert unescape(hint) == "python cli.py finetune --data 'my pictures' --model nano"
 
 
 def test_the_commands_before_compare_follow_from_the_recipes() -> None:

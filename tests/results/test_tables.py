@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from places import ROOT
 from processes import clean_processes
+from trees import out_of_reach
 
 from toolkit.data.sources.columns import FORMULA_STARTS
 from toolkit.errors import ResultsError
@@ -50,6 +51,16 @@ def table(of: pl.DataFrame) -> pl.DataFrame:
 def store(folder: Path, **kind: object) -> list[str]:
     made = predictions(**kind)  # type: ignore[arg-type]
     return tables.store(folder, table(made), made)
+
+
+@pytest.mark.parametrize("name", ["results.parquet", "predictions.parquet"])
+def test_a_file_that_cannot_be_read_now_is_not_set_aside_and_nothing_is_lost(tmp_path: Path, name: str) -> None:
+    store(tmp_path, head="logreg")
+    before = tables.read(tmp_path)
+    with out_of_reach(tmp_path / name), pytest.raises(ResultsError, match=name):
+        store(tmp_path, head="knn")
+    assert all(now.equals(then, null_equal=True) for now, then in zip(tables.read(tmp_path), before, strict=True))
+    assert store(tmp_path, head="knn") == [] and set(tables.read(tmp_path)[0]["head"]) == {"logreg", "knn"}
 
 
 @settings(max_examples=15, deadline=None)
@@ -265,27 +276,24 @@ def test_the_documented_columns_are_those_that_are_written() -> None:
     assert documented == [(name, meaning) for name, (_, meaning) in both]
 
 
-def test_other_images_of_the_same_name_are_stored_under_a_name_of_their_own(tmp_path: Path) -> None:
-    def store_other(content: str, shift: float) -> list[str]:
-        about = {"test": pl.lit("other"), "test_data": pl.lit("fresh"), "images": pl.lit("its own")}
-        made = predictions(shift=shift).with_columns(**about)
-        return tables.store(tmp_path, table(made).with_columns(data_hash=pl.lit(content)), made)
+def test_test_data_with_other_images_gets_a_name_of_its_own(tmp_path: Path) -> None:
+    def images(content: str, count: int = 20) -> pl.DataFrame:
+        return predictions(images=count).select("path", sha256=pl.concat_str(pl.lit(content), "sha256"))
 
-    def stored() -> dict[str, tuple[str, float]]:
-        rows, every = tables.read(tmp_path)
-        assert every["test_data"].unique().sort().to_list() == rows["test_data"].unique().sort().to_list()
-        rows = rows.filter(pl.col("class") == "all")
-        return {name: about for name, *about in rows.select("test_data", "data_hash", "accuracy").rows()}  # type: ignore[misc]
+    def store(content: str, head: str) -> str:
+        name = tables.free_name(tmp_path, "fresh", images(content))
+        about = {"test": "other", "test_data": name, "images": "x"}
+        made = predictions(head=head).with_columns(
+            images(content)["sha256"], **{k: pl.lit(v) for k, v in about.items()}
+        )
+        tables.store(tmp_path, table(made), made)
+        return name
 
-    assert store_other("one", 0.0) == []
-    (first,) = stored().values()
-    (said,) = store_other("two", 0.2)
-    assert "'fresh'" in said and "'fresh 2'" in said
-    both = stored()
-    assert both["fresh"] == first and both["fresh 2"][0] == "two" and both["fresh 2"] != first
-    assert store_other("one", 0.0) == [] and stored() == both
-    assert store_other("two", 0.2) == [said] and stored() == both
-    assert "'fresh 3'" in store_other("three", 0.1)[0] and len(stored()) == 3
-    store_other("two", 0.1)
-    changed = stored()
-    assert changed["fresh 2"] != both["fresh 2"] and changed["fresh"] == first and len(changed) == 3
+    assert store("one", "logreg") == "fresh"
+    assert store("two", "knn") == "fresh 2", "though no row has the same head"
+    assert store("one", "knn") == "fresh" and store("two", "logreg") == "fresh 2"
+    assert tables.free_name(tmp_path, "fresh", images("one", 2)) == "fresh", "fewer of the same images"
+    assert tables.free_name(tmp_path, "fresh", images("three")) == "fresh 3"
+    assert set(tables.read(tmp_path)[0].select("test_data", "head").unique().rows()) == {
+        (name, head) for name in ("fresh", "fresh 2") for head in ("logreg", "knn")
+    }

@@ -49,10 +49,11 @@ def count_kept(root: Path) -> dict[str, int]:
 
 
 def verify(root: Path) -> list[dict[str, str]]:
-    """Check every file in the cache: a dict for each (path, state `whole` or `damaged`). Changes nothing."""
+    """Check every file in the cache: a dict for each (path, state `whole`, `damaged` or `cannot be read`). Changes
+    nothing."""
     report: list[dict[str, str]] = []
     for folder in encoder_folders(root):
-        report += [state(path, segments.is_whole(path)) for path in sorted(folder.glob("*.h5"))]
+        report += [state(path, partial(segments.is_whole, path)) for path in sorted(folder.glob("*.h5"))]
         report += checked(folder / RECORD)
     patterns = (unreadable.FILE, perturb.RECORDS, f"{near_copies.FOLDER}/*.json")
     others = [record for pattern in patterns for record in sorted(root.glob(pattern))]

@@ -83,6 +83,7 @@ def read_ahead(job: Job, missing: list[str], encoder: Encoder) -> Iterator[Ahead
         while reader.is_alive():  # it may be waiting for space in the queue
             _drain(ahead)
             reader.join(0.05)
+        _drain(ahead)
         threads.shutdown(cancel_futures=True)
         joiner.shutdown(cancel_futures=True)
 

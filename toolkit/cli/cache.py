@@ -49,8 +49,10 @@ def cache_verify(cache: Path, results: Path, as_json: bool) -> None:
     if as_json:
         print_json(found)
     else:
-        click.echo(f"{len(found)} files checked, {len(damaged)} damaged.")
-        click.echo("".join(f"  {file['path']}: it is made again when it is needed\n" for file in damaged), nl=False)
+        click.echo(f"{len(found)} files checked, {len(damaged)} damaged or not readable.")
+        for file in damaged:
+            then = "it is made again when it is needed" if file["state"] == "damaged" else file["state"]
+            click.echo(f"  {file['path']}: {then}")
     if damaged:
         sys.exit(1)
 

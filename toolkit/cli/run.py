@@ -1,6 +1,7 @@
 """`run`: embed, fine-tune and compare in one go."""
 
 import shlex
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,10 +111,10 @@ def next_steps(plans: "list[Plan]", inside: str | None) -> list[tuple[str, str]]
 
     plan, held_out = plans[0], plans[0].held_out()
     elsewhere = {"--cache": plan.cache, "--results": plan.results}
-    places = [word for name, path in elsewhere.items() if path != Path(name[2:]) for word in (name, str(path))]
-    suspects = plan.command("data suspects")  # with what was typed, which lacks what the environment set
-    suspects += "" if "--cache" in suspects or "--results" in suspects else f" {shlex.join(places)}".rstrip()
-    predict = shlex.join(["python", "cli.py", "predict", "YOUR_PICTURES/", *places])
+    places = {name: str(path) for name, path in elsewhere.items() if path != Path(name[2:])}
+    suspects = shlex.split(plan.command("data suspects"))  # with what was typed, which lacks what the environment set
+    suspects += [word for name, path in places.items() if name not in suspects for word in (name, path)]
+    predict = shlex.join(["python", "cli.py", "predict", "YOUR_PICTURES/", *chain(*places.items())])
     wanted = [(predict, "answers for pictures of your own")]
     if not inside and plan.has_model():
         looking = _again(plan, "--features", "blocks")
@@ -122,7 +123,7 @@ def next_steps(plans: "list[Plan]", inside: str | None) -> list[tuple[str, str]]
         every = _again(plan, "--split", "all")
         wanted.append((every, f"holds out each {plan.by} in its turn: one alone says little"))
     if len(plans) == len(held_out) == len(plan.every_seed()) == 1:
-        wanted.append((suspects, "lists images whose labels look wrong"))
+        wanted.append((shlex.join(suspects), "lists images whose labels look wrong"))
     return wanted[:3]
 
 

@@ -6,10 +6,10 @@ from shlex import quote
 import polars as pl
 
 from toolkit.data.labels import some
-from toolkit.data.manifest import SCHEMA, Dataset
+from toolkit.data.manifest import SCHEMA, Dataset, alike
 from toolkit.errors import SelectionError, did_you_mean
 
-NONE = "none"
+NONE, ALL = "none", "all"
 CATEGORY = "category"
 LABEL, HALF = "label", "half"
 LEAST_FOR_HALF = 4
@@ -51,7 +51,7 @@ def held_out_values(dataset: Dataset, split: Sequence[str], by: str = CATEGORY) 
         wanted = [usual] if by == CATEGORY and usual in values else [NONE]
     if wanted == [NONE]:
         return [NONE]
-    if wanted == ["all"] and values:
+    if wanted == [ALL] and values:
         return values
     for name in wanted:
         if name not in values:
@@ -60,14 +60,18 @@ def held_out_values(dataset: Dataset, split: Sequence[str], by: str = CATEGORY) 
 
 
 def _named(split: Sequence[str], known: Sequence[str] = ()) -> list[str]:
-    """The names in `--split`, without repetitions; one of those `known` may contain commas."""
+    """The names in `--split`, without repetitions; one of those `known` may contain commas, and be in another case."""
     parts = [[part] if part in known else part.split(",") for part in split]
-    return list(dict.fromkeys(name.strip() for part in parts for name in part if name.strip()))
+    names = dict.fromkeys(name.strip() for part in parts for name in part if name.strip())
+    spelled = {alike(value): value for value in known}
+    exact = {*known, NONE, HALF, ALL}
+    return list(dict.fromkeys(name if name in exact else spelled.get(alike(name), name) for name in names))
 
 
 def _held_out_labels(dataset: Dataset, split: Sequence[str]) -> str:
     """`half`, `none`, or the labels that `--split` names, joined by commas."""
-    labels, wanted = dataset.labels(), _named(split)
+    labels = dataset.labels()
+    wanted = _named(split, labels)
     if wanted == [NONE]:
         return NONE
     if wanted == [HALF] and HALF not in labels:

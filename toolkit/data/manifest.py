@@ -4,6 +4,7 @@ import hashlib
 import logging
 import os
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -157,6 +158,11 @@ def _hash(dataset: Dataset, path: str, check: Callable[[bytes], object] | None) 
         return hashlib.sha256(data).hexdigest(), None
     except ImageError as error:
         return None, str(error)
+
+
+def alike(value: str) -> str:
+    """What two values have in common that differ only in case, Unicode form, or spaces around them."""
+    return unicodedata.normalize("NFC", value).casefold().strip()
 
 
 def escape(name: bytes | str) -> str:

@@ -67,6 +67,15 @@ def sign_flip(differences: np.ndarray) -> float:
     return float((sums >= abs(differences.sum()) - 1e-12).mean())
 
 
+def drawn_together(counts: np.ndarray) -> np.ndarray:
+    """Of classes with so many test images `[K]`: which are one stratum, as they have fewer than `FEW`, `[K]` bool. A
+    single such image is joined by the smallest other class."""
+    few = (counts > 0) & (counts < FEW)
+    if counts[few].sum() == 1 and (counts >= FEW).any():
+        few[np.where(counts >= FEW, counts, counts.max() + 1).argmin()] = True
+    return few
+
+
 def named(name: str, interval: Interval) -> dict[str, float]:
     """The interval's two columns."""
     return {f"{name}_low": float(interval[0]), f"{name}_high": float(interval[1])}

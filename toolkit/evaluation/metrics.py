@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from toolkit.evaluation.intervals import FEW, REPLICATES, named, percentiles, wilson
+from toolkit.evaluation.intervals import REPLICATES, drawn_together, named, percentiles, wilson
 from toolkit.evaluation.probabilities import of_probabilities
 
 
@@ -80,12 +80,12 @@ def _counted(counts: np.ndarray) -> Counts:
 
 
 def _resampled(counts: np.ndarray, seed: int) -> Counts:
-    """The counts of `REPLICATES` bootstrap samples `[REPLICATES, classes]`, stratified by true class. Classes
-    with fewer than `FEW` images are drawn together: alone, they would hardly vary."""
+    """The counts of `REPLICATES` bootstrap samples `[REPLICATES, classes]`, stratified by true class; classes
+    with few images are one stratum (`intervals.drawn_together`)."""
     rng = np.random.default_rng(seed)
     hits, predicted = (np.zeros((REPLICATES, len(counts)), dtype=np.int64) for _ in range(2))
     support = np.tile(counts.sum(axis=1), (REPLICATES, 1))
-    few = (support[0] > 0) & (support[0] < FEW)
+    few = drawn_together(support[0])
     for index in np.flatnonzero(~few):
         row = counts[index]
         shares = row / row.sum() if row.sum() else np.full(len(row), 1 / len(row))

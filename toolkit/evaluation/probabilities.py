@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.evaluation.intervals import FEW, REPLICATES, Interval, Z, named, percentiles
+from toolkit.evaluation.intervals import REPLICATES, Interval, Z, drawn_together, named, percentiles
 from toolkit.evaluation.reliability import calibration_error, error_interval, expected_error
 
 TOP = 5
@@ -200,13 +200,12 @@ def _share_below(values: np.ndarray, limits: np.ndarray) -> np.ndarray:
 
 
 def _standard_error(parts: np.ndarray, strata: np.ndarray) -> float:
-    """That of a sum of the images' contributions `[N]`, drawn within their `strata` `[N]`; those with fewer than `FEW`
-    images are one. Not a number where that has a single image."""
+    """That of a sum of the images' contributions `[N]`, drawn within their `strata` `[N]`; those with few images are
+    one (`intervals.drawn_together`)."""
     kinds, counts = np.unique(strata, return_counts=True)
-    of_many = [parts[strata == kind] for kind in kinds[counts >= FEW]]
-    of_few = parts[np.isin(strata, kinds[counts < FEW])]
-    sides = [*of_many, of_few] if len(of_few) else of_many
-    return math.nan if len(of_few) == 1 else math.sqrt(sum(len(side) * side.var(ddof=1) for side in sides))
+    few = drawn_together(counts)
+    sides = [parts[strata == kind] for kind in kinds[~few]] + [parts[np.isin(strata, kinds[few])]]
+    return math.sqrt(sum(len(side) * side.var(ddof=1) for side in sides if len(side) > 1))
 
 
 def _on_logit_scale(area: float, parts: np.ndarray, strata: np.ndarray) -> Interval:

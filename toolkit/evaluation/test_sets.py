@@ -1,6 +1,6 @@
 """Test sets beyond base and novel: the same images perturbed, and those of another data set."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,8 @@ from toolkit.data.split import Split, TestSet, first_tests
 from toolkit.errors import SelectionError
 from toolkit.evaluation.adapted import Share
 from toolkit.finetuning.loading import Loaders
+
+Named = Callable[[str, pl.DataFrame], str]
 
 
 @dataclass(frozen=True)
@@ -49,15 +51,18 @@ class Images:
 class MoreSets:
     """Finds the sets that `beyond` asks for and embeds them with every encoder.
 
-    `labels` are those of the comparison; raises SelectionError where the other data set lacks one.
+    `labels` are those of the comparison; raises SelectionError where the other data set lacks one. `named` gives the
+    other data's name in the tables, from its own name and its images (columns path, sha256).
     """
 
-    def __init__(self, beyond: Beyond, labels: Sequence[str], root: Path, loaders: Loaders, progress: Stages):
+    def __init__(
+        self, beyond: Beyond, labels: Sequence[str], root: Path, loaders: Loaders, progress: Stages, named: Named
+    ):
         self.perturbations, self.root = beyond.perturbations, root
         self.loaders, self.progress = loaders, progress
         other = beyond.other and beyond.other.with_labels(labels)
         self.other = other and Contents(other, root, partial(progress, f"Reading {other.name}"))
-        self.leaks = 0
+        self.named, self.name, self.leaks = named, "", 0
 
     def of(
         self, dataset: Dataset, split: Split, caches: Sequence[Cache], test_per_label: int | None, keep: bool
@@ -83,7 +88,8 @@ class MoreSets:
         dataset = contents.dataset
         while True:
             rows, leaks = first_tests(dataset, per_label, contents.hash_rows, seen)
-            images = Images(TestSet("other", rows, leaks, test_data=dataset.name), dataset)
+            self.name = self.named(dataset.name, rows)
+            images = Images(TestSet("other", rows, leaks, test_data=self.name), dataset)
             skipped = images.embed(base, self.loaders, self.progress)
             self.leaks = max(self.leaks, leaks)
             if skipped.is_empty():
@@ -97,7 +103,10 @@ class MoreSets:
         name, bad = self.other.dataset.name, len(self.other.skipped())
         said = {"unreadable": bad, "byte for byte in the training set": self.leaks}
         parts = [f"{count} {text}" for text, count in said.items() if count]
-        return [f"Passed over in {name}: {', '.join(parts)}."] if parts else []
+        lines = [f"Passed over in {name}: {', '.join(parts)}."] if parts else []
+        if self.name != name:
+            lines.append(f"The results have rows about other images called {name!r}: these are {self.name!r}.")
+        return lines
 
 
 def perturbed_sets(dataset: Dataset, split: Split, perturbations: Sequence[Perturbation], root: Path) -> list[Images]:

@@ -50,7 +50,8 @@ def is_wide(X: np.ndarray) -> bool:
 
 
 def rows_to_choose_on(X: np.ndarray, codes: np.ndarray, seed: int) -> np.ndarray:
-    """Sorted numbers of the rows for cross-validation: all, or a random `MOST_COLUMNS` of them if rows are wide."""
+    """Sorted numbers of the rows for cross-validation: all, or if rows are wide a random `MOST_COLUMNS` of
+    them and what rare classes lack."""
     if not is_wide(X) or len(X) <= MOST_COLUMNS:
         return np.arange(len(X))
     return with_rare_classes(np.random.default_rng(seed).choice(len(X), MOST_COLUMNS, replace=False), codes)
@@ -58,12 +59,14 @@ def rows_to_choose_on(X: np.ndarray, codes: np.ndarray, seed: int) -> np.ndarray
 
 def with_rare_classes(rows: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """`rows`, random numbers of rows, sorted; and of each class of `codes` `[N]` as many more as make `FOLDS` of it."""
-    drawn = np.zeros(len(codes), dtype=bool)
-    drawn[rows] = True
-    for code in np.flatnonzero(np.bincount(codes[rows], minlength=codes.max() + 1) < FOLDS):
-        mine = np.flatnonzero(codes == code)
-        drawn[mine[~drawn[mine]][: FOLDS - int(drawn[mine].sum())]] = True
-    return np.flatnonzero(drawn)
+    lacking = FOLDS - np.bincount(codes[rows], minlength=codes.max() + 1)
+    wanted = lacking[codes] > 0
+    wanted[rows] = False
+    more = np.flatnonzero(wanted)
+    more = more[np.argsort(codes[more], kind="stable")]
+    of_class, first = np.unique(codes[more], return_index=True)
+    place = np.arange(len(more)) - first[np.searchsorted(of_class, codes[more])] if len(more) else more
+    return np.sort(np.concatenate([rows, more[place < lacking[codes[more]]]]))
 
 
 def fold_numbers(

@@ -269,7 +269,7 @@ def _with_their_runs(entrants: list[Entrant]) -> list[Entrant]:
     for one in entrants:
         lacking = next((test for test, score in one.scores.items() if score.runs < most.get(test, 0)), None)
         if lacking:
-            scores = {test: _among_several(score, most[test]) for test, score in one.scores.items()}
+            scores = {test: _among_several(score, most.get(test, 0)) for test, score in one.scores.items()}
             head = f"{one.head} ({one.scores[lacking].runs} of {most[lacking]} runs)"
             one = replace(one, head=head, scores=scores)
         marked.append(one)

@@ -10,6 +10,7 @@ import itertools
 import json
 import logging
 from collections.abc import Mapping
+from itertools import chain, count
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -39,8 +40,7 @@ def store(folder: Path, table: pl.DataFrame, predictions: pl.DataFrame) -> list[
     """Store a comparison's rows in the folder's files. They replace rows of the same comparison; other rows stay.
 
     `p_best` is recomputed among all rows scored on the same images. Safe with concurrent processes. Returns a line for
-    each damaged file, and for each data set of `--test-data` that is stored under another name. Raises ResultsError if
-    the folder cannot be written.
+    each damaged file. Raises ResultsError if the folder cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -49,14 +49,13 @@ def store(folder: Path, table: pl.DataFrame, predictions: pl.DataFrame) -> list[
             old_predictions, also_bad = _read_or_set_aside(folder, PREDICTIONS)
             changed = _set_aside_changed(folder)
             old_table, old_predictions = version_1.brought_up_to_date(old_table, old_predictions)
-            table, predictions, renamed = _told_apart(old_table, table, predictions)
             rows, every = with_studies(upsert(old_table, table), upsert(old_predictions, predictions))
             every = in_order(every)
             _write(folder, with_p_best(in_order(rows), every), every)
     except (OSError, CacheError) as error:
         raise ResultsError(f"Cannot write the results folder {folder}: {error}") from error
     log.info("%s: %d rows and %d predictions of this comparison", folder, len(table), len(predictions))
-    return bad + also_bad + changed + renamed
+    return bad + also_bad + changed
 
 
 def read(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -77,29 +76,19 @@ def upsert(old: pl.DataFrame, new: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([kept, new])
 
 
-def _told_apart(
-    old: pl.DataFrame, table: pl.DataFrame, predictions: pl.DataFrame
-) -> tuple[pl.DataFrame, pl.DataFrame, list[str]]:
-    """`table` and `predictions`, with a number behind the name of other test data where `old` has rows about other
-    images of that name (`test 2`); and a line for each such name."""
-    numbered = {name: _free_name(old, table, name) for name in table["test_data"].unique(maintain_order=True) if name}
-    names = {name: free for name, free in numbered.items() if free != name}
-    said = [
-        f"The results have rows about other images called {old!r}: these are {new!r}." for old, new in names.items()
-    ]
-    renamed = [one.with_columns(pl.col("test_data").replace(names)) for one in (table, predictions)]
-    return renamed[0], renamed[1], said
-
-
-def _free_name(old: pl.DataFrame, table: pl.DataFrame, name: str) -> str:
-    """`name`, or the first of `name 2`, `name 3`, … under which `old` has these images or none."""
-    mine, number = table.filter(pl.col("test_data") == name), 1
-    while True:
-        free = name if number == 1 else f"{name} {number}"
-        same = mine.with_columns(test_data=pl.lit(free)).join(old, on=columns.KEY, nulls_equal=True, suffix="_old")
-        if same.filter(pl.col("data_hash") != pl.col("data_hash_old")).is_empty():
+def free_name(folder: Path, name: str, images: pl.DataFrame) -> str:
+    """`name`, or the first of `name 2`, `name 3`, … under which the stored predictions have no other test data than
+    `images` (columns path, sha256)."""
+    try:
+        stored = _read_one(folder / f"{PREDICTIONS}.parquet", EXPECTED[PREDICTIONS])
+    except ResultsError:
+        return name
+    for free in chain([name], (f"{name} {number}" for number in count(2))):
+        known = stored.filter(pl.col("test_data") == free).select("path", old="sha256").unique()
+        shared = images.join(known, on="path")
+        if known.is_empty() or (len(shared) and bool((shared["sha256"] == shared["old"]).all())):
             return free
-        number += 1
+    raise AssertionError("unreachable")
 
 
 def in_order(table: pl.DataFrame) -> pl.DataFrame:

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from toolkit.storage.records import read_record
 
 log = logging.getLogger(__name__)
 _passed_over: set[Path] = set()
+WHOLE = "whole"
 
 
 def set_aside(path: Path, then: str) -> str:
@@ -50,20 +52,34 @@ def record_if_whole(path: Path, then: str) -> dict[str, Any] | None:
 def checked(
     record: Path, files: Callable[[Mapping[str, Any]], Mapping[Path, str]] = lambda _: {}
 ) -> list[dict[str, str]]:
-    """A dict (path, state `whole` or `damaged`) for a record, and for each file whose SHA-256 it holds. `files` takes
-    those from the record's content. Changes nothing."""
+    """A dict (path, state `whole`, `damaged` or `cannot be read`) for a record, and for each file whose SHA-256 it
+    holds. `files` takes those from the record's content. Changes nothing."""
+    found = [state(record, partial(_is_record, record))]
+    if found[0]["state"] == WHOLE:
+        found += [state(path, partial(_has, path, known)) for path, known in files(read_record(record)).items()]
+    return found
+
+
+def state(path: Path, is_whole: Callable[[], bool]) -> dict[str, str]:
+    """What `cache verify` reports of a file."""
     try:
-        facts = read_record(record)
+        return {"path": str(path), "state": WHOLE if is_whole() else "damaged"}
+    except CannotRead:
+        return {"path": str(path), "state": "cannot be read"}
+
+
+def _is_record(path: Path) -> bool:
+    try:
+        read_record(path)
     except CannotRead:
         raise
     except CacheError:
-        return [state(record, False)]
-    return [state(record, True), *(state(path, file_sha256(path) == known) for path, known in files(facts).items())]
+        return False
+    return True
 
 
-def state(path: Path, whole: bool) -> dict[str, str]:
-    """What `cache verify` reports of a file."""
-    return {"path": str(path), "state": "whole" if whole else "damaged"}
+def _has(path: Path, sha256: str) -> bool:
+    return file_sha256(path) == sha256
 
 
 def file_sha256(path: Path) -> str | None:

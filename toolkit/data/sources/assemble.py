@@ -1,13 +1,12 @@
 """From a source's rows to a `Dataset`: resolves splits and accounts for every file. Every kind of source ends here."""
 
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import polars as pl
 
-from toolkit.data.manifest import SCHEMA, Dataset, Level, hash_rows, reasons
+from toolkit.data.manifest import SCHEMA, Dataset, Level, alike, hash_rows, reasons
 from toolkit.data.sources.cifake import CATEGORIES, ODD, cifake_numbers
 from toolkit.data.sources.layout import arrange
 from toolkit.data.sources.template import RESERVED, arrange_as
@@ -15,6 +14,7 @@ from toolkit.data.sources.vocabulary import split_within
 from toolkit.errors import DataError, listed
 
 MOST_NAMED = 5
+NOT_JOINED = ("path", "split", "original", "table")
 MOST_VALUES = 10_000
 """Columns with more values, as of captions or addresses, hold nothing that could be held out."""
 SHARE_TO_TEST = 0.2
@@ -73,7 +73,6 @@ def found_in_folders(paths: Sequence[str], passed_over: Sequence[tuple[str, str]
         [*passed_over, *made.passed_over],
         made.levels,
         made.read_as,
-        made.notes,
         by_words=made.by_words,
     )
 
@@ -88,7 +87,8 @@ def assemble(found: Found, name: str, what: str, place: str, read: Callable[[str
     found.drop(unlabelled, pl.lit("no label"))
     if found.rows.is_empty():
         raise DataError(_nothing(found, place))
-    _join_spellings(found)
+    found.rows, notes = join_spellings(found.rows)
+    found.notes += notes
     without = _settle_splits(found, place, asked)
     share = SHARE_TO_TEST if without and not asked.without_split and asked.test_share is None else asked.test_share
     kind, what = (_read_as_cifake(found), what) if found.kind != "table" else (found.kind, what)
@@ -102,23 +102,23 @@ def assemble(found: Found, name: str, what: str, place: str, read: Callable[[str
     return replace(dataset, description=described, layout=_counted(found.levels, dataset.rows))
 
 
-def _join_spellings(found: Found) -> None:
-    """Labels, categories and other values that differ only in case, Unicode form or spaces around them become the most
-    frequent one: else a held-out `cat` would train as `Cat`."""
-    for column in [name for name in found.rows.columns if name not in ("path", "split", "original")]:
-        counts = found.rows[column].drop_nulls().value_counts(sort=True)
+def join_spellings(rows: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
+    """`rows` in which labels, categories and other values that differ only in case, Unicode form or spaces around them
+    are the most frequent one (else a held-out `cat` would train as `Cat`), and notes on that."""
+    notes = []
+    for column in [name for name, kind in rows.schema.items() if kind == pl.String and name not in NOT_JOINED]:
+        counts = rows[column].drop_nulls().rename("value").value_counts(name="images")
         if len(counts) > MOST_VALUES:
             continue
-        alike: dict[str, list[str]] = {}
-        for value in counts.sort("count", column, descending=[True, False])[column]:
-            alike.setdefault(unicodedata.normalize("NFC", value).casefold().strip(), []).append(value)
-        several = [same for same in alike.values() if len(same) > 1]
-        found.rows = found.rows.with_columns(
-            pl.col(column).replace({other: same[0] for same in several for other in same[1:]})
-        )
-        found.notes += [f"{listed(sorted(same))} count as one {column}, {same[0]}." for same in several[:MOST_NAMED]]
+        spellings: dict[str, list[str]] = {}
+        for value in counts.sort("images", "value", descending=[True, False])["value"]:
+            spellings.setdefault(alike(value), []).append(value)
+        several = [same for same in spellings.values() if len(same) > 1]
+        rows = rows.with_columns(pl.col(column).replace({one: same[0] for same in several for one in same[1:]}))
+        notes += [f"{listed(sorted(same))} count as one {column}, {same[0]}." for same in several[:MOST_NAMED]]
         if len(several) > MOST_NAMED:
-            found.notes.append(f"So do {len(several) - MOST_NAMED:,} more values of {column}.")
+            notes.append(f"So do {len(several) - MOST_NAMED:,} more values of {column}.")
+    return rows, notes
 
 
 def _counted(levels: Sequence[tuple[str, str]], rows: pl.DataFrame) -> tuple[Level, ...]:
@@ -133,7 +133,9 @@ def _with_nulls(rows: pl.DataFrame) -> pl.DataFrame:
     """The manifest's columns first; empty cells become null."""
     further = [name for name in rows.columns if name not in (*SCHEMA, "original")]
     named = rows.select(*SCHEMA, *further)
-    return named.with_columns(pl.when(pl.col(one) != "").then(pl.col(one)).alias(one) for one in ("category", *further))
+    return named.with_columns(
+        pl.when(pl.col(one).str.strip_chars() != "").then(pl.col(one)).alias(one) for one in ("category", *further)
+    )
 
 
 def _settle_splits(found: Found, where: str, asked: Reading) -> bool:

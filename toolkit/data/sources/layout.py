@@ -32,7 +32,6 @@ class Arranged:
     passed_over: list[tuple[str, str]]
     levels: list[tuple[str, str]]
     read_as: str
-    notes: list[str]
     by_words: bool
 
 
@@ -45,7 +44,6 @@ def arrange(paths: Sequence[str]) -> Arranged:
         _find_labels_by_position(places)
     known = [place for place in places if place.label is not None]
     find_further_levels(known)
-    notes = _join_labels_of_any_case(known)
     splits = any(place.split is not None for place in places)
     missed = [
         (path, NO_SPLIT if splits and place.split is None else NO_LABEL)
@@ -55,7 +53,7 @@ def arrange(paths: Sequence[str]) -> Arranged:
     ]
     meanings = ["label", "split", *dict.fromkeys(name for place in known for name in place.further)]
     levels = _levels(known, meanings)
-    return Arranged(_rows(known, meanings), missed, levels, "/".join(name for _, name in levels), notes, by_words)
+    return Arranged(_rows(known, meanings), missed, levels, "/".join(name for _, name in levels), by_words)
 
 
 def places_of(paths: Iterable[str]) -> list[Place]:
@@ -175,16 +173,3 @@ def _around(places: Sequence[Place]) -> int:
     while folders and all(len(one) > depth + 1 for one in folders) and len({one[depth] for one in folders}) == 1:
         depth += 1
     return depth
-
-
-def _join_labels_of_any_case(places: Sequence[Place]) -> list[str]:
-    """Join labels that differ only in case, under the most frequent spelling. Returns notes for the user."""
-    counts: Counter[str] = Counter()
-    for place in places:
-        counts[place.value("label") or ""] += len(place.images)
-    spellings: dict[str, list[str]] = {}
-    for name in sorted(counts, key=lambda name: (-counts[name], name)):
-        spellings.setdefault(name.lower(), []).append(name)
-    for place in places:
-        place.spelled = spellings[(place.value("label") or "").lower()][0]
-    return [f"{' and '.join(same)} count as one label, {same[0]}." for same in spellings.values() if len(same) > 1]

@@ -16,8 +16,6 @@ class Place:
     split: int | None = None
     label: int | None = None
     further: dict[str, int] = field(default_factory=dict)
-    spelled: str | None = None
-    """The common spelling of the label, if spellings differ in case."""
 
     def at(self, meaning: str) -> int | None:
         """The position of the folder with this meaning."""
@@ -26,8 +24,6 @@ class Place:
     def value(self, meaning: str) -> str | None:
         """The name of the folder with this meaning."""
         at = self.at(meaning)
-        if meaning == "label" and self.spelled:
-            return self.spelled
         return None if at is None else self.folders[at]
 
     def inside(self) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from toolkit.data.manifest import Dataset, escape
-from toolkit.data.sources.assemble import Found, Reading, assemble, found_in_folders
+from toolkit.data.sources.assemble import Found, Reading, assemble, found_in_folders, join_spellings
 from toolkit.data.sources.columns import MEANINGS, ROW, columns_of, read_table
 from toolkit.data.sources.files import is_address, read_whole, reader_below
 from toolkit.data.sources.listing import Listing
@@ -123,11 +123,12 @@ def found_in_tables(
         )
     if rows.is_empty():
         raise DataError(f"{files[0][0]} lists no images{': ' + passed_over[0][1] if passed_over else ''}.")
+    rows, notes = join_spellings(rows)
     rows, twice = _without_repeats(rows)
     more = [one for one in rows.columns if one not in (*MEANINGS, ROW, "table")]
     used = [(f"column {column}", meaning) for meaning, column in levels.items() if meaning != "path"]
     used += [(f"column {one}", one) for one in more]
-    return Found(rows.drop(ROW, "table"), passed_over + twice, used, kind="table")
+    return Found(rows.drop(ROW, "table"), passed_over + twice, used, notes=notes, kind="table")
 
 
 def _rows(

@@ -38,13 +38,17 @@ def arrange_as(paths: Sequence[str], layout: str) -> Arranged:
     names = ["path", *dict.fromkeys(["label", "split", *meanings])]
     rows = pl.DataFrame(found, schema=dict.fromkeys(names, pl.String))
     levels = [(f"level {number}", name) for number, name in enumerate(meanings, 1)]
-    return Arranged(rows, [(path, f"does not fit {layout}") for path in missed], levels, layout, [], True)
+    return Arranged(rows, [(path, f"does not fit {layout}") for path in missed], levels, layout, True)
 
 
 def _pattern(layout: str) -> tuple[re.Pattern[str], list[str]]:
     """`{split}/*/{label}` as a regular expression over whole paths, and its names. The last part stands for the file if
     it has a dot or a star; else further folders may lie below it."""
     names = [found[1] for found in PLACEHOLDER.finditer(layout) if found[1]]
+    for name in names:
+        meant = difflib.get_close_matches(name, {"label", "split", "category"}.difference(names), 1, SPELLED_ALIKE)
+        if meant and meant[0] not in name:  # a {subcategory} is no {category}
+            raise DataError(f"--layout {layout} has {{{name}}}. Did you mean {{{meant[0]}}}?")
     wrong = next((name for name in names if names.count(name) > 1 or name in RESERVED), None)
     if "label" not in names or wrong or "{" in PLACEHOLDER.sub("", layout) or "}" in PLACEHOLDER.sub("", layout):
         reason = f"{{{wrong}}} cannot be there, or only once" if wrong else "it needs {label}"
@@ -52,9 +56,6 @@ def _pattern(layout: str) -> tuple[re.Pattern[str], list[str]]:
             f"--layout {layout} cannot be read ({reason}): write the folders as in {{split}}/{{label}}/{{category}}; "
             f"* stands for a folder that means nothing."
         )
-    for name in names:
-        if meant := difflib.get_close_matches(name, {"label", "split", "category"}.difference(names), 1, SPELLED_ALIKE):
-            raise DataError(f"--layout {layout} has {{{name}}}. Did you mean {{{meant[0]}}}?")
     pieces, start = [], 0
     layout = layout.strip("/")
     for found in PLACEHOLDER.finditer(layout):

@@ -18,7 +18,7 @@ SAME = [name for name in columns.QUESTION if name not in ("model", "pretrained")
 RULE = (
     "Each encoder is represented by one head, chosen without the test images. For a frozen encoder it is the head with "
     "the lowest log loss on left-out training images. For a fine-tuned one it is the head that it was trained with, "
-    "since every head looks good on images that trained the encoder; its blocks, which have no such head, are left "
+    "since every head looks good on images that trained the encoder; without that head, as on its blocks, it is left "
     "out. Each is compared with the most accurate of them on the same images; p is that of the exact McNemar test "
     "(over several runs, of the paired interval, too; over six held-out values or more, of the sign-flip test), "
     "corrected for the number of comparisons (Holm 1979). The most accurate one was picked on these images, which "

@@ -136,7 +136,9 @@ def duel(predictions: pl.DataFrame, first: str, second: str, test: str) -> Duel:
     runs = pairs.select(REPETITION).n_unique()
     pairs = pairs.with_columns(weight=len(pairs) / (runs * pl.len().over(REPETITION)))
     by_image = pairs.group_by("path", "sha256", maintain_order=True)
-    images = by_image.agg(gain=(pl.col("gain") * pl.col("weight")).sum(), weight=pl.col("weight").sum())
+    images = by_image.agg(
+        gain=(pl.col("gain") * pl.col("weight")).sum(), weight=pl.col("weight").sum(), net=pl.col("gain").sum()
+    )
     if test == "novel" and pairs["held_out"].n_unique() >= LEAST_VALUES:
         each = pairs.group_by("held_out", maintain_order=True).agg(pl.col("gain").mean())["gain"].to_numpy()
         low, high = of_mean(each)
@@ -144,7 +146,8 @@ def duel(predictions: pl.DataFrame, first: str, second: str, test: str) -> Duel:
     gain, weight = images["gain"].to_numpy(), images["weight"].to_numpy()
     by_seed = pairs.group_by("seed", maintain_order=True)
     of_seeds = by_seed.agg(pl.col("gain").dot("weight") / pl.col("weight").sum())["gain"].to_list()
-    p = mcnemar(gain > 0, gain < 0)
+    net = images["net"].to_numpy()
+    p = mcnemar(net > 0, net < 0)
     p = p if runs == 1 else max(p, paired.p_value(gain, weight, of_seeds))
     return Duel(test, len(images), float(gain.sum() / weight.sum()), *paired.interval(gain, weight, of_seeds), p)
 
