@@ -123,6 +123,16 @@ def duel(predictions: pl.DataFrame, first: str, second: str, test: str) -> Duel:
     weight, as in the means that the page shows. On novel images of `LEAST_VALUES` held-out values or more the unit is
     the value: Student's t interval of the mean gain, and the sign-flip test.
     """
+    pairs = _pairs(predictions, first, second, test)
+    if pairs.is_empty():
+        return Duel(test, 0, 0.0, -1.0, 1.0, 1.0)
+    if test == "novel" and pairs["held_out"].n_unique() >= LEAST_VALUES:
+        return _over_values(test, pairs)
+    return _over_images(test, pairs)
+
+
+def _pairs(predictions: pl.DataFrame, first: str, second: str, test: str) -> pl.DataFrame:
+    """A row for each image and run that both scored, with the first one's `gain` (-1, 0, 1)."""
     by = [*REPETITION, "path", "sha256"]
     mine, theirs = (
         predictions.filter((pl.col("test") == test) & (pl.col("entrant") == entrant)).select(
@@ -130,26 +140,28 @@ def duel(predictions: pl.DataFrame, first: str, second: str, test: str) -> Duel:
         )
         for entrant in (first, second)
     )
-    pairs = mine.join(theirs, on=by, suffix="_second").with_columns(gain=pl.col("right") - pl.col("right_second"))
-    if pairs.is_empty():
-        return Duel(test, 0, 0.0, -1.0, 1.0, 1.0)
-    runs = pairs.select(REPETITION).n_unique()
+    return mine.join(theirs, on=by, suffix="_second").with_columns(gain=pl.col("right") - pl.col("right_second"))
+
+
+def _over_values(test: str, pairs: pl.DataFrame) -> Duel:
+    each = pairs.group_by("held_out", maintain_order=True).agg(pl.col("gain").mean())["gain"].to_numpy()
+    (low, high), images = of_mean(each), pairs.select("path", "sha256").n_unique()
+    return Duel(test, images, float(each.mean()), max(low, -1.0), min(high, 1.0), sign_flip(each), len(each))
+
+
+def _over_images(test: str, pairs: pl.DataFrame) -> Duel:
+    runs, weighted = pairs.select(REPETITION).n_unique(), pl.col("gain") * pl.col("weight")
     pairs = pairs.with_columns(weight=len(pairs) / (runs * pl.len().over(REPETITION)))
     by_image = pairs.group_by("path", "sha256", maintain_order=True)
-    images = by_image.agg(
-        gain=(pl.col("gain") * pl.col("weight")).sum(), weight=pl.col("weight").sum(), net=pl.col("gain").sum()
+    images = by_image.agg(pl.col("gain").sum(), weighted=weighted.sum(), weight=pl.col("weight").sum())
+    gain, weighted_gain, weight = (images[name].to_numpy() for name in ("gain", "weighted", "weight"))
+    of_seeds = (
+        pairs.group_by("seed", maintain_order=True).agg(weighted.sum() / pl.col("weight").sum())["gain"].to_list()
     )
-    if test == "novel" and pairs["held_out"].n_unique() >= LEAST_VALUES:
-        each = pairs.group_by("held_out", maintain_order=True).agg(pl.col("gain").mean())["gain"].to_numpy()
-        low, high = of_mean(each)
-        return Duel(test, len(images), float(each.mean()), max(low, -1.0), min(high, 1.0), sign_flip(each), len(each))
-    gain, weight = images["gain"].to_numpy(), images["weight"].to_numpy()
-    by_seed = pairs.group_by("seed", maintain_order=True)
-    of_seeds = by_seed.agg(pl.col("gain").dot("weight") / pl.col("weight").sum())["gain"].to_list()
-    net = images["net"].to_numpy()
-    p = mcnemar(net > 0, net < 0)
-    p = p if runs == 1 else max(p, paired.p_value(gain, weight, of_seeds))
-    return Duel(test, len(images), float(gain.sum() / weight.sum()), *paired.interval(gain, weight, of_seeds), p)
+    p = mcnemar(gain > 0, gain < 0)
+    p = p if runs == 1 else max(p, paired.p_value(weighted_gain, weight, of_seeds))
+    interval = paired.interval(weighted_gain, weight, of_seeds)
+    return Duel(test, len(images), float(weighted_gain.sum() / weight.sum()), *interval, p)
 
 
 def _undecided(subject: Subject, way: str, best: dict[str, Entrant], contests: list[Contest]) -> str:
