@@ -83,7 +83,7 @@ def assemble(found: Found, name: str, what: str, place: str, read: Callable[[str
     Raises DataError if no image has a label, or if the data's splits are not known words.
     """
     found.rows = found.rows.drop([one for one in RESERVED if one != "path" and one in found.rows.columns])
-    unlabelled = pl.col("label").is_null() | (pl.col("label") == "")
+    unlabelled = pl.col("label").is_null() | (pl.col("label").str.strip_chars() == "")
     found.drop(unlabelled, pl.lit("no label"))
     if found.rows.is_empty():
         raise DataError(_nothing(found, place))
