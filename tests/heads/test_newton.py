@@ -1,5 +1,6 @@
 """Logistic regressions solved side by side are those that scikit-learn finds one at a time."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -101,3 +102,18 @@ def test_wide_rows_get_the_c_and_the_scores_of_scikit_learn_run_to_its_end(share
     assert head.choice_["log_loss"] == pytest.approx(min(losses), abs=1e-3)
     plain = LogisticRegression(C=head.choice_["C"], tol=1e-10, max_iter=10_000).fit(space, y)
     assert np.allclose(head.predict_proba(X), plain.predict_proba(space), atol=1e-3)
+
+
+def test_a_solved_problem_among_others_that_are_not_stays_solved() -> None:
+    """Folds 7 to 9 have no rows, so their problems are that of all rows, which is solved before: of their gradients
+    only rounding is left, and a step along that would overflow."""
+    rng = np.random.default_rng(2)
+    codes = rng.integers(0, 10, 3000)
+    X = unit((rng.standard_normal((3000, 64)) + 0.8 * rng.standard_normal((10, 64))[codes]).astype(np.float32))
+    family = LogisticFamily(X, codes, rng.integers(0, 2, 3000), np.array([0, 7, 8, 9]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for strength in (0.1, 1, 10, 100, 1000, 10_000):
+            family.solve(strength)
+    assert np.isfinite(family.weights).all()
+    assert np.allclose(family.probabilities(1, np.arange(100)), family.probabilities(2, np.arange(100)), atol=1e-3)

@@ -23,6 +23,8 @@ TOGETHER = 1 << 24
 """So many logits at most are computed together (64 MiB an array): 90 columns take 1.7 times as long as 30."""
 ROWS_AT_ONCE = 8192
 ROUNDING = 1e-6
+NOISE = 1e-6
+"""A curvature below this share of its terms is float32's rounding: a step along it would overflow."""
 EVERYTHING = -1
 
 
@@ -170,17 +172,19 @@ class LogisticFamily:
         step, change, weighted = np.zeros_like(gradient), np.zeros_like(share), taking_part * share
         residual, towards = -gradient, _times(inverse, -gradient)
         conjugate, size = towards, _dot(residual, towards)
-        enough = REDUCTION * size
+        enough, alive = REDUCTION * size, np.ones(len(size), dtype=bool)
         for _ in range(CONJUGATE_STEPS):
             forward = self._forward(conjugate)
             bent = self._backward(self.link.bent(weighted, share, forward)) + self.penalty * conjugate
-            length = (size / np.maximum(_dot(conjugate, bent), 1e-30))[:, None]
+            curvature = _dot(conjugate, bent)
+            alive &= curvature > NOISE * _dot(np.abs(conjugate), np.abs(bent))  # a solved problem waits for the others
+            length = np.where(alive, size / np.where(alive, curvature, 1), 0)[:, None]
             step += length * conjugate
             change += length * forward
             residual = residual - length * bent
             towards = _times(inverse, residual)
             before, size = size, _dot(residual, towards)
-            if (size <= enough).all():
+            if not (alive & (size > enough)).any():
                 break
             conjugate = towards + (size / np.maximum(before, 1e-30))[:, None] * conjugate
         return step, change
@@ -199,7 +203,7 @@ class LogisticFamily:
         length = np.ones((weights.shape[1], 1), dtype=np.float32)
         for _ in range(20):
             ahead = self._objective(weights + length * step, logits + length * change, taking_part)
-            worse = ahead > before
+            worse = ~(ahead <= before)
             if not worse.any():
                 break
             length[worse] /= 2
