@@ -221,7 +221,8 @@ def test_a_layout_that_says_too_little_is_one_clear_line(tmp_path: Path, layout:
 
 
 @pytest.mark.parametrize(
-    ("layout", "meant"), [("{splt}/{label}", "split"), ("{split}/{label}/{categorie}", "category")]
+    ("layout", "meant"),
+    [("{splt}/{label}", "split"), ("{splits}/{label}", "split"), ("{split}/{label}/{categorie}", "category")],
 )
 def test_a_mistyped_placeholder_is_answered_with_the_right_one(tmp_path: Path, layout: str, meant: str) -> None:
     folder = write_folder(tmp_path / "x", pictures("train/a/b/{}.jpg"))

@@ -144,6 +144,13 @@ def test_split_takes_known_categories_and_an_error_lists_them() -> None:
         held_out_values(data, ["all,cat"])
 
 
+def test_a_label_with_a_comma_cannot_be_held_out_by_its_name() -> None:
+    names = {"cat": "cats, big", "dog": "dogs"}
+    data = dataset([(names.get(value, value), value, split, n) for n, (_, value, split, _) in enumerate(ENOUGH * 2)])
+    with pytest.raises(SelectionError, match="a comma divides names"):
+        held_out_values(data, ["Cats, big", "dogs"], "label")
+
+
 def _only(data: Dataset, first: str) -> Dataset:
     """The data with `first` as its first category."""
     names = pl.col("category").cast(pl.String).replace({"bird": "z", "cat": "z"})

@@ -285,3 +285,19 @@ def test_the_interval_of_the_auc_is_that_of_its_bootstrap_drawn_one_by_one(count
         rows = [side[draws.integers(len(side), size=len(side))] for side in (p[positive], p[~positive])]
         areas.append(reference.roc_auc_score(positive, np.concatenate(rows)))
     assert auc_interval(positive, p, 3) == pytest.approx(np.percentile(areas, [2.5, 97.5]), abs=1e-12)
+
+
+def test_one_label_with_a_single_image_leaves_the_others_their_intervals() -> None:
+    """The single image ranks at the top for its label: an area near 1, whose own interval nobody knows."""
+    codes = np.array([0] * 450 + [1] * 450 + [2])
+    rng = np.random.default_rng(0)
+    odds = rng.dirichlet(np.ones(3), len(codes))
+    odds[:, 2] *= 0.01
+    odds[-1] = (0.25, 0.25, 0.5)
+    odds /= odds.sum(axis=1, keepdims=True)
+    names = np.array(["a", "b", "c"])
+    *each, overall = summarise(names[codes], names[odds.argmax(axis=1)], odds, list(names))
+    for name in ("roc_auc", "average_precision"):
+        assert np.isnan(each[2][f"{name}_low"]) and 0 < each[0][f"{name}_high"] - each[0][f"{name}_low"] < 0.15
+    for name in ("roc_auc", "average_precision", "brier", "recall"):
+        assert overall[f"{name}_low"] < overall[name] < overall[f"{name}_high"], name

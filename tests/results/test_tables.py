@@ -281,7 +281,7 @@ def test_test_data_with_other_images_gets_a_name_of_its_own(tmp_path: Path) -> N
         return predictions(images=count).select("path", sha256=pl.concat_str(pl.lit(content), "sha256"))
 
     def store(content: str, head: str) -> str:
-        name = tables.free_name(tmp_path, "fresh", images(content))
+        name = tables.free_name(tables.other_images(tmp_path), "fresh", images(content))
         about = {"test": "other", "test_data": name, "images": "x"}
         made = predictions(head=head).with_columns(
             images(content)["sha256"], **{k: pl.lit(v) for k, v in about.items()}
@@ -292,8 +292,10 @@ def test_test_data_with_other_images_gets_a_name_of_its_own(tmp_path: Path) -> N
     assert store("one", "logreg") == "fresh"
     assert store("two", "knn") == "fresh 2", "though no row has the same head"
     assert store("one", "knn") == "fresh" and store("two", "logreg") == "fresh 2"
-    assert tables.free_name(tmp_path, "fresh", images("one", 2)) == "fresh", "fewer of the same images"
-    assert tables.free_name(tmp_path, "fresh", images("three")) == "fresh 3"
+    assert tables.free_name(tables.other_images(tmp_path), "fresh", images("one", 2)) == "fresh", (
+        "fewer of the same images"
+    )
+    assert tables.free_name(tables.other_images(tmp_path), "fresh", images("three")) == "fresh 3"
     assert set(tables.read(tmp_path)[0].select("test_data", "head").unique().rows()) == {
         (name, head) for name in ("fresh", "fresh 2") for head in ("logreg", "knn")
     }

@@ -41,7 +41,7 @@ def cache_list(cache: Path, results: Path, as_json: bool) -> None:
 @place_options
 @as_json
 def cache_verify(cache: Path, results: Path, as_json: bool) -> None:
-    """Check every file in the cache against its checksum. Exit code 1 if one is damaged."""
+    """Check every file in the cache against its checksum. Exit code 1 if one is damaged or cannot be read."""
     from toolkit.cache.administration import verify
 
     found = verify(cache)

@@ -61,9 +61,9 @@ def held_out_values(dataset: Dataset, split: Sequence[str], by: str = CATEGORY) 
 
 def _named(split: Sequence[str], known: Sequence[str] = ()) -> list[str]:
     """The names in `--split`, without repetitions; one of those `known` may contain commas, and be in another case."""
-    parts = [[part] if part in known else part.split(",") for part in split]
-    names = dict.fromkeys(name.strip() for part in parts for name in part if name.strip())
     spelled = {alike(value): value for value in known}
+    parts = [[part] if alike(part) in spelled else part.split(",") for part in split]
+    names = dict.fromkeys(name.strip() for part in parts for name in part if name.strip())
     exact = {*known, NONE, HALF, ALL}
     return list(dict.fromkeys(name if name in exact else spelled.get(alike(name), name) for name in names))
 
@@ -85,6 +85,10 @@ def _held_out_labels(dataset: Dataset, split: Sequence[str]) -> str:
         if name not in labels:
             guess = did_you_mean(name, labels)
             raise SelectionError(f"{dataset.name} has no label {name!r}.{guess} --split takes half or {some(labels)}.")
+    if odd := next((name for name in wanted if "," in name), None):
+        raise SelectionError(
+            f"The label {odd!r} cannot be held out by its name, since a comma divides names: rename it."
+        )
     if len(wanted) < 2 or len(labels) - len(wanted) < 2:
         raise SelectionError(
             f"--split-by label takes two labels or more to hold out, and leaves two or more to train on: --split half, "

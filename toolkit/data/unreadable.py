@@ -42,6 +42,7 @@ def _memory() -> str:
 
 
 def _lists(cache: Path) -> dict[str, dict[str, str]]:
-    """What `images.decoders` says -> the list. That of earlier versions, which named no libraries, is left out."""
+    """What `images.decoders` or `_memory` says -> the list. That of earlier versions, which named neither, is left
+    out."""
     again = "the next embed meets unreadable images again and lists them anew"
     return {by: found for by, found in (record_if_whole(cache / FILE, again) or {}).items() if isinstance(found, dict)}

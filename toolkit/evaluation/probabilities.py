@@ -16,6 +16,8 @@ AT_ONCE = 1 << 16
 """As many images are drawn at once for the bootstrap of the AUC, which bounds its memory."""
 
 Metrics = dict[str, Any]
+UNKNOWN = math.nan, math.nan
+"""The interval of an area where one side is a single image."""
 
 
 def of_probabilities(
@@ -51,7 +53,7 @@ def _of_second(positive: np.ndarray, p: np.ndarray, seed: int) -> Metrics:
     both = bool(positive.any() and not positive.all())
     return {
         "roc_auc": float(roc_auc_score(positive, p)) if both else math.nan,
-        **named("roc_auc", auc_interval(positive, p, seed) if both else (math.nan, math.nan)),
+        **named("roc_auc", auc_interval(positive, p, seed) if both else UNKNOWN),
         **(_of_precision(*average_precision_parts(positive, p), positive) if both else _unknown("average_precision")),
         **_brier((p - positive) ** 2, positive, 1.0),
         **_of_calibration(positive, p, np.random.default_rng([seed, 4])),
@@ -68,15 +70,22 @@ def _against_the_rest(
     for positive, p in _sides(codes, probabilities):
         one = _of_calibration(positive, p, rng)
         if positive.any() and not positive.all():
-            areas.append(auc_parts(positive, p))
+            areas.append(_centred(*auc_parts(positive, p), positive))
             precisions.append(average_precision_parts(positive, p))
             one |= _of_area(*areas[-1], positive) | _of_precision(*precisions[-1], positive)
+            if min(positive.sum(), (~positive).sum()) == 1:
+                one |= named("roc_auc", UNKNOWN) | named("average_precision", UNKNOWN)
         else:
             one |= _unknown("roc_auc") | _unknown("average_precision")
         each.append(one)
     overall = _of_area(*_together(areas, len(codes)), codes) if areas else _unknown("roc_auc")
     overall |= _of_precision(*_together(precisions, len(codes)), codes) if areas else _unknown("average_precision")
     return each, overall | _mean_calibration([each[code] for code in np.unique(codes)])
+
+
+def _centred(area: float, parts: np.ndarray, positive: np.ndarray) -> tuple[float, np.ndarray]:
+    """An area and its parts, which add up to 0 in either class, so that classes can be one stratum."""
+    return area, parts - np.where(positive, area / positive.sum(), area / (~positive).sum())
 
 
 def _of_area(area: float, parts: np.ndarray, strata: np.ndarray) -> Metrics:
@@ -88,7 +97,7 @@ def _of_precision(precision: float, parts: np.ndarray, strata: np.ndarray) -> Me
 
 
 def _unknown(name: str) -> Metrics:
-    return {name: math.nan, **named(name, (math.nan, math.nan))}
+    return {name: math.nan, **named(name, UNKNOWN)}
 
 
 def _brier(errors: np.ndarray, strata: np.ndarray, most: float) -> Metrics:
@@ -166,7 +175,7 @@ def auc_interval(positive: np.ndarray, p: np.ndarray, seed: int) -> Interval:
     values, group = np.unique(p, return_inverse=True)
     sides = group[positive], group[~positive]
     if min(map(len, sides)) == 1:
-        return math.nan, math.nan
+        return UNKNOWN
     sizes = [len(side) for side in sides]
     bounds = np.repeat(sizes, sizes) if sizes[0] != sizes[1] else sizes[0]  # one bound is drawn five times as fast
     areas: list[float] = []
@@ -215,7 +224,7 @@ def _on_logit_scale(area: float, parts: np.ndarray, strata: np.ndarray) -> Inter
     if not 0 < area < 1:
         return area, area
     middle, half = math.log(area / (1 - area)), Z * _standard_error(parts, strata) / (area * (1 - area))
-    return tuple(1 / (1 + math.exp(-limit)) for limit in (middle - half, middle + half))  # type: ignore[return-value]
+    return (1 + math.tanh((middle - half) / 2)) / 2, (1 + math.tanh((middle + half) / 2)) / 2
 
 
 def _mean(values: list[float]) -> float:

@@ -63,7 +63,7 @@ def compare(plan: Plan, heads: Sequence[str], choose_by: str = "category", beyon
     if beyond.adapt and any(split.new_labels for split in splits):
         raise SelectionError("--adapt needs the labels that were trained, and --split-by label holds some out.")
     loaders = Loaders(plan.cache, plan.source, plan.load)
-    named = partial(tables.free_name, plan.results)
+    named = partial(tables.free_name, tables.other_images(plan.results) if beyond.other else pl.DataFrame())
     extra = MoreSets(beyond, plan.labels.names, plan.cache, loaders, plan.progress, named)
     comparisons, largest, notes, not_tuned = [], [], [], []
     for split in splits:

@@ -76,15 +76,20 @@ def upsert(old: pl.DataFrame, new: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([kept, new])
 
 
-def free_name(folder: Path, name: str, images: pl.DataFrame) -> str:
-    """`name`, or the first of `name 2`, `name 3`, … under which the stored predictions have no other test data than
-    `images` (columns path, sha256)."""
+def other_images(folder: Path) -> pl.DataFrame:
+    """The images of other test data in the stored predictions: test_data, path, sha256. Empty where nothing is."""
     try:
         stored = _read_one(folder / f"{PREDICTIONS}.parquet", EXPECTED[PREDICTIONS])
     except ResultsError:
-        return name
+        stored = pl.DataFrame(schema=columns.schema(EXPECTED[PREDICTIONS]))
+    return stored.filter(pl.col("test_data") != "").select("test_data", "path", "sha256").unique()
+
+
+def free_name(stored: pl.DataFrame, name: str, images: pl.DataFrame) -> str:
+    """`name`, or the first of `name 2`, `name 3`, … under which `stored` (`other_images`) has nothing but `images`
+    (columns path, sha256) or more of the same."""
     for free in chain([name], (f"{name} {number}" for number in count(2))):
-        known = stored.filter(pl.col("test_data") == free).select("path", old="sha256").unique()
+        known = stored.filter(pl.col("test_data") == free).select("path", old="sha256")
         shared = images.join(known, on="path")
         if known.is_empty() or (len(shared) and bool((shared["sha256"] == shared["old"]).all())):
             return free

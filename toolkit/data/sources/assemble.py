@@ -113,7 +113,7 @@ def join_spellings(rows: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
         spellings: dict[str, list[str]] = {}
         for value in counts.sort("images", "value", descending=[True, False])["value"]:
             spellings.setdefault(alike(value), []).append(value)
-        several = [same for same in spellings.values() if len(same) > 1]
+        several = [same for blank, same in spellings.items() if blank and len(same) > 1]
         rows = rows.with_columns(pl.col(column).replace({one: same[0] for same in several for one in same[1:]}))
         notes += [f"{listed(sorted(same))} count as one {column}, {same[0]}." for same in several[:MOST_NAMED]]
         if len(several) > MOST_NAMED:

@@ -47,7 +47,7 @@ def _pattern(layout: str) -> tuple[re.Pattern[str], list[str]]:
     names = [found[1] for found in PLACEHOLDER.finditer(layout) if found[1]]
     for name in names:
         meant = difflib.get_close_matches(name, {"label", "split", "category"}.difference(names), 1, SPELLED_ALIKE)
-        if meant and meant[0] not in name:  # a {subcategory} is no {category}
+        if meant and not name.endswith(meant[0]):  # a {subcategory} is no {category}
             raise DataError(f"--layout {layout} has {{{name}}}. Did you mean {{{meant[0]}}}?")
     wrong = next((name for name in names if names.count(name) > 1 or name in RESERVED), None)
     if "label" not in names or wrong or "{" in PLACEHOLDER.sub("", layout) or "}" in PLACEHOLDER.sub("", layout):
