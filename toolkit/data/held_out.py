@@ -158,7 +158,7 @@ def _unknown(name: str, data: str, by: str, columns: dict[str, list[str]]) -> st
         other = f", or split by another column: --split-by {', '.join(columns)}" if columns else ""
         return f"{data} has no categories, so --split {name} holds nothing out: leave --split out{other}."
     takes = f"--split takes {', '.join(values)}, all, or none"
-    if name in ("all", NONE):
+    if name in (ALL, NONE):
         return f"--split {name} stands alone: {takes}."
     column = next((one for one, its in columns.items() if name in its), None)
     elsewhere = f" It is a {column}: say --split-by {column}." if column else did_you_mean(name, values)

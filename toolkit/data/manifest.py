@@ -160,9 +160,14 @@ def _hash(dataset: Dataset, path: str, check: Callable[[bytes], object] | None) 
         return None, str(error)
 
 
+def folded(name: str) -> str:
+    """What two names have in common that differ only in case or Unicode form."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
 def alike(value: str) -> str:
     """What two values have in common that differ only in case, Unicode form, or spaces around them."""
-    return unicodedata.normalize("NFC", value).casefold().strip()
+    return folded(value).strip()
 
 
 def escape(name: bytes | str) -> str:

@@ -17,7 +17,7 @@ AT_ONCE = 1 << 16
 
 Metrics = dict[str, Any]
 UNKNOWN = math.nan, math.nan
-"""The interval of an area where one side is a single image."""
+"""The interval of an area where a side has no image, or a single one."""
 
 
 def of_probabilities(

@@ -114,11 +114,13 @@ class _Vectors:
         """`rows` with sha256 and reason (null if readable), and a cache that holds the readable ones."""
         rows = hash_rows(dataset, rows, partial(self.progress, "Reading"))
         with _writable(self.cache, self.request.cache, rows) as home:
-            skipped = None
-            while skipped is None or len(skipped):  # once more, where one of several equal files was gone
-                rows = rows if skipped is None else _with_reasons(rows, skipped)
-                readable, watch = rows.filter(pl.col("reason").is_null()), partial(self.progress, "Embedding")
+            watch = partial(self.progress, "Embedding")
+            while True:
+                readable = rows.filter(pl.col("reason").is_null())
                 skipped = embedding.embed_images(dataset, readable, self.load, home, watch).skipped
+                if skipped.is_empty():
+                    break
+                rows = _with_reasons(rows, skipped)  # once more: of equal files, another may be there
             yield rows, home
 
     def _load(self) -> Encoder:

@@ -138,12 +138,13 @@ class Subject:
     def interval(self, entrant: Entrant, test: str) -> Interval:
         """The 95 % interval of an entrant's mean: Wilson's, where an image that several runs scored counts once; on
         novel images of `LEAST_VALUES` held-out values or more Student's t over the values."""
+        if test == "novel":
+            mine = (pl.col("entrant") == entrant.key) & (pl.col("test") == test) & (pl.col("class") == "all")
+            values = self.table.filter(mine).group_by("held_out").agg(pl.col("accuracy").mean())["accuracy"].to_numpy()
+            if len(values) >= LEAST_VALUES:
+                low, high = of_mean(values)
+                return max(low, 0.0), min(high, 1.0)
         images = self.images(test)
-        mine = (pl.col("entrant") == entrant.key) & (pl.col("test") == test) & (pl.col("class") == "all")
-        values = self.table.filter(mine).group_by("held_out").agg(pl.col("accuracy").mean())["accuracy"].to_numpy()
-        if test == "novel" and len(values) >= LEAST_VALUES:
-            low, high = of_mean(values)
-            return max(low, 0.0), min(high, 1.0)
         return wilson(entrant.scores[test].mean * images, images)
 
     @property
@@ -278,8 +279,9 @@ def _with_their_runs(entrants: list[Entrant]) -> list[Entrant]:
 
 def _among_several(score: Score, most: int) -> Score:
     """A score of fewer runs than others have, without standing; of a single one the worst and best run are the same."""
-    ends = (score.mean, score.mean) if score.runs == 1 < most else (score.low, score.high)
-    return replace(score, standing="", low=ends[0], high=ends[1])
+    if score.runs == 1 < most:
+        return replace(score, standing="", low=score.mean, high=score.mean)
+    return replace(score, standing="")
 
 
 def _with_distinct_names(entrants: list[Entrant]) -> list[Entrant]:

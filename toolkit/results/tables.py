@@ -232,9 +232,9 @@ def _read_one(path: Path, expected: dict[str, Any]) -> pl.DataFrame:
         whole = pl.read_parquet_metadata(io.BytesIO(data)).get(CHECKSUM) == _content_hash(frame)
         frame = columns.brought_up_to_date(frame, expected)
         known = frame.schema == pl.Schema(columns.schema(expected))
-    except BaseException as error:  # a damaged Parquet makes Polars raise or panic; a panic is not an Exception
-        if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
-            raise
+    except MemoryError:
+        raise
+    except (Exception, pl.exceptions.PanicException):  # a damaged Parquet makes Polars raise or panic
         whole = known = False
     if not whole or not known:
         why = "damaged" if not whole else "of another version's columns"

@@ -12,7 +12,7 @@ from toolkit.storage.records import read_record
 
 log = logging.getLogger(__name__)
 _passed_over: set[Path] = set()
-WHOLE = "whole"
+WHOLE, DAMAGED, UNREADABLE = "whole", "damaged", "cannot be read"
 
 
 def set_aside(path: Path, then: str) -> str:
@@ -54,28 +54,23 @@ def checked(
 ) -> list[dict[str, str]]:
     """A dict (path, state `whole`, `damaged` or `cannot be read`) for a record, and for each file whose SHA-256 it
     holds. `files` takes those from the record's content. Changes nothing."""
-    found = [state(record, partial(_is_record, record))]
-    if found[0]["state"] == WHOLE:
-        found += [state(path, partial(_has, path, known)) for path, known in files(read_record(record)).items()]
-    return found
+    try:
+        facts = read_record(record)
+    except CacheError as error:
+        return [_said(record, UNREADABLE if isinstance(error, CannotRead) else DAMAGED)]
+    return [_said(record, WHOLE), *(state(path, partial(_has, path, known)) for path, known in files(facts).items())]
 
 
 def state(path: Path, is_whole: Callable[[], bool]) -> dict[str, str]:
     """What `cache verify` reports of a file."""
     try:
-        return {"path": str(path), "state": WHOLE if is_whole() else "damaged"}
+        return _said(path, WHOLE if is_whole() else DAMAGED)
     except CannotRead:
-        return {"path": str(path), "state": "cannot be read"}
+        return _said(path, UNREADABLE)
 
 
-def _is_record(path: Path) -> bool:
-    try:
-        read_record(path)
-    except CannotRead:
-        raise
-    except CacheError:
-        return False
-    return True
+def _said(path: Path, state: str) -> dict[str, str]:
+    return {"path": str(path), "state": state}
 
 
 def _has(path: Path, sha256: str) -> bool:

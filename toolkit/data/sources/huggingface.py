@@ -203,7 +203,7 @@ class _File:
             if self.path.suffix == ".arrow":
                 return pl.read_ipc_stream(self.path).lazy().slice(start, count).select(columns).collect()
             return pl.scan_parquet(self.path).slice(start, count).select(columns).collect()
-        except BaseException as error:  # a damaged file makes Polars raise or panic; a panic is not an Exception
+        except (Exception, pl.exceptions.PanicException) as error:  # a damaged file makes Polars raise or panic
             raise _unreadable(self.path, error) from error
 
 
@@ -238,13 +238,11 @@ def _schema(path: Path) -> pl.Schema:
         if path.suffix == ".arrow":
             return pl.read_ipc_stream(path, n_rows=0).schema
         return pl.Schema(pl.read_parquet_schema(path))
-    except BaseException as error:  # a damaged file makes Polars raise or panic; a panic is not an Exception
+    except (Exception, pl.exceptions.PanicException) as error:  # a damaged file makes Polars raise or panic
         raise _unreadable(path, error) from error
 
 
-def _unreadable(path: Path, error: BaseException) -> Exception:
-    if isinstance(error, KeyboardInterrupt | SystemExit):
-        raise error
+def _unreadable(path: Path, error: BaseException) -> DataError:
     return DataError(f"{path} cannot be read ({first_line(error)}): download or save it again.")
 
 

@@ -25,8 +25,8 @@ NO_SPLIT = "neither in train nor in test"
 @dataclass(frozen=True)
 class Arranged:
     """`rows` (path, label, split and further levels, all String, null if a path has none) in their order; `passed_over`
-    (path, reason); `levels` (place, meaning), and `read_as` the same in short (`split/label`);
-    `by_words`: whether labels were found by their names rather than by their position."""
+    (path, reason); `levels` (place, meaning), and `read_as` the same in short (`split/label`); `by_words`:
+    whether labels were found by their names rather than by their position."""
 
     rows: pl.DataFrame
     passed_over: list[tuple[str, str]]

@@ -4,11 +4,10 @@ or Unicode form."""
 import os
 import posixpath
 import re
-import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
-from toolkit.data.manifest import escape, unescape
+from toolkit.data.manifest import escape, folded, unescape
 
 ABSOLUTE = re.compile(r"/|[A-Za-z]:[/\\]|\\\\")
 
@@ -64,16 +63,16 @@ class Names(Finder):
         self.alike: dict[str, list[str]] = {}
         self.called: dict[str, list[str]] = {}
         for name in self.names:
-            self.alike.setdefault(_key(name), []).append(name)
-            self.called.setdefault(_key(name.rsplit("/", 1)[-1]), []).append(name)
+            self.alike.setdefault(folded(name), []).append(name)
+            self.called.setdefault(folded(name.rsplit("/", 1)[-1]), []).append(name)
 
     def _below(self, plain: str) -> str | None:
         name = escape(plain)
-        alike = self.alike.get(_key(name), [])
+        alike = self.alike.get(folded(name), [])
         return name if name in self.names else alike[0] if len(alike) == 1 else None
 
     def _anywhere(self, name: str) -> str | None:
-        found = self.called.get(_key(escape(name)), [])
+        found = self.called.get(folded(escape(name)), [])
         return found[0] if len(found) == 1 else None
 
 
@@ -91,7 +90,7 @@ class Files(Finder):
             return escape(plain)
         at = ""
         for part in plain.split("/"):
-            alike = self._alike_in(at).get(_key(part), [])
+            alike = self._alike_in(at).get(folded(part), [])
             if len(alike) != 1:
                 return None
             at = f"{at}/{alike[0]}".lstrip("/")
@@ -100,7 +99,7 @@ class Files(Finder):
     def _anywhere(self, name: str) -> str | None:
         """Searches only the folders beside the table, as there may be a whole disk below them."""
         folders = [one for names in self._alike_in("").values() for one in names]
-        found = [f"{folder}/{one}" for folder in folders for one in self._alike_in(folder).get(_key(name), [])]
+        found = [f"{folder}/{one}" for folder in folders for one in self._alike_in(folder).get(folded(name), [])]
         return escape(found[0]) if len(found) == 1 else None
 
     def _alike_in(self, folder: str) -> dict[str, list[str]]:
@@ -108,7 +107,7 @@ class Files(Finder):
             self.listed[folder] = {}
             place = os.path.join(self.root, folder)
             for name in os.listdir(place) if os.path.isdir(place) else ():
-                self.listed[folder].setdefault(_key(name), []).append(name)
+                self.listed[folder].setdefault(folded(name), []).append(name)
         return self.listed[folder]
 
 
@@ -125,7 +124,3 @@ class AsWritten(Finder):
 def _plain(path: str) -> str:
     """Without `./`, double slashes, and `x/..`. A `..` in front stays; the reader refuses it."""
     return posixpath.normpath(path.lstrip("/"))
-
-
-def _key(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
